@@ -1,0 +1,1 @@
+"""Captions, text and scores: read, checked, tokenised once, and cut into batches."""

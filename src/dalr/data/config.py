@@ -1,0 +1,39 @@
+"""The `data` section of a recipe.
+
+Relative paths are taken from the current folder, or from `root` when it is given; `$NAME` and `${NAME:-default}`
+are replaced from the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dalr.data.paths import expand
+from dalr.section import Section
+
+
+class DataConfig(Section):
+    """Where captions and text are, and how they are read."""
+
+    root: str | None = None
+    """Folder that relative paths of this recipe start from."""
+    pairs: str | None = None
+    """Image-caption pairs: JSONL or CSV with `image` and `caption` or `captions`."""
+    text: str | None = None
+    """Plain text, one sentence a line."""
+    held_out_images: Annotated[int, Field(ge=0)] = 0
+    """The last images of the pairs file, kept out of training for retrieval."""
+    on_empty: Literal["error", "drop"] = "error"
+    """What an empty caption or line is."""
+    max_tokens: Annotated[int, Field(ge=3)] = 32
+    """Longest training sentence in tokens of the student; longer ones are cut and counted."""
+    captions_per_image: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    """How many captions of an image are trained on, drawn once under the seed."""
+
+    def path(self, value: str) -> Path:
+        """A path of the recipe as it stands on this machine."""
+        root = expand(self.root) if self.root is not None else Path()
+        return root / expand(value)

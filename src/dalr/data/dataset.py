@@ -1,0 +1,185 @@
+"""All training data of a recipe, read and checked before any model is loaded.
+
+Every problem of every file is reported at once; what is found without being wrong (duplicates, images held out,
+lines dropped on request) is counted in a report that goes into `run.json`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dalr.data.config import DataConfig
+from dalr.data.formats import read_pairs_file
+from dalr.data.rows import CaptionedImage, Pairs, Text, caption_id, comparable, is_blank, text_id
+from dalr.errors import DataError, Problem
+from dalr.io.text import read_lines
+from dalr.seed import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What a recipe trains on."""
+
+    pairs: Pairs | None
+    held_out: Pairs | None
+    """Captions of the images that are never trained on."""
+    text: Text | None
+    report: dict[str, int | str] = field(default_factory=dict)
+
+
+def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
+    """Read the files that `config` names.
+
+    Raises:
+        DataError: with every problem found in all files.
+    """
+    problems: list[Problem] = []
+    report: dict[str, int | str] = {}
+    pairs = held_out = text = None
+    if config.pairs is not None:
+        everything = read_pairs(config.path(config.pairs), problems, report, on_empty=config.on_empty)
+        pairs, held_out = _split(everything, config, seed, problems, report)
+    if config.text is not None:
+        text = read_text(config.path(config.text), problems, report, on_empty=config.on_empty)
+    if problems:
+        raise DataError(problems)
+    return Dataset(pairs=pairs, held_out=held_out, text=text, report=report)
+
+
+def read_pairs(
+    path: Path,
+    problems: list[Problem],
+    report: dict[str, int | str],
+    *,
+    on_empty: Literal["error", "drop"] = "error",
+) -> Pairs:
+    """The checked pairs of one file; what is wrong is appended to `problems`."""
+    before = len(problems)
+    rows = read_pairs_file(path, problems)
+    if not rows and len(problems) == before:
+        problems.append(Problem(where=str(path), what="no pairs in it"))
+    first: dict[str, str] = {}
+    images: list[str] = []
+    captions: list[str] = []
+    ids: list[str] = []
+    image_of: list[int] = []
+    dropped = 0
+    for row in rows:
+        if row.image in first:
+            what = f"image {row.image!r} occurs a second time (first at {first[row.image]}); put its captions together"
+            problems.append(Problem(where=row.where, what=what))
+            continue
+        first[row.image] = row.where
+        problems.extend(_caption_problems(row, on_empty))
+        for index, caption in enumerate(row.captions):
+            if is_blank(caption):
+                dropped += 1
+                continue
+            captions.append(caption)
+            ids.append(caption_id(row.image, index))
+            image_of.append(len(images))
+        images.append(row.image)
+    repeated = _repetitions(captions)
+    report |= {
+        "pairs_file": str(path),
+        "images": len(images),
+        "captions": len(captions),
+        "captions_dropped_empty": dropped,
+        "captions_repeated": repeated,
+    }
+    return Pairs(
+        images=tuple(images),
+        captions=tuple(captions),
+        caption_ids=tuple(ids),
+        image_of=np.asarray(image_of, dtype=np.int64),
+    )
+
+
+def read_text(
+    path: Path,
+    problems: list[Problem],
+    report: dict[str, int | str],
+    *,
+    on_empty: Literal["error", "drop"] = "error",
+) -> Text:
+    """The checked lines of one text file; what is wrong is appended to `problems`."""
+    try:
+        lines = read_lines(path)
+    except DataError as error:
+        problems.extend(error.problems)
+        return Text(lines=(), ids=())
+    blank = [number for number, line in enumerate(lines, start=1) if is_blank(line)]
+    if blank and on_empty == "error":
+        problems.extend(
+            Problem(where=f"{path}:{number}", what="empty line; remove it or set data.on_empty: drop")
+            for number in blank
+        )
+    if len(blank) == len(lines):
+        problems.append(Problem(where=str(path), what="no sentence in it"))
+    skipped = set(blank)
+    kept = [(text_id(number), line) for number, line in enumerate(lines, start=1) if number not in skipped]
+    sentences = tuple(line for _, line in kept)
+    report |= {
+        "text_file": str(path),
+        "text_lines": len(sentences),
+        "text_dropped_empty": len(blank),
+        "text_repeated": _repetitions(sentences),
+    }
+    return Text(lines=sentences, ids=tuple(name for name, _ in kept))
+
+
+def _split(
+    everything: Pairs, config: DataConfig, seed: int, problems: list[Problem], report: dict[str, int | str]
+) -> tuple[Pairs, Pairs | None]:
+    """Training captions and the captions of the held-out images."""
+    count = len(everything.images)
+    if config.held_out_images and config.held_out_images >= count > 0:
+        where = str(report.get("pairs_file", ""))
+        what = f"data.held_out_images is {config.held_out_images}, but there are only {count} images"
+        problems.append(Problem(where=where, what=what))
+        return everything, None
+    border = count - config.held_out_images
+    training = everything.subset(np.flatnonzero(everything.image_of < border).tolist())
+    training = _draw_captions(training, config.captions_per_image, seed)
+    report |= {"images_held_out": config.held_out_images, "captions_trained_on": len(training.captions)}
+    if not config.held_out_images:
+        return training, None
+    return training, everything.subset(np.flatnonzero(everything.image_of >= border).tolist())
+
+
+def _draw_captions(pairs: Pairs, per_image: int | Literal["all"], seed: int) -> Pairs:
+    if per_image == "all":
+        return pairs
+    order = generator(seed, "captions_per_image").permutation(len(pairs.captions))
+    taken: Counter[int] = Counter()
+    keep = []
+    for index in order.tolist():
+        image = int(pairs.image_of[index])
+        if taken[image] < per_image:
+            taken[image] += 1
+            keep.append(index)
+    return pairs.subset(sorted(keep))
+
+
+def _caption_problems(row: CaptionedImage, on_empty: Literal["error", "drop"]) -> list[Problem]:
+    if not row.captions:
+        return [Problem(where=row.where, what=f"image {row.image!r} has no caption")]
+    if on_empty == "drop":
+        return []
+    return [
+        Problem(
+            where=row.where,
+            what=f"caption {index} of image {row.image!r} is empty; remove it or set data.on_empty: drop",
+        )
+        for index, caption in enumerate(row.captions)
+        if is_blank(caption)
+    ]
+
+
+def _repetitions(sentences: list[str] | tuple[str, ...]) -> int:
+    return len(sentences) - len({comparable(sentence) for sentence in sentences})

@@ -1,0 +1,86 @@
+"""The rows that everything else speaks of: images with captions, and lines of text.
+
+Row ids are stable names: an image is its key in the data, a caption is key#k (k from 0 in the order of the
+file), a line of text is its number (from 1, counting dropped lines too, so that an id is a place in the file).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedImage:
+    """One image of a pairs file, before any check."""
+
+    image: str
+    captions: tuple[str, ...]
+    where: str
+    """file:line of its first caption."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Captions in file order with the image that each belongs to."""
+
+    images: tuple[str, ...]
+    captions: tuple[str, ...]
+    caption_ids: tuple[str, ...]
+    image_of: Int64[np.ndarray, " captions"]
+    """Index into `images`."""
+
+    def subset(self, keep: Sequence[int]) -> Pairs:
+        """The captions with these indices; images keep their numbers."""
+        return Pairs(
+            images=self.images,
+            captions=tuple(self.captions[index] for index in keep),
+            caption_ids=tuple(self.caption_ids[index] for index in keep),
+            image_of=self.image_of[np.asarray(keep, dtype=np.int64)],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Lines of plain text with their ids."""
+
+    lines: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+def comparable(sentence: str) -> str:
+    """The form in which two sentences count as the same: NFKC, case and white space folded."""
+    return " ".join(unicodedata.normalize("NFKC", sentence).casefold().split())
+
+
+def is_blank(sentence: str) -> bool:
+    """Empty, or only white space and zero-width characters."""
+    return not any(not char.isspace() and unicodedata.category(char) not in ("Cf", "Cc") for char in sentence)
+
+
+def sentences_sha256(sentences: Sequence[str]) -> str:
+    """Content key of a list of sentences."""
+    digest = hashlib.sha256()
+    for sentence in sentences:
+        encoded = sentence.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def text_id(number: int) -> str:
+    return str(number)
+
+
+def caption_id(image: str, index: int) -> str:
+    return f"{image}#{index}"
+
+
+def suffix_of(path: Path) -> str:
+    return path.suffix.lower()

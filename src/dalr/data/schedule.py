@@ -1,0 +1,158 @@
+"""Which rows make up which batch, and in which order text and pair batches come.
+
+A batch is all text or all pairs, on every rank in the same step; otherwise any gather in the objective would
+wait for ever. Only full batches are trained on. A batch never holds one text twice (a batch of identical
+captions costs ln n, all of it false negatives) and, unless `repeat_images` is set, never two captions of one
+image: rows that conflict wait for the next batch. What is left over at the end of a pass is counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+from pydantic import Field
+
+from dalr.section import Section
+from dalr.seed import generator
+
+Kind = Literal["text", "pair"]
+
+
+class ScheduleConfig(Section):
+    """How text and pair batches are put in order."""
+
+    kind: Literal["spread", "every_k"] = "spread"
+    """`spread` [ours]: both streams spread evenly, each read exactly once per epoch. `every_k` [release]: step t
+    of an epoch is a pair step when t mod k = 0, streams reshuffled when exhausted."""
+    k: Annotated[int, Field(ge=2)] | None = None
+    """For `every_k`; None is the release's ⌊text batches / pair batches⌋, which must be at least 2."""
+    repeat_images: bool = False
+    """Allow two captions of one image in a batch (terms then mask them)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Rows of one kind, with what must not meet in a batch."""
+
+    kind: Kind
+    text_keys: Int64[np.ndarray, " rows"]
+    """Rows with the same sentence have the same number."""
+    image_keys: Int64[np.ndarray, " rows"] | None = None
+    """Rows of the same image have the same number; None where it does not matter."""
+
+    def __len__(self) -> int:
+        return len(self.text_keys)
+
+    def batches(self, size: int, *, seed: int, turn: int) -> list[Int64[np.ndarray, " size"]]:
+        """One shuffled pass in full batches without conflicts."""
+        order = generator(seed, "stream", self.kind, turn).permutation(len(self))
+        keys = [self.text_keys] if self.image_keys is None else [self.text_keys, self.image_keys]
+        return list(_conflict_free(order, keys, size))
+
+
+class RowKey(NamedTuple):
+    """What the sampler hands to the collator: a row of a stream in a step."""
+
+    step: int
+    kind: Kind
+    row: int
+
+
+def numbered(names: Sequence[str]) -> Int64[np.ndarray, " rows"]:
+    """Equal names get equal numbers."""
+    numbers: dict[str, int] = {}
+    return np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), np.int64, len(names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The batches of a whole training, made lazily epoch by epoch and the same for the same seed."""
+
+    streams: Sequence[Stream]
+    schedule: ScheduleConfig
+    batch_size: int
+    seed: int
+
+    def epoch_kinds(self) -> list[Kind]:
+        """The kinds of the batches of the first epoch, in order. Its length is the steps of an epoch."""
+        counts = {stream.kind: len(self._pass(stream, 0)) for stream in self.streams}
+        return _kinds(counts, self.schedule)
+
+    def batches(self) -> Iterator[list[RowKey]]:
+        """Batches without end."""
+        endless = {stream.kind: self._endless(stream) for stream in self.streams}
+        kinds = self.epoch_kinds()
+        step = 0
+        while True:
+            for kind in kinds:
+                yield [RowKey(step, kind, row) for row in next(endless[kind]).tolist()]
+                step += 1
+
+    def shortfall(self) -> dict[str, int]:
+        """Rows of the first pass that found no place in a full batch, by kind."""
+        return {
+            stream.kind: len(stream) - self.batch_size * len(self._pass(stream, 0)) for stream in self.streams
+        }
+
+    def _pass(self, stream: Stream, turn: int) -> list[Int64[np.ndarray, " size"]]:
+        return stream.batches(self.batch_size, seed=self.seed, turn=turn)
+
+    def _endless(self, stream: Stream) -> Iterator[Int64[np.ndarray, " size"]]:
+        turn = 0
+        while True:
+            yield from self._pass(stream, turn)
+            turn += 1
+
+
+def pair_interval(text_batches: int, pair_batches: int) -> int:
+    """The release's k = ⌊text batches / pair batches⌋; 1 or less means that text would never be read."""
+    return text_batches // max(pair_batches, 1)
+
+
+def _kinds(counts: dict[Kind, int], schedule: ScheduleConfig) -> list[Kind]:
+    text, pair = counts.get("text", 0), counts.get("pair", 0)
+    if not text or not pair:
+        return ["text"] * text + ["pair"] * pair
+    total = text + pair
+    if schedule.kind == "every_k":
+        k = schedule.k or pair_interval(text, pair)
+        return ["pair" if step % k == 0 else "text" for step in range(total)]
+    # the i-th pair batch comes where the i-th of `pair` equal parts of the epoch is half over
+    return ["pair" if (step + 1) * pair // total > step * pair // total else "text" for step in range(total)]
+
+
+def _conflict_free(
+    order: Int64[np.ndarray, " rows"], keys: list[Int64[np.ndarray, " rows"]], size: int
+) -> Iterator[Int64[np.ndarray, " size"]]:
+    """Full batches in `order` in which no key occurs twice; a row in conflict goes first into a later batch."""
+    columns = [column.tolist() for column in keys]
+    waiting: deque[int] = deque()
+    fresh = iter(order.tolist())
+    exhausted = False
+    while not exhausted:
+        batch: list[int] = []
+        used: list[set[int]] = [set() for _ in columns]
+        deferred: deque[int] = deque()
+        while len(batch) < size:
+            if waiting:
+                row = waiting.popleft()
+            elif (following := next(fresh, None)) is not None:
+                row = following
+            else:
+                exhausted = True
+                break
+            values = [column[row] for column in columns]
+            if any(value in seen for value, seen in zip(values, used, strict=True)):
+                deferred.append(row)
+                continue
+            for value, seen in zip(values, used, strict=True):
+                seen.add(value)
+            batch.append(row)
+        waiting = deferred + waiting
+        if len(batch) == size:
+            yield np.asarray(batch, dtype=np.int64)

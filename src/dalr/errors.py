@@ -1,0 +1,83 @@
+"""Every way in which dalr refuses to go on: six classes, each with its exit code.
+
+An error says what was expected, what was found, where, and what to do. Errors about input carry a list of
+problems, because a user who mends one typo at a time starts the program ten times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+SHOWN = 20
+"""Problems shown before the rest is only counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong: `where` is a place a person can go to (file:line, key path, model name)."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class DalrError(Exception):
+    """Base of all errors that dalr raises on purpose. A traceback of anything else is a bug."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, problems: str | Problem | Iterable[Problem], *, total: int | None = None) -> None:
+        if isinstance(problems, str):
+            problems = [Problem(where="", what=problems)]
+        elif isinstance(problems, Problem):
+            problems = [problems]
+        self.problems = list(problems)
+        self.total = len(self.problems) if total is None else total
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        lines = [str(problem) for problem in self.problems[:SHOWN]]
+        hidden = self.total - len(lines)
+        if hidden > 0:
+            lines.append(f"... and {hidden} more ({self.total} in total)")
+        return "\n".join(lines)
+
+
+class ConfigError(DalrError):
+    """A recipe, an option or a combination of them cannot work."""
+
+    exit_code = 2
+
+
+class DataError(DalrError):
+    """Captions, text, pictures, scores or features are not what they should be."""
+
+    exit_code = 3
+
+
+class ModelFileError(DalrError):
+    """A model is missing, cannot be had offline, or is not of a kind that we can load."""
+
+    exit_code = 4
+
+
+class CorruptFileError(DalrError):
+    """A sealed folder or a file of ours fails its verification."""
+
+    exit_code = 4
+
+
+class NumericsError(DalrError):
+    """A number that must be finite is not, or a score is undefined."""
+
+    exit_code = 5
+
+
+class StorageError(DalrError):
+    """Writing failed: no space, no permission, a folder in use."""
+
+    exit_code = 6

@@ -1,0 +1,87 @@
+"""Files appear whole or not at all: write to a temporary name, fsync, rename, fsync the folder.
+
+All that dalr writes goes through here, so one place decides about durability, the umask (safetensors and
+`tempfile` would leave 0600) and how a full disk is called.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dalr.errors import StorageError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically and durably."""
+    write_with(path, lambda temporary: _write_all(temporary, data))
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then make it durable and give it its name."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            apply_umask(temporary)
+            sync_file(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write `path` into our own words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no space left writing {path}: free some and start again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(f"no permission to write {path}: choose another --out folder") from error
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            raise StorageError(f"cannot write {path}: {error.strerror}; choose another --out folder") from error
+        raise StorageError(f"cannot write {path}: {error}") from error
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file the mode that a plain `open` would have given it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(path, 0o666 & ~mask)
+
+
+def sync_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)

@@ -1,0 +1,104 @@
+"""T1 `infonce` and T2 `grounding`: the two contrastive terms, with the angular margin on negatives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from dalr.objectives.similarity import MarginFields, sentence_cosines
+from dalr.objectives.term import Need, SentenceTerm, Temperature, Term, nothing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dalr.objectives.views import Views
+
+
+class InfoNCE(MarginFields, SentenceTerm):
+    """T1: CE(A_m(cos(z^a_i, z^b_j)) / τ) on text and pair batches.
+
+    SimCSE (Gao et al. 2021, eq. 1), m = 0; KDMCSE m = 0.15; DALR m = 0.2 (README; its scripts use 0.18).
+    """
+
+    temperature: Temperature = 0.05
+    on_text: bool = True
+
+    def __call__(self, views: Views) -> Tensor:
+        from dalr.objectives import functional
+
+        if len(views.z_a) < 2:
+            return nothing(views)
+        return functional.diagonal_cross_entropy(sentence_cosines(views, self) / self.temperature)
+
+
+class Grounding(MarginFields, Term):
+    """T2: ½[CE(A(cos(s^a_i, u_j); Δ_ij)/τ) + the same with s^b], in the shared image–text space.
+
+    MCSE (Zhang et al. 2022, eq. 4): no margin. KDMCSE (Nguyen et al. 2024): margin with Δ_ij = 1 − V_ij, a second
+    branch against CLIP text features with Δ = max(0, 1 − cos(c_i, c_j)), and a filter of negatives by teacher
+    similarity. DALR: the image branch. Rows that share an image are no negatives of each other (the released
+    codes count them, although they are false negatives).
+    """
+
+    temperature: Temperature = 0.05
+    soft_margin: bool = True
+    """Δ_ij = 1 − (teacher similarity of i and j); false: Δ = 1."""
+    clip_text_branch: bool = False
+    """KDMCSE's second branch, against t = tanh(W_t c + b_t)."""
+    mask_same_image: bool = True
+    threshold_quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Drop negatives whose cos(c_i, v_j) lies above this quantile of the batch (KDMCSE's filter; its absolute
+    threshold only means something on a known scale)."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        clip = {Need.CLIP_TEXT} if self.clip_text_branch or self.threshold_quantile is not None else set()
+        return frozenset({Need.IMAGE, Need.GROUNDING} | clip)
+
+    def __call__(self, views: Views) -> Tensor:
+        from dalr.objectives import functional
+
+        assert views.image is not None
+        assert views.image_grounded is not None
+        if len(views.h_a) < 2:
+            return nothing(views)
+        closeness = functional.cosine_matrix(views.image, views.image)
+        total = self._branch(views, views.image_grounded, 1 - closeness)
+        if self.clip_text_branch:
+            assert views.clip_text is not None
+            assert views.clip_text_grounded is not None
+            distance = (1 - functional.cosine_matrix(views.clip_text, views.clip_text)).clamp_min(0)
+            total = total + self._branch(views, views.clip_text_grounded, distance)
+        return total
+
+    def _branch(self, views: Views, anchors: Tensor, distance: Tensor) -> Tensor:
+        from dalr.objectives import functional
+
+        assert views.s_a is not None
+        assert views.s_b is not None
+        excluded = self._excluded(views)
+        losses = []
+        for grounded in (views.s_a, views.s_b):
+            cosines = functional.angular_margin(
+                functional.cosine_matrix(grounded, anchors),
+                margin=self.margin,
+                scale=distance if self.soft_margin else None,
+                form=self.margin_form,
+            )
+            losses.append(functional.diagonal_cross_entropy(cosines / self.temperature, excluded=excluded))
+        return (losses[0] + losses[1]) / 2
+
+    def _excluded(self, views: Views) -> Any:
+        """Negatives that take no part: (n, n) bool or None."""
+        from dalr.objectives import functional
+
+        excluded = views.same_image if self.mask_same_image else None
+        if self.threshold_quantile is not None:
+            assert views.clip_text is not None
+            assert views.image is not None
+            similarity = functional.cosine_matrix(views.clip_text, views.image)
+            level = functional.off_diagonal(similarity).quantile(self.threshold_quantile)
+            high = similarity > level
+            excluded = high if excluded is None else excluded | high
+        return excluded

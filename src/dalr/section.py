@@ -1,0 +1,16 @@
+"""The base of everything a recipe can say: frozen, keyword-only, strict, no unknown keys.
+
+pydantic reports all problems of a whole recipe with their key paths; `recipe.py` adds file and line. Section
+classes live beside their owners in modules that import no torch, so that a recipe is checked in the first
+second.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
