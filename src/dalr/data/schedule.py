@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -71,42 +73,54 @@ def numbered(names: Sequence[str]) -> Int64[np.ndarray, " rows"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The batches of a whole training, made lazily epoch by epoch and the same for the same seed."""
+    """The batches of a whole training, made epoch by epoch and the same for the same seed."""
 
     streams: Sequence[Stream]
     schedule: ScheduleConfig
     batch_size: int
     seed: int
 
-    def epoch_kinds(self) -> list[Kind]:
-        """The kinds of the batches of the first epoch, in order. Its length is the steps of an epoch."""
-        counts = {stream.kind: len(self._pass(stream, 0)) for stream in self.streams}
-        return _kinds(counts, self.schedule)
-
     def batches(self) -> Iterator[list[RowKey]]:
         """Batches without end."""
         endless = {stream.kind: self._endless(stream) for stream in self.streams}
-        kinds = self.epoch_kinds()
         step = 0
-        while True:
-            for kind in kinds:
+        for epoch in count():
+            for kind in self.kinds(epoch):
                 yield [RowKey(step, kind, row) for row in next(endless[kind]).tolist()]
                 step += 1
 
-    def shortfall(self) -> dict[str, int]:
+    def kinds(self, epoch: int) -> list[Kind]:
+        """The kinds of the batches of an epoch in order. Its length is the steps of the epoch.
+
+        With `spread`, an epoch has what one pass over each stream gives (passes differ by a batch where many
+        rows conflict); with `every_k`, all epochs are as the first.
+        """
+        turn = epoch if self.schedule.kind == "spread" else 0
+        counts = {stream.kind: len(self._pass(stream, turn)) for stream in self.streams}
+        return _kinds(counts, self.schedule)
+
+    def steps(self, epochs: int) -> int:
+        return sum(len(self.kinds(epoch)) for epoch in range(epochs))
+
+    def left_over(self) -> dict[Kind, int]:
         """Rows of the first pass that found no place in a full batch, by kind."""
         return {
             stream.kind: len(stream) - self.batch_size * len(self._pass(stream, 0)) for stream in self.streams
         }
 
     def _pass(self, stream: Stream, turn: int) -> list[Int64[np.ndarray, " size"]]:
-        return stream.batches(self.batch_size, seed=self.seed, turn=turn)
+        key = (stream.kind, turn)
+        if key not in self._passes:
+            self._passes[key] = stream.batches(self.batch_size, seed=self.seed, turn=turn)
+        return self._passes[key]
+
+    @cached_property
+    def _passes(self) -> dict[tuple[Kind, int], list[Int64[np.ndarray, " size"]]]:
+        return {}
 
     def _endless(self, stream: Stream) -> Iterator[Int64[np.ndarray, " size"]]:
-        turn = 0
-        while True:
+        for turn in count():
             yield from self._pass(stream, turn)
-            turn += 1
 
 
 def pair_interval(text_batches: int, pair_batches: int) -> int:

@@ -1,0 +1,1 @@
+"""The demo: the whole path, offline, on a small generated world."""

@@ -1,0 +1,1 @@
+"""The field's evaluation, offline: scores of frozen sentence vectors."""

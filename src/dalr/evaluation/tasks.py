@@ -1,0 +1,37 @@
+"""The tasks that `dalr evaluate` knows, and the names of groups of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from dalr.errors import ConfigError, Problem
+
+STS_TASKS: tuple[str, ...] = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R")
+
+TASKS: tuple[str, ...] = (*STS_TASKS, "sts-b-dev")
+
+GROUPS: Mapping[str, tuple[str, ...]] = {"sts": STS_TASKS}
+
+
+def resolve_tasks(names: Sequence[str]) -> list[str]:
+    """Task names with groups replaced by their members, each once, in the order given.
+
+    Raises:
+        ConfigError: unknown names, with what they may have been.
+    """
+    known = {name.casefold(): name for name in (*GROUPS, *TASKS)}
+    problems = []
+    tasks: dict[str, None] = {}
+    for name in names:
+        found = known.get(name.casefold())
+        if found is None:
+            close = difflib.get_close_matches(name.casefold(), known, n=1)
+            hint = f"did you mean {known[close[0]]!r}? " if close else ""
+            what = f"unknown task {name!r}; {hint}known: {', '.join(known.values())}"
+            problems.append(Problem(where="--tasks", what=what))
+            continue
+        tasks |= dict.fromkeys(GROUPS.get(found, (found,)))
+    if problems:
+        raise ConfigError(problems)
+    return list(tasks)

@@ -1,0 +1,1 @@
+"""Frozen vectors of images and sentences: stored once, read by row id."""

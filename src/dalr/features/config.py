@@ -1,0 +1,16 @@
+"""The `features` section of a recipe: frozen vectors of the images and of CLIP's text tower."""
+
+from __future__ import annotations
+
+from dalr.section import Section
+
+
+class FeaturesConfig(Section):
+    """A feature store, or an `.npy` matrix with the file that names its rows."""
+
+    image: str | None = None
+    image_ids: str | None = None
+    """Names the rows of `image` when that is a matrix: .txt, or .jsonl with `image`."""
+    clip_text: str | None = None
+    """CLIP text features of the captions, by caption id (KDMCSE)."""
+    clip_text_ids: str | None = None

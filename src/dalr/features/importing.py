@@ -1,0 +1,94 @@
+"""Features that somebody else computed: a matrix with one id a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from dalr.errors import DataError, Problem
+from dalr.features.store import row_problems, write_store
+from dalr.io.text import read_lines
+
+_BLOCK_ROWS = 65_536
+_T = TypeVar("_T")
+
+
+def import_matrix(matrix: Path, ids_file: Path, out: Path) -> None:
+    """Write a store from an `.npy` matrix (rows, width) and a file naming its rows.
+
+    Raises:
+        DataError: not a matrix of floating-point numbers, counts that differ (with both numbers), unreadable or
+            duplicate ids, bad rows; all that could be found is reported at once.
+    """
+    problems: list[Problem] = []
+    ids = _collect(problems, lambda: read_ids(ids_file), [])
+    rows = _collect(problems, lambda: open_matrix(matrix), None)
+    if rows is not None:
+        if ids and len(ids) != len(rows):
+            what = f"{len(rows)} rows of features, but {ids_file} names {len(ids)} ids"
+            problems.append(Problem(where=str(matrix), what=what))
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            block = rows[start : start + _BLOCK_ROWS]
+            problems.extend(row_problems(block, first=start + 1, origin=str(matrix)))
+    if problems:
+        raise DataError(problems)
+    assert rows is not None
+    source = {"kind": "import", "matrix": matrix.name, "ids": ids_file.name}
+    write_store(out, ids=ids, blocks=_blocks(rows), source=source, origin=str(matrix))
+
+
+def open_matrix(path: Path) -> np.ndarray:
+    """A memory-mapped (rows, width) matrix of floats; pickled arrays are refused."""
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(Problem(where=str(path), what="no such file")) from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(Problem(where=str(path), what=f"not a plain .npy matrix: {error}")) from None
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or 0 in matrix.shape:
+        found = getattr(matrix, "shape", type(matrix).__name__)
+        raise DataError(Problem(where=str(path), what=f"expected a matrix (rows, width), found {found}"))
+    if matrix.dtype.kind != "f":
+        raise DataError(Problem(where=str(path), what=f"expected floating-point numbers, found {matrix.dtype}"))
+    return matrix
+
+
+def read_ids(path: Path) -> list[str]:
+    """Ids of rows: a `.txt` with one id a line, or a `.jsonl` with `image` on every line."""
+    lines = read_lines(path)
+    if path.suffix.lower() != ".jsonl":
+        blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
+        if blank:
+            raise DataError([Problem(where=f"{path}:{number}", what="empty id") for number in blank])
+        return lines
+    ids, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            image = json.loads(line)["image"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            image = None
+        if isinstance(image, str) and image:
+            ids.append(image)
+        else:
+            problems.append(Problem(where=f"{path}:{number}", what="expected a JSON object with a string 'image'"))
+    if problems:
+        raise DataError(problems)
+    return ids
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        yield np.asarray(rows[start : start + _BLOCK_ROWS])
+
+
+def _collect(problems: list[Problem], read: Callable[[], _T], otherwise: _T) -> _T:
+    """What `read` gives, or `otherwise` with its problems noted."""
+    try:
+        return read()
+    except DataError as error:
+        problems.extend(error.problems)
+        return otherwise

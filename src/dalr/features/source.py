@@ -1,0 +1,63 @@
+"""What a recipe names as features: a store is opened, a matrix with ids is imported once into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from dalr.errors import CorruptFileError, DataError, Problem
+from dalr.features.importing import import_matrix, open_matrix
+from dalr.features.store import FeatureStore, open_store, store_width
+from dalr.io.cache import cache_folder
+from dalr.io.sealed import MANIFEST, file_sha256
+
+
+def open_features(path: Path, ids_file: Path | None) -> FeatureStore:
+    """The features at `path`: a store folder, or a matrix whose rows `ids_file` names.
+
+    Raises:
+        DataError: missing, a matrix without names, or bad rows.
+        CorruptFileError: a store that is not whole.
+    """
+    if not is_matrix(path):
+        _require_store(path)
+        return open_store(path)
+    if ids_file is None:
+        raise DataError(Problem(where=str(path), what="a matrix needs the file that names its rows (…_ids)"))
+    if not path.is_file() or not ids_file.is_file():
+        import_matrix(path, ids_file, cache_folder("features") / "missing")
+    key = hashlib.sha256(f"{file_sha256(path)} {file_sha256(ids_file)} {ids_file.suffix}".encode()).hexdigest()
+    folder = cache_folder("features") / key[:32]
+    if folder.is_dir():
+        try:
+            return open_store(folder)
+        except CorruptFileError:
+            pass  # a cache entry that fails its check is simply made again
+    import_matrix(path, ids_file, folder)
+    return open_store(folder)
+
+
+def features_width(path: Path) -> int:
+    """The width of a store or a matrix, without reading its rows."""
+    if is_matrix(path):
+        return int(open_matrix(path).shape[1])
+    _require_store(path)
+    return store_width(path)
+
+
+def is_matrix(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
+
+
+def as_matrix(store: FeatureStore) -> np.ndarray:
+    """All rows of a store in memory, in its order."""
+    return store.read(np.arange(len(store), dtype=np.int64))
+
+
+def _require_store(path: Path) -> None:
+    if not (path / MANIFEST).is_file():
+        found = "no such folder" if not path.exists() else f"no {MANIFEST} in it"
+        what = f"expected a feature store ({found}); make one with dalr features, or name an .npy matrix"
+        raise DataError(Problem(where=str(path), what=what))

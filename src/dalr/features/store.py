@@ -1,0 +1,194 @@
+"""The feature store: fp16 vectors in memory-mapped safetensors shards, read by row id.
+
+Frozen encoders give the same vector at every step, so it is computed once. Shards are plain safetensors files
+(one tensor, `vectors`), whose data is mapped straight from disk: a batch costs one gather, resident memory does
+not grow with the store, and any other tool can read it. fp16 keeps 11 bits of each number, which moves a cosine
+by less than 1e-3; numbers beyond its range are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, Float32, Int64, Shaped
+
+from dalr.errors import DataError, Problem
+from dalr.io.sealed import read_manifest, write_sealed
+from dalr.io.text import read_lines
+
+FORMAT, VERSION = "dalr-features", 1
+SHARD_ROWS = 16_384
+_FP16_MAX = 65_504.0
+_REMEDY = "make the store again with dalr features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureStore:
+    """An opened store. `rows_of` turns ids into row numbers once; `read` then gathers rows."""
+
+    folder: Path
+    ids: tuple[str, ...]
+    width: int
+    source: Mapping[str, Any]
+    """What the vectors were made from, as stated when the store was written."""
+    shards: tuple[Float16[np.ndarray, "rows width"], ...]
+    shard_rows: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows_of(self, ids: Sequence[str], *, what: str) -> Int64[np.ndarray, " n"]:
+        """Row numbers of `ids`.
+
+        Raises:
+            DataError: ids that the store does not have, naming `what` asks for them and the store.
+        """
+        numbers = {name: number for number, name in enumerate(self.ids)}
+        missing = [name for name in ids if name not in numbers]
+        if missing:
+            problems = [
+                Problem(where=f"{what} {name!r}", what=f"no such id among the {len(self)} rows of {self.folder}")
+                for name in dict.fromkeys(missing)
+            ]
+            raise DataError(problems)
+        return np.fromiter((numbers[name] for name in ids), np.int64, len(ids))
+
+    def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n width"]:
+        """The vectors of these rows in fp32."""
+        out = np.empty((len(rows), self.width), np.float32)
+        shard_of = rows // self.shard_rows
+        for shard in np.unique(shard_of):
+            chosen = shard_of == shard
+            out[chosen] = self.shards[shard][rows[chosen] - shard * self.shard_rows]
+        return out
+
+
+def open_store(folder: Path) -> FeatureStore:
+    """Open a sealed store.
+
+    Raises:
+        CorruptFileError: not a finished store, or a file of another size than sealed.
+    """
+    manifest = read_manifest(folder, format=FORMAT, version=VERSION, remedy=_REMEDY)
+    metadata = manifest.metadata
+    width, rows, shard_rows = int(metadata["width"]), int(metadata["rows"]), int(metadata["shard_rows"])
+    ids = tuple(json.loads(line) for line in read_lines(folder / "ids.jsonl"))
+    shards = tuple(
+        _map_shard(folder / _shard_name(number), rows=min(shard_rows, rows - start), width=width)
+        for number, start in enumerate(range(0, rows, shard_rows))
+    )
+    return FeatureStore(
+        folder=folder, ids=ids, width=width, source=metadata["source"], shards=shards, shard_rows=shard_rows
+    )
+
+
+def store_width(folder: Path) -> int:
+    """The width of a store, from its manifest alone."""
+    return int(read_manifest(folder, format=FORMAT, version=VERSION, remedy=_REMEDY).metadata["width"])
+
+
+def write_store(
+    folder: Path,
+    *,
+    ids: Sequence[str],
+    blocks: Iterable[Shaped[np.ndarray, "rows width"]],
+    source: Mapping[str, Any],
+    origin: str,
+    shard_rows: int = SHARD_ROWS,
+) -> None:
+    """Write a sealed store of the rows that `blocks` yields, in the order of `ids`.
+
+    Raises:
+        DataError: duplicate ids, rows that are not finite, all zero or beyond fp16, counts that differ; each
+            named as a row (from 1) of `origin`. Nothing is left behind.
+    """
+    _refuse_duplicates(ids, origin)
+    problems: list[Problem] = []
+    shape: dict[str, int] = {}
+
+    def fill(temporary: Path) -> None:
+        rows = 0
+        for number, shard in enumerate(_regroup(blocks, shard_rows)):
+            problems.extend(row_problems(shard, first=rows + 1, origin=origin))
+            rows += len(shard)
+            shape["width"] = shard.shape[1]
+            if not problems:
+                _write_shard(temporary / _shard_name(number), shard)
+        if rows != len(ids):
+            problems.append(Problem(where=origin, what=f"{rows} rows of features for {len(ids)} ids"))
+        if problems:
+            raise DataError(problems)
+        lines = "".join(json.dumps(name, ensure_ascii=False) + "\n" for name in ids)
+        (temporary / "ids.jsonl").write_bytes(lines.encode("utf-8"))
+        metadata.update(width=shape["width"], rows=rows, shard_rows=shard_rows, dtype="float16")
+
+    metadata: dict[str, Any] = {"source": dict(source)}
+    write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill)
+
+
+def row_problems(
+    matrix: Shaped[np.ndarray, "rows width"], *, first: int, origin: str
+) -> Iterator[Problem]:
+    """Rows of a block that cannot be features: not finite, all zero, or beyond fp16."""
+    finite = np.isfinite(matrix).all(axis=1)
+    largest = np.abs(np.where(finite[:, None], matrix, 0)).max(axis=1, initial=0)
+    for row in np.flatnonzero(~finite):
+        column = int(np.flatnonzero(~np.isfinite(matrix[row]))[0])
+        what = f"value {column + 1} is {matrix[row, column]}, expected finite numbers"
+        yield Problem(where=f"{origin}: row {first + row}", what=what)
+    for row in np.flatnonzero(finite & (largest == 0)):
+        yield Problem(where=f"{origin}: row {first + row}", what="all zero, so it has no direction")
+    for row in np.flatnonzero(largest > _FP16_MAX):
+        what = f"largest value {largest[row]:.3g} is beyond fp16 (65504); scale or normalise the features"
+        yield Problem(where=f"{origin}: row {first + row}", what=what)
+
+
+def _refuse_duplicates(ids: Sequence[str], origin: str) -> None:
+    first: dict[str, int] = {}
+    problems = []
+    for number, name in enumerate(ids, start=1):
+        if name in first:
+            problems.append(Problem(where=f"{origin}: id {number}", what=f"{name!r} was already id {first[name]}"))
+        first.setdefault(name, number)
+    if problems:
+        raise DataError(problems)
+
+
+def _regroup(
+    blocks: Iterable[Shaped[np.ndarray, "rows width"]], size: int
+) -> Iterator[Shaped[np.ndarray, "rows width"]]:
+    """The same rows in blocks of exactly `size`, the last one shorter."""
+    kept: list[np.ndarray] = []
+    held = 0
+    for block in blocks:
+        start = 0
+        while held + len(block) - start >= size:
+            end = start + size - held
+            yield np.concatenate([*kept, block[start:end]])
+            kept, held, start = [], 0, end
+        kept.append(block[start:])
+        held += len(block) - start
+    if held:
+        yield np.concatenate(kept)
+
+
+def _write_shard(path: Path, shard: Shaped[np.ndarray, "rows width"]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"vectors": np.ascontiguousarray(shard, dtype=np.float16)}, path)
+
+
+def _map_shard(path: Path, *, rows: int, width: int) -> Float16[np.ndarray, "rows width"]:
+    """Map the one tensor of a safetensors file: 8 bytes of header length, the header, then the data."""
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    return np.memmap(path, dtype=np.float16, mode="r", offset=8 + header, shape=(rows, width))
+
+
+def _shard_name(number: int) -> str:
+    return f"vectors-{number:05d}.safetensors"

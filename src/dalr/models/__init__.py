@@ -1,0 +1,1 @@
+"""Encoders: student and teachers as SentenceTransformers, the heads that only training uses."""

@@ -1,0 +1,68 @@
+"""The `student`, `heads` and `teachers` sections of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dalr.section import Section
+
+PoolingMode = Literal["cls", "mean"]
+
+
+class EncoderConfig(Section):
+    """Which text encoder, and how its tokens become one vector."""
+
+    model: str
+    """A folder, a hub id, or `package:NAME/FOLDER` for a model inside an installed Python package."""
+    revision: str | None = None
+    pooling: PoolingMode | None = None
+    """None keeps what the model itself states; a plain Hugging Face encoder states nothing and needs it."""
+    num_layers: Annotated[int, Field(ge=1)] | None = None
+    """Keep only the first layers."""
+    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    """Longest input; None is the encoder's own limit."""
+
+
+class StudentConfig(EncoderConfig):
+    """The encoder that is trained and exported."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Hidden and attention dropout; None keeps the model's own (0.1 for BERT)."""
+
+
+class HeadsConfig(Section):
+    """What is trained beside the student and never exported with it."""
+
+    sentence: bool = True
+    """z = tanh(W h + b); false: z = h."""
+    grounding_dim: Annotated[int, Field(ge=1)] = 256
+    aligner_dim: Annotated[int, Field(ge=1)] = 256
+    aligner_norm: Literal["layer", "batch"] = "layer"
+    aligner_output: Literal["linear", "norm_relu"] = "linear"
+    """`norm_relu` is the release, whose aligners cannot produce a negative cosine."""
+
+
+class TeacherConfig(Section):
+    """One frozen text teacher: a model with its own tokenizer, width and pooling, or its stored vectors."""
+
+    model: str | None = None
+    revision: str | None = None
+    pooling: PoolingMode | None = None
+    num_layers: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    features: str | None = None
+    """A feature store with the ids of the captions (and of the text lines, where terms apply to text)."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """α_k; the weights of all teachers add up to 1."""
+
+    def encoder(self) -> EncoderConfig:
+        assert self.model is not None
+        return EncoderConfig(
+            model=self.model,
+            revision=self.revision,
+            pooling=self.pooling,
+            num_layers=self.num_layers,
+            max_tokens=self.max_tokens,
+        )

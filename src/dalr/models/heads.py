@@ -1,0 +1,114 @@
+"""Every module that is trained beside the student: grounding heads, aligners, match classifier, temperatures.
+
+They live in one module under stable names, so that checkpoints, clipping, DDP and resume cover them like any
+other parameter (heads kept inside a loss object are optimised but neither saved nor restored).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dalr.io.atomic import write_with
+from dalr.models.config import HeadsConfig
+from dalr.objectives import Need
+
+
+class Heads(nn.Module):
+    """The heads that an objective needs; absent ones are None.
+
+    Args:
+        widths: student width d and, where features are used, `image` and `clip_text` widths.
+        needs: what the terms of the objective read.
+        temperatures: (start, lowest, highest) of each trained temperature, by term.
+    """
+
+    def __init__(
+        self,
+        config: HeadsConfig,
+        *,
+        student_width: int,
+        image_width: int | None,
+        clip_text_width: int | None,
+        needs: frozenset[Need],
+        temperatures: Mapping[str, tuple[float, float, float]],
+    ) -> None:
+        super().__init__()
+        self.sentence = _projection(student_width, student_width) if config.sentence else None
+        grounding = Need.GROUNDING in needs
+        self.text_grounding = _projection(student_width, config.grounding_dim) if grounding else None
+        self.image_grounding = (
+            _projection(_known(image_width), config.grounding_dim) if grounding else None
+        )
+        self.clip_text_grounding = (
+            _projection(clip_text_width, config.grounding_dim) if grounding and clip_text_width else None
+        )
+        aligners = Need.ALIGNERS in needs
+        self.text_aligner = _aligner(student_width, config) if aligners else None
+        self.image_aligner = _aligner(_known(image_width), config) if aligners else None
+        classifier = Need.MATCH_CLASSIFIER in needs
+        self.match_classifier = nn.Linear(3 * config.aligner_dim, 2) if classifier else None
+        self.log_temperatures = nn.ParameterDict(
+            {name: nn.Parameter(torch.tensor(start).log()) for name, (start, _, _) in temperatures.items()}
+        )
+        self.temperature_bounds = {name: (low, high) for name, (_, low, high) in temperatures.items()}
+
+    def sentence_vectors(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """z = tanh(W h + b), or h itself without a sentence head."""
+        return h if self.sentence is None else self.sentence(h)
+
+    def temperatures(self) -> dict[str, Float[Tensor, ""]]:
+        """Trained temperatures inside their bounds, by term."""
+        return {
+            name: parameter.exp().clamp(*self.temperature_bounds[name])
+            for name, parameter in self.log_temperatures.items()
+        }
+
+    def match_logits(
+        self, text: Float[Tensor, "n a"], image: Float[Tensor, "n a"]
+    ) -> Float[Tensor, "n 2"]:
+        """Two-way logits of pairs from [text; image; text·image]; column 1 is match."""
+        assert self.match_classifier is not None
+        logits: Tensor = self.match_classifier(torch.cat([text, image, text * image], dim=1))
+        return logits
+
+
+def save_heads(heads: Heads, path: Path) -> None:
+    """Write the heads as safetensors under their stable names."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in heads.state_dict().items()}
+    write_with(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "dalr-heads", "version": "1"}))
+
+
+def _projection(inputs: int, outputs: int) -> nn.Sequential:
+    """tanh(W x + b)."""
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.Tanh())
+
+
+def _aligner(inputs: int, config: HeadsConfig) -> nn.Sequential:
+    """Linear, norm, ReLU, Linear [, norm, ReLU]: the released names (0, 1, 3, 4) fit."""
+    outputs = config.aligner_dim
+    layers: list[nn.Module] = [
+        nn.Linear(inputs, inputs),
+        _norm(inputs, config),
+        nn.ReLU(),
+        nn.Linear(inputs, outputs),
+    ]
+    if config.aligner_output == "norm_relu":
+        layers += [_norm(outputs, config), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _norm(width: int, config: HeadsConfig) -> nn.Module:
+    return nn.LayerNorm(width) if config.aligner_norm == "layer" else nn.BatchNorm1d(width)
+
+
+def _known(width: int | None) -> int:
+    if width is None:
+        raise ValueError("a head for image features needs their width")
+    return width

@@ -1,0 +1,162 @@
+"""Text encoders as SentenceTransformers: any Hugging Face encoder, or a SentenceTransformer folder.
+
+Pooling is stated, never guessed: a plain checkpoint (SimCSE, MCSE, …) would silently load with mean pooling
+although it was trained with CLS. Vectors are taken before any Normalize module, so a trailing one is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dalr.errors import ConfigError, ModelFileError, Problem
+from dalr.io.sealed import file_sha256
+from dalr.models.config import EncoderConfig, StudentConfig
+from dalr.models.reference import find_model
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from torch import nn
+
+
+def load_encoder(config: EncoderConfig) -> SentenceTransformer:
+    """The encoder in eval mode on the CPU, without a trailing Normalize.
+
+    Raises:
+        ModelFileError: missing, unreadable, or not a text encoder.
+        ConfigError: a plain encoder without a pooling, or more layers than it has.
+    """
+    folder = find_model(config.model, config.revision)
+    where = f"model {config.model!r}"
+    if not (folder / "modules.json").is_file() and config.pooling is None:
+        what = "a plain encoder states no pooling; say pooling: cls or mean (SimCSE and its relatives use cls)"
+        raise ConfigError(Problem(where=where, what=what))
+    _refuse_foreign_modules(folder, where)
+    model_kwargs: dict[str, Any] = {}
+    if isinstance(config, StudentConfig) and config.dropout is not None:
+        model_kwargs = {
+            "hidden_dropout_prob": config.dropout,
+            "attention_probs_dropout_prob": config.dropout,
+        }
+    try:
+        encoder = _load(folder, config, model_kwargs)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        what = f"cannot be loaded from {folder}: {str(error).splitlines()[0] if str(error) else error!r}"
+        raise ModelFileError(Problem(where=where, what=what)) from error
+    if list(encoder.modalities) != ["text"]:
+        what = f"expected a text encoder, found modalities {', '.join(map(str, encoder.modalities))}"
+        raise ModelFileError(Problem(where=where, what=what))
+    if config.num_layers is not None:
+        _keep_layers(encoder, config.num_layers, where)
+    return encoder.eval()
+
+
+def encoder_sha256(config: EncoderConfig) -> str:
+    """Content key of an encoder as configured: its files, pooling and number of layers."""
+    folder = find_model(config.model, config.revision)
+    digest = hashlib.sha256(f"{config.pooling} {config.num_layers}".encode())
+    names = ("*.safetensors", "*.json", "*.txt", "*.model")
+    for path in sorted({path for name in names for path in folder.rglob(name)}):
+        if path.name != "README.md":
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(file_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> SentenceTransformer:
+    with quiet_libraries():
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+        safe = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+        local = {"local_files_only": True, "trust_remote_code": False}
+        modules: list[nn.Module]
+        if (folder / "modules.json").is_file():
+            stored = SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+                config_kwargs=model_kwargs,
+            )
+            modules = list(stored)
+            while isinstance(modules[-1], Normalize):
+                modules.pop()
+            modules = [
+                _pooling(module.embedding_dimension, config.pooling)
+                if isinstance(module, Pooling) and config.pooling is not None
+                else module
+                for module in modules
+            ]
+        else:
+            transformer = Transformer(
+                str(folder), model_kwargs=safe, processor_kwargs=local, config_kwargs={**local, **model_kwargs}
+            )
+            modules = [transformer, _pooling(transformer.get_embedding_dimension(), config.pooling)]
+        return SentenceTransformer(modules=modules, device="cpu")
+
+
+def _pooling(width: int, mode: str | None) -> nn.Module:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    assert mode in ("cls", "mean")
+    return Pooling(width, pooling_mode=mode)  # type: ignore[arg-type]
+
+
+def _keep_layers(encoder: SentenceTransformer, number: int, where: str) -> None:
+    """Drop all but the first `number` layers, in the module list and in the configuration."""
+    from torch import nn
+
+    backbone = encoder.transformers_model
+    assert backbone is not None
+    depth = int(backbone.config.num_hidden_layers)
+    if number > depth:
+        raise ConfigError(Problem(where=where, what=f"num_layers is {number}, but the encoder has {depth} layers"))
+    stacks = [
+        (name, module)
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth
+    ]
+    if len(stacks) != 1:
+        what = f"cannot tell its stack of {depth} layers (found {len(stacks)} candidates); leave num_layers out"
+        raise ConfigError(Problem(where=where, what=what))
+    name, stack = stacks[0]
+    parent, _, leaf = name.rpartition(".")
+    setattr(backbone.get_submodule(parent), leaf, nn.ModuleList(stack[:number]))
+    backbone.config.num_hidden_layers = number
+    layer_types = getattr(backbone.config, "layer_types", None)
+    if isinstance(layer_types, list):
+        backbone.config.layer_types = layer_types[:number]
+
+
+def _refuse_foreign_modules(folder: Path, where: str) -> None:
+    """`modules.json` names Python classes; only those of sentence-transformers are loaded."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return
+    try:
+        types = [str(entry["type"]) for entry in json.loads(path.read_bytes())]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(Problem(where=where, what=f"{path} is not a list of modules: {error!r}")) from None
+    foreign = [name for name in types if not name.startswith("sentence_transformers.")]
+    if foreign:
+        what = f"{path} names code outside sentence-transformers, which is not run: {', '.join(foreign)}"
+        raise ModelFileError(Problem(where=where, what=what))
+
+
+class quiet_libraries:  # noqa: N801 - used like a function
+    """Keeps the loading bars and notices of the model libraries off our output; errors still come through."""
+
+    def __enter__(self) -> None:
+        import transformers.utils.logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        return None

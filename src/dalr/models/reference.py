@@ -1,0 +1,114 @@
+"""Where a model is: a folder, a hub id, or a folder inside an installed Python package.
+
+No weights are unpickled here: a model must have safetensors. Nothing imports torch, so that a recipe can ask for
+a model's width in the first second.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from dalr.data.paths import expand
+from dalr.errors import ModelFileError, Problem
+
+_PACKAGE = "package:"
+_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
+
+
+def find_model(reference: str, revision: str | None = None) -> Path:
+    """The local folder of a model; a hub id is downloaded if it is not in the cache.
+
+    Raises:
+        ModelFileError: no such folder or package, or a hub id that cannot be had (offline, unknown, gated).
+    """
+    local = _local(reference)
+    if local is not None:
+        return _checked(reference, local)
+    from huggingface_hub import constants, snapshot_download
+
+    try:
+        return _checked(reference, Path(snapshot_download(reference, revision=revision, allow_patterns=_FILES)))
+    except ModelFileError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds; each means the same here
+        what = (
+            f"no such folder, and not to be had as a hub model ({type(error).__name__}); searched the cache "
+            f"{constants.HF_HUB_CACHE}. With a connection: hf download {reference}. Without one, name a folder"
+        )
+        raise ModelFileError(Problem(where=f"model {reference!r}", what=what)) from None
+
+
+def peek_config(reference: str, revision: str | None = None) -> dict[str, Any] | None:
+    """The model's `config.json` if it is on this machine, without downloading anything."""
+    try:
+        folder = _local(reference)
+    except ModelFileError:
+        return None
+    if folder is None:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            found = try_to_load_from_cache(reference, "config.json", revision=revision)
+        except HFValidationError:
+            return None
+        path = Path(found) if isinstance(found, str) else None
+    else:
+        path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes()) if path is not None else None
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def hidden_width(config: dict[str, Any]) -> int | None:
+    """Width of the token states that a model's `config.json` states."""
+    for key in ("hidden_size", "dim", "d_model"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    return None
+
+
+def _local(reference: str) -> Path | None:
+    """The folder that `reference` names, or None if it reads as a hub id."""
+    if reference.startswith(_PACKAGE):
+        return _inside_package(reference)
+    path = expand(reference)
+    if path.exists():
+        return path
+    looks_like_path = reference.startswith((".", "/", "~", "$")) or reference.count("/") > 1
+    if looks_like_path:
+        raise ModelFileError(Problem(where=f"model {reference!r}", what=f"no such folder: {path.absolute()}"))
+    return None
+
+
+def _inside_package(reference: str) -> Path:
+    name, _, inner = reference.removeprefix(_PACKAGE).partition("/")
+    try:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        what = f"the Python package {name!r} is not installed: pip install {name.replace('_', '-')}"
+        raise ModelFileError(Problem(where=f"model {reference!r}", what=what))
+    folder = Path(next(iter(spec.submodule_search_locations))) / inner
+    if not folder.is_dir():
+        raise ModelFileError(Problem(where=f"model {reference!r}", what=f"the package has no folder {inner!r}"))
+    return folder
+
+
+def _checked(reference: str, folder: Path) -> Path:
+    where = f"model {reference!r}"
+    if not folder.is_dir():
+        raise ModelFileError(Problem(where=where, what=f"expected a model folder, {folder} is a file"))
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        what = f"no config.json and no modules.json in {folder}; expected a Hugging Face or SentenceTransformer folder"
+        raise ModelFileError(Problem(where=where, what=what))
+    if not any(folder.rglob("*.safetensors")):
+        what = f"no safetensors weights in {folder}; pickled .bin weights are not loaded, convert them first"
+        raise ModelFileError(Problem(where=where, what=what))
+    return folder
