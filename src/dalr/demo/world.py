@@ -52,7 +52,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ACTORS = ("person", "animal")
 _BINS = 20  # equally filled bins of the gold score
 _HIDDEN = 256  # width of the stand-in encoder's hidden layer
-_NOISE = 60  # bound of the uniform image noise; NOISE_COMMENT
+_NOISE = 60  # bound of the uniform image noise; a hidden unit's own spread is about 200
 _SALIENCE = {"thing": 10, "place": 10, "colour": 8, "sky": 8, "count": 5, "does": 5, "aim": 3, "quality": 3}
 """How much of a picture a fact fills: colours and weather are easier to see than who pushes whom."""
 

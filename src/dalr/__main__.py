@@ -1,0 +1,5 @@
+"""`python -m dalr`."""
+
+from dalr.cli import main
+
+main()

@@ -1,0 +1,203 @@
+"""`Recipe`: the sections put together, and what must hold between them.
+
+Each section lives beside its owner; here is only what one section alone cannot know. The checks read no data and
+import no torch; widths come from manifests and `config.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from dalr.data.config import DataConfig
+from dalr.errors import DalrError
+from dalr.features.config import FeaturesConfig
+from dalr.features.source import features_width, is_matrix
+from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
+from dalr.models.reference import hidden_width, peek_config
+from dalr.objectives import Need, Objective
+from dalr.objectives.alignment import CrossModalAlignment
+from dalr.objectives.token_level import GlobalToLocal
+from dalr.section import Section
+from dalr.training.config import DevelopmentConfig, TrainingConfig
+from dalr.training.run import Job
+
+_WEIGHTS_TOLERANCE = 1e-6
+
+
+class Recipe(Section):
+    """Everything that a training run depends on."""
+
+    name: str
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig
+    features: FeaturesConfig = FeaturesConfig()
+    student: StudentConfig
+    heads: HeadsConfig = HeadsConfig()
+    teachers: tuple[TeacherConfig, ...] = ()
+    objective: Objective
+    training: TrainingConfig = TrainingConfig()
+    development: DevelopmentConfig | None = None
+
+    def job(self) -> Job:
+        return Job(
+            name=self.name,
+            seed=self.seed,
+            data=self.data,
+            features=self.features,
+            student=self.student,
+            heads=self.heads,
+            teachers=self.teachers,
+            objective=self.objective,
+            training=self.training,
+            development=self.development,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """Sections that do not fit together; `path` is the key to look at first."""
+
+    path: tuple[str | int, ...]
+    what: str
+
+
+def conflicts(recipe: Recipe) -> list[Conflict]:
+    """Every impossible combination in a recipe."""
+    return [
+        *_path_conflicts(recipe),
+        *_data_conflicts(recipe),
+        *_need_conflicts(recipe),
+        *_teacher_conflicts(recipe),
+        *_width_conflicts(recipe),
+        *_development_conflicts(recipe),
+    ]
+
+
+def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    """Environment variables that are not set."""
+    named = {
+        ("data", "root"): recipe.data.root,
+        ("data", "pairs"): recipe.data.pairs,
+        ("data", "text"): recipe.data.text,
+        ("features", "image"): recipe.features.image,
+        ("features", "image_ids"): recipe.features.image_ids,
+        ("features", "clip_text"): recipe.features.clip_text,
+        ("features", "clip_text_ids"): recipe.features.clip_text_ids,
+        ("development", "data"): recipe.development.data if recipe.development else None,
+    }
+    for path, value in named.items():
+        if value is not None:
+            try:
+                DataConfig().path(value)
+            except DalrError as error:
+                yield Conflict(path=path, what=str(error))
+
+
+def _data_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    objective, data = recipe.objective, recipe.data
+    if data.pairs is None and data.text is None:
+        yield Conflict(path=("data",), what="neither pairs nor text: there is nothing to train on")
+    if not any(True for _ in objective.active()):
+        yield Conflict(path=("objective",), what="no term with a weight above 0")
+    elif data.text is not None and not any(True for _ in objective.on("text")):
+        what = "no term applies to text batches; add infonce, set on_text: true on a term, or remove data.text"
+        yield Conflict(path=("objective",), what=what)
+    if recipe.training.schedule.kind == "every_k" and (data.pairs is None or data.text is None):
+        what = "every_k mixes text and pair batches, and the recipe has only one of data.pairs and data.text"
+        yield Conflict(path=("training", "schedule", "kind"), what=what)
+
+
+def _need_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    features = recipe.features
+    for key, ids, value in (
+        ("image", features.image_ids, features.image),
+        ("clip_text", features.clip_text_ids, features.clip_text),
+    ):
+        if value is not None and value.lower().endswith(".npy") and ids is None:
+            yield Conflict(path=("features", key), what=f"a matrix needs features.{key}_ids, the file that names its rows")
+    for name, term in recipe.objective.active():
+        path = ("objective", name)
+        image_needs = term.needs & {Need.IMAGE, Need.CLIP_TEXT, Need.GROUNDING, Need.ALIGNERS}
+        if image_needs and recipe.data.pairs is None:
+            yield Conflict(path=path, what="the term works on image-caption pairs, but data.pairs is not set")
+        if Need.IMAGE in term.needs and features.image is None:
+            yield Conflict(path=path, what="the term needs image features, but features.image is not set")
+        if Need.CLIP_TEXT in term.needs and features.clip_text is None:
+            yield Conflict(path=path, what="the term needs CLIP text features, but features.clip_text is not set")
+        if term.needs & {Need.TEACHERS, Need.TEACHER_TOKENS} and not recipe.teachers:
+            yield Conflict(path=path, what="the term learns from teachers, but the recipe has none")
+
+
+def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    total = sum(teacher.weight for teacher in recipe.teachers)
+    if recipe.teachers and abs(total - 1) > _WEIGHTS_TOLERANCE:
+        weights = " + ".join(f"{teacher.weight:g}" for teacher in recipe.teachers)
+        yield Conflict(path=("teachers",), what=f"the weights must add up to 1, found {weights} = {total:g}")
+    token_level = recipe.objective.global_to_local
+    for number, teacher in enumerate(recipe.teachers):
+        if (teacher.model is None) == (teacher.features is None):
+            yield Conflict(path=("teachers", number), what="expected either model or features")
+        elif token_level is not None and token_level.weight > 0 and teacher.model is None:
+            what = "global_to_local reads token states, so the teacher must be a model, not stored vectors"
+            yield Conflict(path=("teachers", number), what=what)
+
+
+def _width_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    """Terms that compare vectors of different encoders directly need equal widths."""
+    student = _encoder_width(recipe.student.model, recipe.student.revision)
+    cross_modal = recipe.objective.cross_modal_alignment
+    if isinstance(cross_modal, CrossModalAlignment) and cross_modal.weight > 0 and cross_modal.space == "raw":
+        image = _image_width(recipe)
+        if student is not None and image is not None and student != image:
+            what = (
+                f"space: raw compares sentence vectors with image features directly, but the student is {student} "
+                f"wide and the image features are {image}; use features of width {student}, or space: grounding"
+            )
+            yield Conflict(path=("objective", "cross_modal_alignment"), what=what)
+    token_level = recipe.objective.global_to_local
+    needed = {number: "global_to_local" for number in range(len(recipe.teachers))}
+    if not isinstance(token_level, GlobalToLocal) or token_level.weight == 0:
+        needed = {}
+    for number, term in needed.items():
+        teacher = recipe.teachers[number]
+        width = _encoder_width(teacher.model, teacher.revision) if teacher.model is not None else None
+        if student is not None and width is not None and student != width:
+            what = f"{term} compares sentence vectors with token states, but the student is {student} wide and this teacher {width}"
+            yield Conflict(path=("teachers", number), what=what)
+
+
+def _development_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    development = recipe.development
+    if development is None:
+        return
+    if development.kind != "retrieval" and development.data is None:
+        wanted = "a SentEval folder" if development.kind == "sts-b" else "a file of score, sentence, sentence"
+        yield Conflict(path=("development",), what=f"kind {development.kind} needs data: {wanted}")
+    if development.kind == "retrieval":
+        if recipe.data.held_out_images < 2:
+            yield Conflict(path=("development", "kind"), what="retrieval needs data.held_out_images of 2 or more")
+        if not any(Need.GROUNDING in term.needs for _, term in recipe.objective.active()):
+            what = "retrieval is measured in the grounding space, but no term trains grounding heads"
+            yield Conflict(path=("development", "kind"), what=what)
+
+
+def _encoder_width(model: str, revision: str | None) -> int | None:
+    config = peek_config(model, revision)
+    return hidden_width(config) if config is not None else None
+
+
+def _image_width(recipe: Recipe) -> int | None:
+    if recipe.features.image is None:
+        return None
+    try:
+        path = recipe.data.path(recipe.features.image)
+        if is_matrix(path) or path.is_dir():
+            return features_width(path)
+    except DalrError:
+        pass  # what is wrong with the features is reported with the data
+    return None

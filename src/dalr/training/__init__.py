@@ -1,0 +1,1 @@
+"""Training: one module of student, heads and objective under one trainer, in one run folder."""

@@ -1,0 +1,160 @@
+"""Batches: row keys in, every tensor of one step out.
+
+Reading is a gather from memory-mapped arrays (token ids, image and teacher vectors), so a batch costs a fraction
+of a millisecond and no worker processes are needed. What the objective draws at random is drawn here, from
+(seed, step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+
+from dalr.data.schedule import Kind, RowKey
+from dalr.data.tokens import TokenStream
+from dalr.features.store import FeatureStore
+from dalr.models.embedding import pad
+from dalr.seed import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenBatch:
+    """Padded token ids of n sentences."""
+
+    ids: Int[Tensor, "n l"]
+    mask: Int[Tensor, "n l"]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
+        return TokenBatch(
+            ids=self.ids.to(device, non_blocking=non_blocking), mask=self.mask.to(device, non_blocking=non_blocking)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One step's input. Fields that the objective does not read are None or empty."""
+
+    kind: Kind
+    step: int
+    row_ids: tuple[str, ...]
+    tokens: TokenBatch
+    tie_order: Int[Tensor, " n"]
+    image: Float[Tensor, "n w"] | None = None
+    clip_text: Float[Tensor, "n c"] | None = None
+    same_image: Bool[Tensor, "n n"] | None = None
+    unmatched: Int[Tensor, " n"] | None = None
+    teachers: tuple[Float[Tensor, "n _"], ...] = ()
+    teacher_tokens: tuple[TokenBatch, ...] = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch with all tensors on `device`."""
+        moved = {
+            field.name: _moved(getattr(self, field.name), device, non_blocking) for field in fields(self)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """Rows of a store for the rows of a stream: stream row i has store row `rows[i]`."""
+
+    store: FeatureStore
+    rows: Int64[np.ndarray, " stream"]
+
+    def read(self, rows: Int64[np.ndarray, " n"]) -> Float[Tensor, "n w"]:
+        return torch.from_numpy(self.store.read(self.rows[rows]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamData:
+    """Everything that belongs to the rows of one stream, in the order of the stream."""
+
+    row_ids: Sequence[str]
+    tokens: TokenStream
+    images: Int64[np.ndarray, " rows"] | None = None
+    """Number of the image of each row."""
+    image: Vectors | None = None
+    clip_text: Vectors | None = None
+    teachers: tuple[Vectors, ...] = ()
+    teacher_tokens: tuple[TokenStream, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collator:
+    """Turns the row keys of a batch into its tensors."""
+
+    streams: Mapping[Kind, StreamData]
+    pad_id: int
+    teacher_pad_ids: tuple[int, ...]
+    seed: int
+
+    def __call__(self, keys: Sequence[RowKey]) -> dict[str, Batch]:
+        return {"batch": self.collate(keys)}
+
+    def collate(self, keys: Sequence[RowKey]) -> Batch:
+        kind, step = keys[0].kind, keys[0].step
+        stream = self.streams[kind]
+        rows = np.asarray([key.row for key in keys], dtype=np.int64)
+        images = stream.images[rows] if stream.images is not None else None
+        order = generator(self.seed, "ties", step).permutation(len(rows))
+        return Batch(
+            kind=kind,
+            step=step,
+            row_ids=tuple(stream.row_ids[row] for row in rows),
+            tokens=_token_batch(stream.tokens, rows, self.pad_id),
+            tie_order=torch.from_numpy(order),
+            image=stream.image.read(rows) if stream.image is not None else None,
+            clip_text=stream.clip_text.read(rows) if stream.clip_text is not None else None,
+            same_image=torch.from_numpy(images[:, None] == images[None]) if images is not None else None,
+            unmatched=self._unmatched(images, step),
+            teachers=tuple(teacher.read(rows) for teacher in stream.teachers),
+            teacher_tokens=tuple(
+                _token_batch(tokens, rows, pad_id)
+                for tokens, pad_id in zip(stream.teacher_tokens, self.teacher_pad_ids, strict=True)
+            ),
+        )
+
+    def _unmatched(self, images: Int64[np.ndarray, " n"] | None, step: int) -> Int[Tensor, " n"] | None:
+        if images is None:
+            return None
+        other = derangement(images, generator(self.seed, "derangement", step))
+        return None if other is None else torch.from_numpy(other)
+
+
+def derangement(
+    groups: Int64[np.ndarray, " n"], random: np.random.Generator
+) -> Int64[np.ndarray, " n"] | None:
+    """A random permutation that sends every row to a row of another group; None where none exists.
+
+    Rows are put in random order, group by group in random order, and sent to the place one largest group
+    further on: no row can stay inside its group, as long as no group holds more than half of the rows.
+    """
+    names, members = np.unique(groups, return_inverse=True)
+    largest = int(np.bincount(members).max(initial=0))
+    if len(groups) < 2 or 2 * largest > len(groups):
+        return None
+    group_order = random.permutation(len(names))
+    row_order = random.permutation(len(groups))
+    order = row_order[np.argsort(group_order[members[row_order]], kind="stable")]
+    result = np.empty(len(groups), np.int64)
+    result[order] = np.roll(order, -largest)
+    return result
+
+
+def _token_batch(stream: TokenStream, rows: Int64[np.ndarray, " n"], pad_id: int) -> TokenBatch:
+    ids, mask = pad([stream.row(int(row)).tolist() for row in rows], pad_id=pad_id)
+    return TokenBatch(ids=ids, mask=mask)
+
+
+def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    if isinstance(value, Tensor | TokenBatch):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device, non_blocking) for item in value)
+    return value

@@ -1,0 +1,62 @@
+"""Checkpoints: sealed folders `checkpoints/step-000120` with the exported model and the heads.
+
+A checkpoint holds the SentenceTransformer exactly as it is exported, so the product is a copy of the best one,
+byte for byte. A new best is sealed before the previous one is removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dalr.io.atomic import storage_errors, write_bytes
+from dalr.io.sealed import write_sealed
+from dalr.models.export import save_encoder
+from dalr.models.heads import save_heads
+
+if TYPE_CHECKING:
+    from dalr.training.task import TrainingTask
+
+_FORMAT, _VERSION = "dalr-checkpoint", 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A sealed checkpoint and the development score it was kept for."""
+
+    folder: Path
+    step: int
+    score: float | None
+
+
+def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | None) -> Checkpoint:
+    folder = run / "checkpoints" / f"step-{step:06d}"
+
+    def fill(temporary: Path) -> None:
+        save_encoder(task.student, temporary / "model")
+        save_heads(task.heads, temporary / "heads.safetensors")
+
+    metadata: Mapping[str, object] = {"step": step, "score": score}
+    write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
+    return Checkpoint(folder=folder, step=step, score=score)
+
+
+def remove_checkpoint(checkpoint: Checkpoint) -> None:
+    shutil.rmtree(checkpoint.folder, ignore_errors=True)
+
+
+def publish(checkpoint: Checkpoint, run: Path) -> Path:
+    """Copy the checkpoint's model and heads to where users look for them: `model/`, `heads.safetensors`."""
+    model = run / "model"
+    temporary = run / ".model.tmp"
+    with storage_errors(model):
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(checkpoint.folder / "model", temporary)
+        shutil.rmtree(model, ignore_errors=True)
+        temporary.rename(model)
+    heads = (checkpoint.folder / "heads.safetensors").read_bytes()
+    write_bytes(run / "heads.safetensors", heads)
+    return model

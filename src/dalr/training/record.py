@@ -1,0 +1,55 @@
+"""What a run writes down while it goes: `metrics.jsonl`, one JSON object a line.
+
+A term's logged value is its mean over the steps that had it: averaging a pair term over all steps shows it
+several times too small. Sums stay on the device and are read once per log line.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dalr.io.atomic import storage_errors
+from dalr.objectives import Losses
+
+
+class TermMeans:
+    """Running means of the loss and of each term since the last reading."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, losses: Losses) -> None:
+        for name, value in (("loss", losses.total), *losses.terms.items()):
+            detached = value.detach()
+            self._sums[name] = self._sums[name] + detached if name in self._sums else detached
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self) -> tuple[float, dict[str, float], dict[str, int]]:
+        """Mean loss, mean of each term, and how many steps had it; then starts anew."""
+        names = list(self._sums)
+        totals = torch.stack([self._sums[name].double() for name in names]).tolist() if names else []
+        means = {name: total / self._counts[name] for name, total in zip(names, totals, strict=True)}
+        counts = self._counts
+        self._sums, self._counts = {}, {}
+        loss = means.pop("loss", float("nan"))
+        counts.pop("loss", None)
+        return loss, means, counts
+
+
+class MetricsFile:
+    """Appends lines to `metrics.jsonl`; each is on disk when `write` returns to the operating system."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storage_errors(path):
+            path.write_text("")
+
+    def write(self, record: dict[str, Any]) -> None:
+        with storage_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")

@@ -1,0 +1,239 @@
+"""One training run: data checked, vectors and tokens ready, student trained, the best weights exported.
+
+    RUN/run.json            resolved recipe, versions, data report, git commit, result
+    RUN/metrics.jsonl       terms and development scores while training
+    RUN/checkpoints/        the best checkpoint, sealed
+    RUN/model/              the product: a SentenceTransformer
+    RUN/heads.safetensors   what was trained beside it
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dalr.console import Bar, Console
+from dalr.data.config import DataConfig
+from dalr.data.schedule import Plan
+from dalr.errors import DataError, NumericsError, Problem, StorageError
+from dalr.features.config import FeaturesConfig
+from dalr.io.atomic import storage_errors, write_json
+from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
+from dalr.objectives import Objective
+from dalr.seed import derive_seed, seed_everything
+from dalr.training.config import DevelopmentConfig, TrainingConfig
+from dalr.training.inputs import load_inputs
+from dalr.training.provenance import provenance
+
+if TYPE_CHECKING:
+    from dalr.training.batches import Batch
+    from dalr.training.checkpoint import Checkpoint
+    from dalr.training.development import Development
+    from dalr.training.record import MetricsFile
+    from dalr.training.task import TrainingTask
+
+    from dalr.objectives import Losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """Where a run left its product, and how it did."""
+
+    run: Path
+    model: Path
+    """Loads with `SentenceTransformer(model)`."""
+    steps: int
+    best_step: int
+    development: str | None
+    """Name of the development score; None without one."""
+    best_score: float | None
+    """× 100."""
+    untrained_score: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The typed sections of a recipe: all that a run depends on."""
+
+    name: str
+    seed: int
+    data: DataConfig
+    features: FeaturesConfig
+    student: StudentConfig
+    heads: HeadsConfig
+    teachers: tuple[TeacherConfig, ...]
+    objective: Objective
+    training: TrainingConfig
+    development: DevelopmentConfig | None
+
+
+def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> TrainResult:
+    """Train `job` into the folder `out`; `recipe` is the resolved recipe as it goes into `run.json`.
+
+    Raises:
+        DataError, ModelFileError, ConfigError: before training, with everything that is wrong.
+        NumericsError: a loss is not finite.
+        StorageError: `out` is in use or cannot be written.
+    """
+    inputs = load_inputs(job)
+    _claim(out)
+    for name, value in inputs.dataset.report.items():
+        console.detail(f"{name}: {value}")
+    # torch and the model libraries take seconds to import: only after the data has been found good
+    from dalr.training.setup import prepare
+
+    seed_everything(job.seed)
+    setup = prepare(job, inputs, console)
+    steps = job.training.max_steps or setup.plan.steps(job.training.epochs)
+    _require_batches(setup.plan, steps)
+    record: dict[str, Any] = {
+        "name": job.name,
+        "recipe": dict(recipe),
+        "data": inputs.dataset.report | setup.report,
+        "steps": steps,
+        **provenance(setup.task),
+    }
+    write_json(out / "run.json", record | {"status": "training"})
+    started = time.monotonic()
+    seed_everything(derive_seed(job.seed, "training"))
+    with console.bar(f"train {job.name}", steps, "step") as bar:
+        progress = _Progress(
+            task=setup.task, development=setup.development, job=job, out=out, steps=steps, bar=bar
+        )
+        progress.score(0)
+        from dalr.training.trainer import fit
+
+        try:
+            fit(
+                setup.task,
+                plan=setup.plan,
+                collator=setup.collator,
+                config=job.training,
+                steps=steps,
+                seed=derive_seed(job.seed, "trainer") % 2**31,
+                scratch=out,
+                on_losses=progress.on_losses,
+                on_step=progress.on_step,
+            )
+        except NumericsError as error:
+            write_json(out / "run.json", record | {"status": "stopped", "reason": str(error)})
+            raise
+    result = progress.finish(seconds=time.monotonic() - started)
+    outcome = {
+        "best_step": result.best_step,
+        "best_score": result.best_score,
+        "untrained_score": result.untrained_score,
+        "development": result.development,
+        "seconds": round(result.seconds, 1),
+    }
+    write_json(out / "run.json", record | {"status": "finished", "result": outcome})
+    return result
+
+
+class _Progress:
+    """Everything that happens beside the optimizer: means, scores, the best checkpoint, the bar."""
+
+    def __init__(
+        self,
+        *,
+        task: TrainingTask,
+        development: Development | None,
+        job: Job,
+        out: Path,
+        steps: int,
+        bar: Bar,
+    ) -> None:
+        from dalr.training.record import MetricsFile, TermMeans
+
+        self.task, self.development, self.job, self.out = task, development, job, out
+        self.steps, self.bar = steps, bar
+        self.metrics: MetricsFile = MetricsFile(out / "metrics.jsonl")
+        self.means = TermMeans()
+        self.best: Checkpoint | None = None
+        self.untrained: float | None = None
+        self.kinds = {"text": 0, "pair": 0}
+
+    def on_losses(self, batch: Batch, losses: Losses) -> None:
+        self.means.add(losses)
+        self.kinds[batch.kind] += 1
+
+    def on_step(self, step: int, learning_rate: float) -> None:
+        shown: dict[str, str] = {}
+        if step % self.job.training.log_every == 0 or step == self.steps:
+            loss, terms, counts = self.means.read()
+            self.metrics.write(
+                {
+                    "step": step,
+                    "loss": loss,
+                    "learning_rate": learning_rate,
+                    "terms": terms,
+                    "steps_with_term": counts,
+                    "batches": dict(self.kinds),
+                }
+            )
+            shown["loss"] = f"{loss:.4f}"
+        self.bar.update(step, **shown)
+        every = self.job.development.every if self.job.development is not None else self.steps
+        if step % every == 0 or step == self.steps:
+            self.score(step)
+
+    def score(self, step: int) -> None:
+        """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
+        value = self.development.score(self.task) if self.development is not None else None
+        if self.development is not None and value is not None:
+            self.metrics.write({"step": step, "development": {self.development.name: value}})
+            shown = value if self.best is None or self.best.score is None else max(value, self.best.score)
+            self.bar.update(step, dev=f"{value:.2f} (best {shown:.2f})")
+        if step == 0:
+            self.untrained = value
+            return
+        last_counts = self.development is None and step == self.steps
+        better = value is not None and (self.best is None or value > (self.best.score or float("-inf")))
+        if last_counts or better:
+            from dalr.training.checkpoint import remove_checkpoint, save_checkpoint
+
+            previous = self.best
+            self.best = save_checkpoint(self.task, self.out, step=step, score=value)
+            if previous is not None:
+                remove_checkpoint(previous)
+
+    def finish(self, *, seconds: float) -> TrainResult:
+        from dalr.training.checkpoint import publish
+
+        assert self.best is not None
+        return TrainResult(
+            run=self.out,
+            model=publish(self.best, self.out),
+            steps=self.steps,
+            best_step=self.best.step,
+            development=self.development.name if self.development is not None else None,
+            best_score=self.best.score,
+            untrained_score=self.untrained,
+            seconds=seconds,
+        )
+
+
+def _claim(out: Path) -> None:
+    """Refuse a folder that already holds something: a finished run is never overwritten by accident."""
+    with storage_errors(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise StorageError(f"{out} already exists and is not empty; choose another --out, or remove it")
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def _require_batches(plan: Plan, steps: int) -> None:
+    problems = [
+        Problem(
+            where=f"{stream.kind} stream",
+            what=f"{len(stream)} rows give no full batch of {plan.batch_size} without a repeated sentence"
+            f"{' or image' if stream.image_keys is not None else ''}; lower training.batch_size",
+        )
+        for stream in plan.streams
+        if plan.left_over()[stream.kind] == len(stream)
+    ]
+    if problems or steps == 0:
+        raise DataError(problems or "no full batch to train on")

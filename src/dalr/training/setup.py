@@ -1,0 +1,188 @@
+"""From a checked data set to everything a training loop needs: module, batches, development score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from dalr.console import Console
+from dalr.data.dataset import Dataset
+from dalr.data.rows import comparable
+from dalr.data.schedule import Kind, Plan, Stream, numbered, pair_interval
+from dalr.data.tokens import tokenised
+from dalr.errors import ConfigError, Problem
+from dalr.features.extraction import cached_text_store
+from dalr.features.store import FeatureStore
+from dalr.models.embedding import pad_token_id
+from dalr.models.heads import Heads
+from dalr.models.loading import load_encoder
+from dalr.models.token_teacher import TokenTeacher
+from dalr.objectives import Need
+from dalr.training.batches import Collator, StreamData, Vectors
+from dalr.training.development import Development, make_development
+from dalr.training.inputs import Inputs, image_names
+from dalr.training.precision import resolve_precision
+from dalr.training.task import TrainingTask
+
+if TYPE_CHECKING:
+    from dalr.training.run import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a run trains with."""
+
+    task: TrainingTask
+    plan: Plan
+    collator: Collator
+    development: Development | None
+    report: dict[str, int | str]
+
+
+def prepare(job: Job, inputs: Inputs, console: Console) -> Setup:
+    """Ask the teachers once, tokenise once, and build the module under the seed."""
+    dataset, images, clip_text = inputs.dataset, inputs.images, inputs.clip_text
+    needs = job.objective.needs("pair") | job.objective.needs("text")
+    development = make_development(job.development, inputs)
+    student = load_encoder(job.student)
+    width = student.get_embedding_dimension()
+    assert width is not None
+    token_teachers = (
+        tuple(TokenTeacher(teacher) for teacher in job.teachers) if Need.TEACHER_TOKENS in needs else ()
+    )
+    streams: dict[Kind, StreamData] = {}
+    for kind, ids, sentences in _sentences(dataset):
+        here = job.objective.needs(kind)
+        streams[kind] = StreamData(
+            row_ids=ids,
+            tokens=tokenised(sentences, student.tokenizer, max_tokens=job.data.max_tokens),
+            images=dataset.pairs.image_of if kind == "pair" and dataset.pairs is not None else None,
+            image=_image_vectors(dataset, images) if kind == "pair" and images is not None else None,
+            clip_text=_by_id(clip_text, ids, "caption") if kind == "pair" and clip_text is not None else None,
+            teachers=_teacher_vectors(job, inputs, kind, ids, sentences, console) if Need.TEACHERS in here else (),
+            teacher_tokens=tuple(
+                tokenised(sentences, teacher.encoder.tokenizer, max_tokens=job.data.max_tokens)
+                for teacher in token_teachers
+            )
+            if Need.TEACHER_TOKENS in here
+            else (),
+        )
+    plan = _plan(job, dataset)
+    _require_pair_interval(job, plan)
+    task = TrainingTask(
+        student=student,
+        heads=Heads(
+            job.heads,
+            student_width=width,
+            image_width=images.width if images is not None else None,
+            clip_text_width=clip_text.width if clip_text is not None else None,
+            needs=needs,
+            temperatures={
+                name: bounds
+                for name, term in job.objective.active()
+                if (bounds := term.learns_temperature) is not None
+            },
+        ),
+        objective=job.objective,
+        teacher_weights=tuple(teacher.weight for teacher in job.teachers),
+        token_teachers=token_teachers,
+        precision=resolve_precision(job.training.precision, _device()),
+    ).to(_device())
+    report: dict[str, int | str] = {"precision": task.precision, "device": str(_device())}
+    for kind, stream in streams.items():
+        report |= {f"{kind}_rows": len(stream.tokens), f"{kind}_truncated": stream.tokens.truncated}
+    report |= {f"{kind}_rows_left_over_per_pass": rows for kind, rows in plan.left_over().items()}
+    return Setup(
+        task=task,
+        plan=plan,
+        collator=Collator(
+            streams=streams,
+            pad_id=pad_token_id(student),
+            teacher_pad_ids=tuple(pad_token_id(teacher.encoder) for teacher in token_teachers),
+            seed=job.seed,
+        ),
+        development=development,
+        report=report,
+    )
+
+
+def _sentences(dataset: Dataset) -> list[tuple[Kind, Sequence[str], Sequence[str]]]:
+    found: list[tuple[Kind, Sequence[str], Sequence[str]]] = []
+    if dataset.text is not None:
+        found.append(("text", dataset.text.ids, dataset.text.lines))
+    if dataset.pairs is not None:
+        found.append(("pair", dataset.pairs.caption_ids, dataset.pairs.captions))
+    return found
+
+
+def _plan(job: Job, dataset: Dataset) -> Plan:
+    streams = []
+    for kind, _, sentences in _sentences(dataset):
+        pairs = dataset.pairs if kind == "pair" and not job.training.schedule.repeat_images else None
+        streams.append(
+            Stream(
+                kind=kind,
+                text_keys=numbered([comparable(sentence) for sentence in sentences]),
+                image_keys=pairs.image_of if pairs is not None else None,
+            )
+        )
+    return Plan(
+        streams=tuple(streams),
+        schedule=job.training.schedule,
+        batch_size=job.training.batch_size,
+        seed=job.seed,
+    )
+
+
+def _require_pair_interval(job: Job, plan: Plan) -> None:
+    """The release's rule reads no text at all when there are about as many pair batches as text batches."""
+    schedule = job.training.schedule
+    if schedule.kind != "every_k" or schedule.k is not None:
+        return
+    size = job.training.batch_size
+    batches = {stream.kind: (len(stream) - plan.left_over()[stream.kind]) // size for stream in plan.streams}
+    if pair_interval(batches.get("text", 0), batches.get("pair", 0)) < 2:
+        what = (
+            f"every_k needs at least twice as many text batches as pair batches, found {batches}: "
+            "text would never be read. Set training.schedule.k, or use kind: spread"
+        )
+        raise ConfigError(Problem(where="training.schedule", what=what))
+
+
+def _image_vectors(dataset: Dataset, store: FeatureStore) -> Vectors:
+    pairs = dataset.pairs
+    assert pairs is not None
+    used = np.unique(pairs.image_of)
+    row_of_image = np.full(len(pairs.images), -1, np.int64)
+    row_of_image[used] = store.rows_of(image_names(dataset), what="image")
+    return Vectors(store=store, rows=row_of_image[pairs.image_of])
+
+
+def _by_id(store: FeatureStore, ids: Sequence[str], what: str) -> Vectors:
+    return Vectors(store=store, rows=store.rows_of(ids, what=what))
+
+
+def _teacher_vectors(
+    job: Job, inputs: Inputs, kind: Kind, ids: Sequence[str], sentences: Sequence[str], console: Console
+) -> tuple[Vectors, ...]:
+    what = "caption" if kind == "pair" else "text line"
+    found = []
+    for number, (teacher, stored) in enumerate(zip(job.teachers, inputs.teacher_stores, strict=True), start=1):
+        if stored is not None:
+            found.append(_by_id(stored, ids, what))
+            continue
+        with console.bar(f"teacher {number}, {what}s", len(set(sentences)), "sentence") as bar:
+            advance: Callable[[int, int], None] = lambda done, _: bar.update(done)  # noqa: E731
+            store = cached_text_store(
+                encoder=teacher.encoder(), ids=ids, sentences=sentences, progress=advance
+            )
+        found.append(_by_id(store, ids, what))
+    return tuple(found)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
