@@ -1,8 +1,8 @@
 """Sentence encoders learned from image–caption pairs and plain text: DALR, its baselines, the field's evaluation.
 
-    import dalr
-    result = dalr.train("recipe.yaml", overrides=["training.learning_rate=1e-4"], out="runs/first")
-    # SentenceTransformer(result.model) is the product
+import dalr
+result = dalr.train("recipe.yaml", overrides=["training.learning_rate=1e-4"], out="runs/first")
+# SentenceTransformer(result.model) is the product
 """
 
 from __future__ import annotations

@@ -37,9 +37,7 @@ def train(
     elif overrides:
         raise ValueError("overrides apply when a recipe is read; a loaded recipe is final")
     folder = Path(out) if out is not None else default_run_folder(recipe.name)
-    return run(
-        recipe.job(), out=folder, recipe=recipe.model_dump(mode="json"), console=console or Console()
-    )
+    return run(recipe.job(), out=folder, recipe=recipe.model_dump(mode="json"), console=console or Console())
 
 
 def default_run_folder(name: str) -> Path:

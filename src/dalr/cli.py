@@ -102,9 +102,7 @@ def train(
     """Train a recipe; RECIPE is a shipped name or a path. Leaves RUN/model, a SentenceTransformer."""
     from dalr.api import train as run_training
 
-    result = run_training(
-        recipe, overrides=settings or [], out=out, console=Console(quiet=quiet, verbose=verbose)
-    )
+    result = run_training(recipe, overrides=settings or [], out=out, console=Console(quiet=quiet, verbose=verbose))
     if result.best_score is not None:
         before = f" (untrained {result.untrained_score:.2f})" if result.untrained_score is not None else ""
         typer.echo(f"{result.development}: {result.best_score:.2f} at step {result.best_step}{before}")
@@ -117,7 +115,9 @@ def train(
 def evaluate(
     model: str,
     data: Annotated[Path, typer.Option(help="Folder in SentEval's downstream layout.")],
-    tasks: Annotated[str, typer.Option(help="Tasks or groups, separated by commas: sts, sts-b-dev, STS12, ...")] = "sts",
+    tasks: Annotated[
+        str, typer.Option(help="Tasks or groups, separated by commas: sts, sts-b-dev, STS12, ...")
+    ] = "sts",
     json_file: Json = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
@@ -260,7 +260,9 @@ def _encoder(
     run = Path(model)
     if (run / "run.json").is_file():
         if not (run / "model").is_dir():
-            raise ConfigError(Problem(where=str(run), what="a run folder without model/: the training did not finish"))
+            raise ConfigError(
+                Problem(where=str(run), what="a run folder without model/: the training did not finish")
+            )
         model = str(run / "model")
     mode: PoolingMode | None
     match pooling:

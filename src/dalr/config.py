@@ -20,7 +20,6 @@ from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
 from dalr.models.reference import hidden_width, peek_config
 from dalr.objectives import Need, Objective
 from dalr.objectives.alignment import CrossModalAlignment
-from dalr.objectives.token_level import GlobalToLocal
 from dalr.section import Section
 from dalr.training.config import DevelopmentConfig, TrainingConfig
 from dalr.training.run import Job
@@ -119,7 +118,10 @@ def _need_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         ("clip_text", features.clip_text_ids, features.clip_text),
     ):
         if value is not None and value.lower().endswith(".npy") and ids is None:
-            yield Conflict(path=("features", key), what=f"a matrix needs features.{key}_ids, the file that names its rows")
+            yield Conflict(
+                path=("features", key),
+                what=f"a matrix needs features.{key}_ids, the file that names its rows",
+            )
     for name, term in recipe.objective.active():
         path = ("objective", name)
         image_needs = term.needs & {Need.IMAGE, Need.CLIP_TEXT, Need.GROUNDING, Need.ALIGNERS}
@@ -138,11 +140,11 @@ def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     if recipe.teachers and abs(total - 1) > _WEIGHTS_TOLERANCE:
         weights = " + ".join(f"{teacher.weight:g}" for teacher in recipe.teachers)
         yield Conflict(path=("teachers",), what=f"the weights must add up to 1, found {weights} = {total:g}")
-    token_level = recipe.objective.global_to_local
+    token_level = recipe.objective.term("global_to_local")
     for number, teacher in enumerate(recipe.teachers):
         if (teacher.model is None) == (teacher.features is None):
             yield Conflict(path=("teachers", number), what="expected either model or features")
-        elif token_level is not None and token_level.weight > 0 and teacher.model is None:
+        elif token_level is not None and teacher.model is None:
             what = "global_to_local reads token states, so the teacher must be a model, not stored vectors"
             yield Conflict(path=("teachers", number), what=what)
 
@@ -150,8 +152,8 @@ def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
 def _width_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     """Terms that compare vectors of different encoders directly need equal widths."""
     student = _encoder_width(recipe.student.model, recipe.student.revision)
-    cross_modal = recipe.objective.cross_modal_alignment
-    if isinstance(cross_modal, CrossModalAlignment) and cross_modal.weight > 0 and cross_modal.space == "raw":
+    cross_modal = recipe.objective.term("cross_modal_alignment")
+    if isinstance(cross_modal, CrossModalAlignment) and cross_modal.space == "raw":
         image = _image_width(recipe)
         if student is not None and image is not None and student != image:
             what = (
@@ -159,15 +161,15 @@ def _width_conflicts(recipe: Recipe) -> Iterator[Conflict]:
                 f"wide and the image features are {image}; use features of width {student}, or space: grounding"
             )
             yield Conflict(path=("objective", "cross_modal_alignment"), what=what)
-    token_level = recipe.objective.global_to_local
-    needed = {number: "global_to_local" for number in range(len(recipe.teachers))}
-    if not isinstance(token_level, GlobalToLocal) or token_level.weight == 0:
-        needed = {}
-    for number, term in needed.items():
-        teacher = recipe.teachers[number]
+    if recipe.objective.term("global_to_local") is None:
+        return
+    for number, teacher in enumerate(recipe.teachers):
         width = _encoder_width(teacher.model, teacher.revision) if teacher.model is not None else None
         if student is not None and width is not None and student != width:
-            what = f"{term} compares sentence vectors with token states, but the student is {student} wide and this teacher {width}"
+            what = (
+                f"global_to_local compares sentence vectors with token states, but the student is {student} wide "
+                f"and this teacher {width}"
+            )
             yield Conflict(path=("teachers", number), what=what)
 
 

@@ -102,7 +102,9 @@ def _read(reference: str, *, depth: int) -> _Document:
     if document.problems:
         return document
     if not isinstance(node, yaml.MappingNode):
-        document.problems.append(Problem(where=source, what="expected keys and values, as `dalr recipe show dalr` has"))
+        document.problems.append(
+            Problem(where=source, what="expected keys and values, as `dalr recipe show dalr` has")
+        )
         return document
     document.tree = loader.mapping(node, ())
     base = document.tree.pop("extends", None)
@@ -207,7 +209,7 @@ def _refuse_aliases(text: str, source: str, document: _Document) -> None:
     """Aliases and tags can make a small file huge, or run code in other loaders; a recipe needs neither."""
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         tagged = getattr(event, "tag", None) is not None
-        if isinstance(event, yaml.AliasEvent) or tagged:
+        if (isinstance(event, yaml.AliasEvent) or tagged) and event.start_mark is not None:
             what = "tags (!) and aliases (*) are not part of a recipe; write the value out, or quote it"
             document.problems.append(Problem(where=f"{source}:{event.start_mark.line + 1}", what=what))
 
@@ -230,9 +232,7 @@ def _merged(parent: _Document, child: _Document) -> _Document:
             places.update({known: at for known, at in child.places.items() if known[: len(here)] == here})
 
     put(tree, child.tree, ())
-    return _Document(
-        source=child.source, tree=tree, places=places, problems=[*parent.problems, *child.problems]
-    )
+    return _Document(source=child.source, tree=tree, places=places, problems=[*parent.problems, *child.problems])
 
 
 def _apply_override(document: _Document, override: str) -> list[Problem]:

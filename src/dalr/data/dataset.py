@@ -71,7 +71,9 @@ def read_pairs(
     dropped = 0
     for row in rows:
         if row.image in first:
-            what = f"image {row.image!r} occurs a second time (first at {first[row.image]}); put its captions together"
+            what = (
+                f"image {row.image!r} occurs a second time (first at {first[row.image]}); put its captions together"
+            )
             problems.append(Problem(where=row.where, what=what))
             continue
         first[row.image] = row.where

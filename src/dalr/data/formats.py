@@ -53,7 +53,10 @@ def read_jsonl(path: Path, problems: list[Problem]) -> list[CaptionedImage]:
             captions = record["captions"]
             if not isinstance(captions, list) or not all(isinstance(item, str) for item in captions):
                 problems.append(
-                    Problem(where=where, what=f"expected a list of strings under 'captions', found {captions!r:.80}")
+                    Problem(
+                        where=where,
+                        what=f"expected a list of strings under 'captions', found {captions!r:.80}",
+                    )
                 )
                 continue
             rows.append(_Growing(image, where, list(captions)))
@@ -71,7 +74,9 @@ def read_csv(path: Path, problems: list[Problem]) -> list[CaptionedImage]:
     fields = reader.fieldnames or []
     if "image" not in fields or "caption" not in fields:
         found = ", ".join(fields) or "nothing"
-        problems.append(Problem(where=f"{path}:1", what=f"expected the columns image,caption in the header, found {found}"))
+        problems.append(
+            Problem(where=f"{path}:1", what=f"expected the columns image,caption in the header, found {found}")
+        )
         return []
     try:
         for record in reader:
@@ -101,7 +106,12 @@ class _Growing:
 
 
 def _add_single(
-    single: dict[str, _Growing], rows: list[_Growing], image: str, caption: object, where: str, problems: list[Problem]
+    single: dict[str, _Growing],
+    rows: list[_Growing],
+    image: str,
+    caption: object,
+    where: str,
+    problems: list[Problem],
 ) -> None:
     if not isinstance(caption, str):
         problems.append(Problem(where=where, what=f"expected a string under 'caption', found {caption!r:.80}"))

@@ -104,9 +104,7 @@ class Plan:
 
     def left_over(self) -> dict[Kind, int]:
         """Rows of the first pass that found no place in a full batch, by kind."""
-        return {
-            stream.kind: len(stream) - self.batch_size * len(self._pass(stream, 0)) for stream in self.streams
-        }
+        return {stream.kind: len(stream) - self.batch_size * len(self._pass(stream, 0)) for stream in self.streams}
 
     def _pass(self, stream: Stream, turn: int) -> list[Int64[np.ndarray, " size"]]:
         key = (stream.kind, turn)
@@ -130,14 +128,16 @@ def pair_interval(text_batches: int, pair_batches: int) -> int:
 
 def _kinds(counts: dict[Kind, int], schedule: ScheduleConfig) -> list[Kind]:
     text, pair = counts.get("text", 0), counts.get("pair", 0)
-    if not text or not pair:
-        return ["text"] * text + ["pair"] * pair
     total = text + pair
-    if schedule.kind == "every_k":
+    if schedule.kind == "every_k" and text and pair:
         k = schedule.k or pair_interval(text, pair)
-        return ["pair" if step % k == 0 else "text" for step in range(total)]
-    # the i-th pair batch comes where the i-th of `pair` equal parts of the epoch is half over
-    return ["pair" if (step + 1) * pair // total > step * pair // total else "text" for step in range(total)]
+        return [_kind(step % k == 0) for step in range(total)]
+    # step t is a pair step when the number of pair batches due, pair/total of the steps so far, has grown by one
+    return [_kind((step + 1) * pair // total > step * pair // total) for step in range(total)]
+
+
+def _kind(is_pair: bool) -> Kind:
+    return "pair" if is_pair else "text"
 
 
 def _conflict_free(

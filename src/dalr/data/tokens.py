@@ -43,9 +43,7 @@ class TokenStream:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
 
-def tokenised(
-    sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
-) -> TokenStream:
+def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> TokenStream:
     """The stream of these sentences, from the cache or made now."""
     key = hashlib.sha256(
         f"{_tokenizer_sha256(tokenizer)} {max_tokens} {sentences_sha256(sentences)}".encode()
@@ -69,9 +67,7 @@ def _read(folder: Path) -> TokenStream:
     )
 
 
-def _write(
-    folder: Path, sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> None:
+def _write(folder: Path, sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
     lengths: list[int] = []
     parts: list[np.ndarray] = []
     truncated = 0

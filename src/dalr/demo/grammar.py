@@ -196,9 +196,7 @@ class Fact(NamedTuple):
 _GROUPED = (THINGS, ACTIVITIES, PLACES)
 _SINGLE = (COLOURS, SIZES, MOODS, COUNTS, SKIES)
 
-CATEGORY = {
-    concept: category for table in _GROUPED for category, concepts in table.items() for concept in concepts
-}
+CATEGORY = {concept: category for table in _GROUPED for category, concepts in table.items() for concept in concepts}
 FREE = [concept for concepts in ACTIVITIES.values() for concept in concepts if concept not in TARGETS]
 _WORDS = {
     concept: [tuple(synonym.split("/")) for synonym in synonyms.split("|")]

@@ -11,14 +11,13 @@ CONSTANT = 1e-6
 """Below this standard deviation over rows, embeddings are called constant."""
 
 
-def cosines(
-    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]
-) -> Float[np.ndarray, " n"]:
+def cosines(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
     """cos(x_i, y_i); 0 where a vector is zero, as SentEval has it."""
     x64, y64 = x.astype(np.float64), y.astype(np.float64)
     norms = np.linalg.norm(x64, axis=1) * np.linalg.norm(y64, axis=1)
     dots = np.einsum("nd,nd->n", x64, y64)
-    return np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+    result: np.ndarray = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+    return result
 
 
 def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:

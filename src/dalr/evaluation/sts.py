@@ -61,12 +61,9 @@ def load_sts(data: Path, task: str) -> ScoredPairs:
     """
     if task in _SUBSETS:
         return _load_year(data / "STS" / f"{task}-en-test", task)
-    reader = {
-        "STS-B": lambda: _load_sts_benchmark(data, "test", task),
-        "sts-b-dev": lambda: _load_sts_benchmark(data, "dev", task),
-        "SICK-R": lambda: _load_sick(data, task),
-    }[task]
-    return reader()
+    if task == "SICK-R":
+        return _load_sick(data, task)
+    return _load_sts_benchmark(data, {"STS-B": "test", "sts-b-dev": "dev"}[task], task)
 
 
 def load_scored_tsv(path: Path) -> ScoredPairs:

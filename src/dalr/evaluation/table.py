@@ -15,7 +15,10 @@ def as_table(report: Report) -> str:
     if set(STS_TASKS) & set(report.tasks):
         headers.append("STS avg")
         cells.append(f"{report.sts_avg:.2f}" if report.sts_avg is not None else "–")
-    return markdown(headers, [cells]) + "\nSpearman × 100, all subsets of a task concatenated, test sets (sts-b-dev: dev)"
+    return (
+        markdown(headers, [cells])
+        + "\nSpearman × 100, all subsets of a task concatenated, test sets (sts-b-dev: dev)"
+    )
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -28,5 +31,7 @@ def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
         return "| " + " | ".join([first, *rest]) + " |"
 
-    rule = "|" + "|".join("-" * (widths[0] + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    rule = (
+        "|" + "|".join("-" * (widths[0] + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    )
     return "\n".join([line(table[0]), rule, *(line(row) for row in table[1:])])

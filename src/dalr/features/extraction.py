@@ -29,9 +29,7 @@ def write_text_store(
     """Encode `sentences` and write them as a store under `ids`."""
     model = load_encoder(encoder)
     vectors = embed(model, sentences, max_tokens=encoder.max_tokens, progress=progress)
-    write_store(
-        out, ids=ids, blocks=[vectors], source=_source(encoder), origin=f"vectors of {encoder.model}"
-    )
+    write_store(out, ids=ids, blocks=[vectors], source=_source(encoder), origin=f"vectors of {encoder.model}")
 
 
 def cached_text_store(

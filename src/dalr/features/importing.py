@@ -25,8 +25,8 @@ def import_matrix(matrix: Path, ids_file: Path, out: Path) -> None:
             duplicate ids, bad rows; all that could be found is reported at once.
     """
     problems: list[Problem] = []
-    ids = _collect(problems, lambda: read_ids(ids_file), [])
-    rows = _collect(problems, lambda: open_matrix(matrix), None)
+    ids: list[str] = _collect(problems, lambda: read_ids(ids_file), [])
+    rows: np.ndarray | None = _collect(problems, lambda: open_matrix(matrix), None)
     if rows is not None:
         if ids and len(ids) != len(rows):
             what = f"{len(rows)} rows of features, but {ids_file} names {len(ids)} ids"

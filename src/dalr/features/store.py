@@ -131,9 +131,7 @@ def write_store(
     write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill)
 
 
-def row_problems(
-    matrix: Shaped[np.ndarray, "rows width"], *, first: int, origin: str
-) -> Iterator[Problem]:
+def row_problems(matrix: Shaped[np.ndarray, "rows width"], *, first: int, origin: str) -> Iterator[Problem]:
     """Rows of a block that cannot be features: not finite, all zero, or beyond fp16."""
     finite = np.isfinite(matrix).all(axis=1)
     largest = np.abs(np.where(finite[:, None], matrix, 0)).max(axis=1, initial=0)

@@ -68,10 +68,15 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
         raw = json.loads(path.read_bytes())
         files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in raw["files"].items()}
         manifest = Manifest(
-            format=str(raw["format"]), version=int(raw["version"]), files=files, metadata=dict(raw["metadata"])
+            format=str(raw["format"]),
+            version=int(raw["version"]),
+            files=files,
+            metadata=dict(raw["metadata"]),
         )
     except FileNotFoundError:
-        raise CorruptFileError(f"{folder}: no {MANIFEST}, so this is not a finished {format} folder; {remedy}") from None
+        raise CorruptFileError(
+            f"{folder}: no {MANIFEST}, so this is not a finished {format} folder; {remedy}"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptFileError(f"{path}: not a manifest ({error!r}); {remedy}") from None
     if manifest.format != format:
@@ -84,7 +89,9 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
         file = folder / name
         found = file.stat().st_size if file.is_file() else None
         if found != size:
-            raise CorruptFileError(f"{file}: expected {size} bytes, found {'none' if found is None else found}; {remedy}")
+            raise CorruptFileError(
+                f"{file}: expected {size} bytes, found {'none' if found is None else found}; {remedy}"
+            )
     return manifest
 
 
@@ -108,7 +115,8 @@ def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))
     entries = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in files.items()}
     write_json(
-        folder / MANIFEST, {"format": format, "version": version, "metadata": dict(metadata), "files": entries}
+        folder / MANIFEST,
+        {"format": format, "version": version, "metadata": dict(metadata), "files": entries},
     )
     return Manifest(format=format, version=version, files=files, metadata=metadata)
 
@@ -140,4 +148,3 @@ def _refuse_foreign(folder: Path, format: str) -> None:
         raise StorageError(
             f"{folder} exists and is not a {format} folder; nothing was overwritten: choose another --out"
         )
-

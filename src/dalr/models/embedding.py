@@ -90,9 +90,7 @@ def pad_token_id(encoder: SentenceTransformer) -> int:
     return int(encoder.tokenizer.pad_token_id or 0)
 
 
-def _token_ids(
-    encoder: SentenceTransformer, sentences: list[str], max_tokens: int | None
-) -> list[list[int]]:
+def _token_ids(encoder: SentenceTransformer, sentences: list[str], max_tokens: int | None) -> list[list[int]]:
     own = encoder.max_seq_length
     limit = min(value for value in (max_tokens, own, encoder.tokenizer.model_max_length) if value is not None)
     rows: list[list[int]] = []

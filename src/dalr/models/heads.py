@@ -41,9 +41,7 @@ class Heads(nn.Module):
         self.sentence = _projection(student_width, student_width) if config.sentence else None
         grounding = Need.GROUNDING in needs
         self.text_grounding = _projection(student_width, config.grounding_dim) if grounding else None
-        self.image_grounding = (
-            _projection(_known(image_width), config.grounding_dim) if grounding else None
-        )
+        self.image_grounding = _projection(_known(image_width), config.grounding_dim) if grounding else None
         self.clip_text_grounding = (
             _projection(clip_text_width, config.grounding_dim) if grounding and clip_text_width else None
         )
@@ -68,9 +66,7 @@ class Heads(nn.Module):
             for name, parameter in self.log_temperatures.items()
         }
 
-    def match_logits(
-        self, text: Float[Tensor, "n a"], image: Float[Tensor, "n a"]
-    ) -> Float[Tensor, "n 2"]:
+    def match_logits(self, text: Float[Tensor, "n a"], image: Float[Tensor, "n a"]) -> Float[Tensor, "n 2"]:
         """Two-way logits of pairs from [text; image; text·image]; column 1 is match."""
         assert self.match_classifier is not None
         logits: Tensor = self.match_classifier(torch.cat([text, image, text * image], dim=1))
@@ -82,7 +78,10 @@ def save_heads(heads: Heads, path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in heads.state_dict().items()}
-    write_with(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "dalr-heads", "version": "1"}))
+    write_with(
+        path,
+        lambda temporary: save_file(tensors, temporary, metadata={"format": "dalr-heads", "version": "1"}),
+    )
 
 
 def _projection(inputs: int, outputs: int) -> nn.Sequential:

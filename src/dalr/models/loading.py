@@ -94,7 +94,10 @@ def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> 
             ]
         else:
             transformer = Transformer(
-                str(folder), model_kwargs=safe, processor_kwargs=local, config_kwargs={**local, **model_kwargs}
+                str(folder),
+                model_kwargs=safe,
+                processor_kwargs=local,
+                config_kwargs={**local, **model_kwargs},
             )
             modules = [transformer, _pooling(transformer.get_embedding_dimension(), config.pooling)]
         return SentenceTransformer(modules=modules, device="cpu")
@@ -104,7 +107,8 @@ def _pooling(width: int, mode: str | None) -> nn.Module:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     assert mode in ("cls", "mean")
-    return Pooling(width, pooling_mode=mode)  # type: ignore[arg-type]
+    module: nn.Module = Pooling(width, pooling_mode=mode)
+    return module
 
 
 def _keep_layers(encoder: SentenceTransformer, number: int, where: str) -> None:
@@ -154,8 +158,8 @@ class quiet_libraries:  # noqa: N801 - used like a function
     def __enter__(self) -> None:
         import transformers.utils.logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
     def __exit__(self, *_: object) -> None:

@@ -106,7 +106,9 @@ def _checked(reference: str, folder: Path) -> Path:
     if not folder.is_dir():
         raise ModelFileError(Problem(where=where, what=f"expected a model folder, {folder} is a file"))
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-        what = f"no config.json and no modules.json in {folder}; expected a Hugging Face or SentenceTransformer folder"
+        what = (
+            f"no config.json and no modules.json in {folder}; expected a Hugging Face or SentenceTransformer folder"
+        )
         raise ModelFileError(Problem(where=where, what=what))
     if not any(folder.rglob("*.safetensors")):
         what = f"no safetensors weights in {folder}; pickled .bin weights are not loaded, convert them first"

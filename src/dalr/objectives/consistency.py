@@ -48,9 +48,7 @@ class Consistency(Term):
             return nothing(views)
         else:
             other = views.image_aligned[views.unmatched]
-        loss = functional.cosine_embedding(
-            views.text_aligned, views.image_aligned, other, margin=self.margin
-        )
+        loss = functional.cosine_embedding(views.text_aligned, views.image_aligned, other, margin=self.margin)
         if self.classifier_weight > 0 and views.match_logits is not None:
             pairs = len(views.match_logits) // 2
             labels = torch.arange(2 * pairs, device=loss.device) < pairs

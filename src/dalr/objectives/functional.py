@@ -65,9 +65,7 @@ def diagonal_cross_entropy(
     return F.cross_entropy(logits, targets)
 
 
-def distribution_divergence(
-    target: Float[Tensor, "n m"], student: Float[Tensor, "n m"]
-) -> Float[Tensor, ""]:
+def distribution_divergence(target: Float[Tensor, "n m"], student: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
     """KL(Q‖P) = (1/n) Σ_i Σ_j Q_ij (log Q_ij − log P_ij), both given as log-probabilities."""
     return F.kl_div(student, target, log_target=True, reduction="batchmean")
 

@@ -12,7 +12,8 @@ from dalr.objectives.alignment import CrossModalAlignment, IntraModalAlignment
 from dalr.objectives.consistency import Consistency
 from dalr.objectives.contrastive import Grounding, InfoNCE
 from dalr.objectives.ranking import ConsistencyJS, ListMLE, ListNet
-from dalr.objectives.term import BatchKind, Need, Term
+from dalr.objectives.term import BatchKind as BatchKind
+from dalr.objectives.term import Need, Term
 from dalr.objectives.token_level import GlobalToLocal
 from dalr.section import Section
 
@@ -46,6 +47,10 @@ class Losses:
 
 class ObjectiveBase(Section):
     """Terms by name; a term that is null or has weight 0 is off."""
+
+    def term(self, name: str) -> Term | None:
+        """The term of this name if it is on."""
+        return dict(self.active()).get(name)
 
     def active(self) -> Iterator[tuple[str, Term]]:
         for name in TERMS:

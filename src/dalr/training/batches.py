@@ -32,7 +32,8 @@ class TokenBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
         return TokenBatch(
-            ids=self.ids.to(device, non_blocking=non_blocking), mask=self.mask.to(device, non_blocking=non_blocking)
+            ids=self.ids.to(device, non_blocking=non_blocking),
+            mask=self.mask.to(device, non_blocking=non_blocking),
         )
 
 
@@ -54,9 +55,7 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with all tensors on `device`."""
-        moved = {
-            field.name: _moved(getattr(self, field.name), device, non_blocking) for field in fields(self)
-        }
+        moved = {field.name: _moved(getattr(self, field.name), device, non_blocking) for field in fields(self)}
         return replace(self, **moved)
 
 
@@ -127,9 +126,7 @@ class Collator:
         return None if other is None else torch.from_numpy(other)
 
 
-def derangement(
-    groups: Int64[np.ndarray, " n"], random: np.random.Generator
-) -> Int64[np.ndarray, " n"] | None:
+def derangement(groups: Int64[np.ndarray, " n"], random: np.random.Generator) -> Int64[np.ndarray, " n"] | None:
     """A random permutation that sends every row to a row of another group; None where none exists.
 
     Rows are put in random order, group by group in random order, and sent to the place one largest group

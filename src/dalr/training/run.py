@@ -1,10 +1,10 @@
 """One training run: data checked, vectors and tokens ready, student trained, the best weights exported.
 
-    RUN/run.json            resolved recipe, versions, data report, git commit, result
-    RUN/metrics.jsonl       terms and development scores while training
-    RUN/checkpoints/        the best checkpoint, sealed
-    RUN/model/              the product: a SentenceTransformer
-    RUN/heads.safetensors   what was trained beside it
+RUN/run.json            resolved recipe, versions, data report, git commit, result
+RUN/metrics.jsonl       terms and development scores while training
+RUN/checkpoints/        the best checkpoint, sealed
+RUN/model/              the product: a SentenceTransformer
+RUN/heads.safetensors   what was trained beside it
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from dalr.training.inputs import load_inputs
 from dalr.training.provenance import provenance
 
 if TYPE_CHECKING:
+    from dalr.objectives import Losses
     from dalr.training.batches import Batch
     from dalr.training.checkpoint import Checkpoint
     from dalr.training.development import Development
     from dalr.training.record import MetricsFile
     from dalr.training.task import TrainingTask
-
-    from dalr.objectives import Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +100,7 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
     started = time.monotonic()
     seed_everything(derive_seed(job.seed, "training"))
     with console.bar(f"train {job.name}", steps, "step") as bar:
-        progress = _Progress(
-            task=setup.task, development=setup.development, job=job, out=out, steps=steps, bar=bar
-        )
+        progress = _Progress(task=setup.task, development=setup.development, job=job, out=out, steps=steps, bar=bar)
         progress.score(0)
         from dalr.training.trainer import fit
 

@@ -177,9 +177,7 @@ def _teacher_vectors(
             continue
         with console.bar(f"teacher {number}, {what}s", len(set(sentences)), "sentence") as bar:
             advance: Callable[[int, int], None] = lambda done, _: bar.update(done)  # noqa: E731
-            store = cached_text_store(
-                encoder=teacher.encoder(), ids=ids, sentences=sentences, progress=advance
-            )
+            store = cached_text_store(encoder=teacher.encoder(), ids=ids, sentences=sentences, progress=advance)
         found.append(_by_id(store, ids, what))
     return tuple(found)
 

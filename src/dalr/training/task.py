@@ -50,8 +50,7 @@ class TrainingTask(nn.Module):
         _freeze_pooler(student)
 
     def forward(self, batch: Batch) -> Losses:
-        losses = self.objective(self.views(batch), batch.kind)
-        return losses
+        return self.objective(self.views(batch), batch.kind)
 
     def views(self, batch: Batch) -> Views:
         """Run the student and the heads that this batch's terms read."""
@@ -101,9 +100,7 @@ class TrainingTask(nn.Module):
         """The dtype of the parameters, in which heads and objective are computed."""
         return next(self.student.parameters()).dtype
 
-    def _match_logits(
-        self, text: Tensor | None, image: Tensor | None, unmatched: Tensor | None
-    ) -> Tensor | None:
+    def _match_logits(self, text: Tensor | None, image: Tensor | None, unmatched: Tensor | None) -> Tensor | None:
         if self.heads.match_classifier is None or text is None or image is None or unmatched is None:
             return None
         return self.heads.match_logits(torch.cat([text, text]), torch.cat([image, image[unmatched]]))

@@ -134,9 +134,7 @@ class _AfterStep(transformers.TrainerCallback):
         self.on_step = on_step
         self.learning_rate = float("nan")
 
-    def on_pre_optimizer_step(
-        self, args: Any, state: Any, control: Any, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.learning_rate = float(kwargs["optimizer"].param_groups[0]["lr"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -165,9 +163,7 @@ def _loader(plan: Plan, collator: Collator, *, steps: int, workers: int) -> Data
     )
 
 
-def _arguments(
-    config: TrainingConfig, *, steps: int, seed: int, scratch: Path
-) -> transformers.TrainingArguments:
+def _arguments(config: TrainingConfig, *, steps: int, seed: int, scratch: Path) -> transformers.TrainingArguments:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if config.workers == 0 else "false")
     return transformers.TrainingArguments(
         output_dir=str(scratch),
