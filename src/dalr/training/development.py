@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from dalr.data.dataset import Dataset
-from dalr.evaluation.metrics import recall_at, require_usable
+from dalr.evaluation.metrics import require_usable
+from dalr.evaluation.retrieval import retrieval_score
 from dalr.evaluation.sts import ScoredPairs, score_pairs
 from dalr.features.store import FeatureStore
 from dalr.models.embedding import embed
@@ -58,16 +59,10 @@ def _retrieval(dataset: Dataset, store: FeatureStore) -> Development:
         assert heads.image_grounding is not None
         h = embed(task.student, held_out.captions)
         require_usable(h, "retrieval")
-        device = task.student.device
         with torch.inference_mode():
-            s = torch.nn.functional.normalize(heads.text_grounding(torch.from_numpy(h).to(device)))
-            u = torch.nn.functional.normalize(heads.image_grounding(vectors.to(device)))
-            similarity = (s @ u.T).cpu().numpy()
-        return 50 * (recall_at(similarity, owner, 1) + _image_to_text(similarity, owner))
+            device = task.student.device
+            sentences = heads.text_grounding(torch.from_numpy(h).to(device)).cpu().numpy()
+            pictures = heads.image_grounding(vectors.to(device)).cpu().numpy()
+        return retrieval_score(sentences, pictures, owner).mean_r1
 
     return Development(name="held-out R@1", score=score)
-
-
-def _image_to_text(similarity: np.ndarray, owner: np.ndarray) -> float:
-    """Share of images whose most similar caption is one of their own."""
-    return float((owner[similarity.argmax(axis=0)] == np.arange(similarity.shape[1])).mean())

@@ -1,0 +1,33 @@
+# Two commands do everything: `make demo` and `make test`. Both make their own environment in .venv first.
+# Where the default package index has only CUDA builds of torch, name another: make demo INDEX=https://...
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+THREADS ?= 1
+
+.PHONY: demo test test-slow install clean
+
+demo: $(INSTALLED)
+	$(BIN)/dalr demo
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadscope
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version); set PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(if $(INDEX),--index-url $(INDEX)) \
+		--constraint constraints.txt --editable '.[test,minilm]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build .mypy_cache .ruff_cache .pytest_cache

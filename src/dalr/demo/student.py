@@ -1,0 +1,31 @@
+"""The demo's student: a small BERT with random weights and the vocabulary of its world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dalr.models.loading import quiet_libraries
+from dalr.seed import derive_seed
+
+WIDTH, LAYERS, HEADS, LONGEST = 128, 2, 4, 64
+
+
+def write_student(folder: Path, vocabulary: Path, *, seed: int) -> None:
+    """Write a Hugging Face folder of an untrained BERT (2 layers of width 128) and its WordPiece tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = vocabulary.read_text(encoding="utf-8").split("\n")
+    tokens = {word: number for number, word in enumerate(words) if word}
+    with quiet_libraries(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "demo student"))
+        config = BertConfig(
+            vocab_size=len(tokens),
+            hidden_size=WIDTH,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            intermediate_size=4 * WIDTH,
+            max_position_embeddings=LONGEST,
+        )
+        BertModel(config).save_pretrained(folder)
+        BertTokenizer(vocab=tokens, do_lower_case=True, model_max_length=LONGEST).save_pretrained(folder)

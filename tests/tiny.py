@@ -1,0 +1,165 @@
+"""Small things to test on, made on the spot: a BERT of two layers, a SentenceTransformer, data, a recipe.
+
+Nothing here imports torch at the top, so that tests of reading and checking stay fast.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+COLOURS = ("red", "blue", "green", "black", "white", "brown")
+ANIMALS = ("dog", "cat", "horse", "bird", "cow", "sheep")
+DEEDS = ("runs", "sleeps", "jumps", "eats", "plays", "swims")
+PLACES = ("grass", "sand", "snow", "street", "beach", "hill")
+OTHERS = ("a", "the", "on", "in", "near", "two", "and", "was", "built", "city", "year", "river", "first")
+WORDS = (*COLOURS, *ANIMALS, *DEEDS, *PLACES, *OTHERS)
+
+IMAGES, CAPTIONS_PER_IMAGE, LINES, IMAGE_WIDTH = 24, 3, 80, 16
+
+
+def save_tiny_bert(folder: Path, *, seed: int = 0, width: int = 32, layers: int = 2, limit: int = 48) -> Path:
+    """A plain Hugging Face folder: a random BERT with dropout, and a WordPiece tokenizer over `WORDS`."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"bdehilmnoprstuvwy0123456789,."]
+    pieces += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    BertTokenizerFast(vocab=vocabulary, model_max_length=limit).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=2 * width,
+        max_position_embeddings=limit,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_sentence_transformer(
+    folder: Path, *, seed: int = 1, width: int = 24, pooling: str = "mean", normalize: bool = True
+) -> Path:
+    """A SentenceTransformer folder, with a Normalize module at its end as all-MiniLM-L6-v2 has."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    plain = save_tiny_bert(folder.with_name(f"{folder.name}-plain"), seed=seed, width=width)
+    modules = [Transformer(str(plain)), Pooling(width, pooling_mode=pooling)]
+    if normalize:
+        modules.append(Normalize())
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+    return folder
+
+
+def captions(count: int) -> list[str]:
+    """Distinct short sentences, always the same."""
+    everything = itertools.product(COLOURS, DEEDS, PLACES, ANIMALS)
+    return [f"a {colour} {animal} {deed} on the {place}" for colour, deed, place, animal in everything][:count]
+
+
+def lines(count: int) -> list[str]:
+    """Other distinct sentences."""
+    everything = itertools.product(PLACES, COLOURS, ANIMALS, DEEDS)
+    return [f"the {place} near two {colour} {animal} {deed}" for place, colour, animal, deed in everything][:count]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyData:
+    """A folder with `pairs.jsonl`, `text.txt`, `images.npy`, `images.txt` and `dev.tsv`."""
+
+    folder: Path
+    images: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
+    lines: tuple[str, ...]
+    features: np.ndarray
+
+    @property
+    def pairs(self) -> Path:
+        return self.folder / "pairs.jsonl"
+
+    @property
+    def text(self) -> Path:
+        return self.folder / "text.txt"
+
+    @property
+    def matrix(self) -> Path:
+        return self.folder / "images.npy"
+
+    @property
+    def ids(self) -> Path:
+        return self.folder / "images.txt"
+
+    @property
+    def development(self) -> Path:
+        return self.folder / "dev.tsv"
+
+
+def write_data(folder: Path, *, images: int = IMAGES, text: int = LINES, width: int = IMAGE_WIDTH) -> TinyData:
+    """The files of a whole training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = tuple(f"{number:03d}.jpg" for number in range(images))
+    flat = captions(images * CAPTIONS_PER_IMAGE)
+    grouped = tuple(tuple(flat[number::images]) for number in range(images))
+    random = np.random.default_rng(0)
+    data = TinyData(
+        folder=folder,
+        images=names,
+        captions=grouped,
+        lines=tuple(lines(text)),
+        features=random.normal(size=(images, width)).astype(np.float32),
+    )
+    write_pairs(data.pairs, names, grouped)
+    data.text.write_text("".join(f"{line}\n" for line in data.lines))
+    np.save(data.matrix, data.features)
+    data.ids.write_text("".join(f"{name}\n" for name in names))
+    scored = captions(60)
+    data.development.write_text(
+        "".join(f"{random.uniform(0, 5):.3f}\t{scored[i]}\t{scored[-1 - i]}\n" for i in range(30))
+    )
+    return data
+
+
+def write_pairs(path: Path, images: Sequence[str], captions: Sequence[Sequence[str]]) -> Path:
+    rows = [
+        {"image": image, "captions": list(several)} for image, several in zip(images, captions, strict=True)
+    ]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def recipe_tree(data: TinyData, student: Path | str) -> dict[str, Any]:
+    """A recipe that trains the tiny BERT on text and pairs with grounding, in a second or two."""
+    return {
+        "name": "tiny",
+        "data": {"pairs": str(data.pairs), "text": str(data.text), "max_tokens": 16},
+        "features": {"image": str(data.matrix), "image_ids": str(data.ids)},
+        "student": {"model": str(student), "pooling": "cls"},
+        "heads": {"grounding_dim": 8, "aligner_dim": 8},
+        "objective": {"infonce": {"temperature": 0.05}, "grounding": {"weight": 0.1}},
+        "training": {
+            "batch_size": 8,
+            "max_steps": 4,
+            "learning_rate": 1e-3,
+            "precision": "fp32",
+            "log_every": 1,
+            "schedule": {"kind": "every_k", "k": 2},
+        },
+        "development": {"kind": "tsv", "data": str(data.development), "every": 2},
+    }
+
+
+def write_recipe(path: Path, tree: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    return path
