@@ -16,7 +16,8 @@ from tiny import captions
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SENTENCES = [*captions(20), "a dog", "a dog", "the city and the river and the first snow of the year " * 5, "ünknown €"]
+LONG = "the city and the river and the first snow of the year " * 5
+SENTENCES = [*captions(20), "a dog", "a dog", LONG, "ünknown €"]
 MAX_TOKENS = 9
 
 

@@ -48,29 +48,29 @@ _EXTRAS = {
     "rankcse": """\
 teachers:{teachers}
 objective:
-  list_mle: {{weight: 1.0, on_text: true}}
+  list_net: {{weight: 1.0, temperature: 0.1, teacher_temperature: 0.1, on_text: true}}
   consistency_js: {{weight: 1.0, on_text: true}}
 """,
     "mcse": """\
 features: {{image: {image}, image_ids: {image_ids}}}
 objective:
-  grounding: {{weight: 0.3, soft_margin: false}}
+  grounding: {{weight: 1.0, soft_margin: false}}
 """,
     "kdmcse": """\
 features: {{image: {image}, image_ids: {image_ids}}}
 objective:
   infonce: {{margin: 0.1}}
-  grounding: {{weight: 0.3, margin: 0.1}}
+  grounding: {{weight: 1.0, margin: 0.1}}
 """,
     "dalr": """\
 features: {{image: {image}, image_ids: {image_ids}}}
 teachers:{teachers}
 objective:
   infonce: {{margin: 0.1}}
-  grounding: {{weight: 0.3, margin: 0.1}}
+  grounding: {{weight: 1.0, margin: 0.1}}
   consistency: {{weight: 0.01}}
   cross_modal_alignment: {{weight: 0.3}}
-  list_mle: {{weight: 0.5, on_text: true}}
+  list_net: {{weight: 1.0, temperature: 0.1, teacher_temperature: 0.1, on_text: true}}
   intra_modal_alignment: {{weight: 0.2}}
 """,
 }
@@ -104,7 +104,7 @@ def write_recipes(
         "dev": world.sts_dev,
         "student": student,
         "held_out": held_out,
-        "learning_rate": "5e-4",
+        "learning_rate": "1e-3",
     }
     pictures = {"image": world.image_matrix, "image_ids": world.image_ids}
     files: dict[str, Path] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from dalr.errors import DataError, Problem
+from dalr.errors import DataError, NumericsError, Problem
 from dalr.evaluation.metrics import cosines, require_usable, spearman
 from dalr.io.text import read_lines
 
@@ -50,7 +50,11 @@ def score_pairs(pairs: ScoredPairs, vectors: np.ndarray) -> float:
     """
     require_usable(vectors, pairs.name)
     half = len(pairs.first)
-    return 100 * spearman(cosines(vectors[:half], vectors[half:]), pairs.gold)
+    value = 100 * spearman(cosines(vectors[:half], vectors[half:]), pairs.gold)
+    if not np.isfinite(value):
+        what = "all cosines or all gold scores are equal, so Spearman is undefined"
+        raise NumericsError(Problem(where=pairs.name, what=what))
+    return value
 
 
 def load_sts(data: Path, task: str) -> ScoredPairs:

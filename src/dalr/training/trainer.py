@@ -57,7 +57,7 @@ def fit(
         loader=_loader(plan, collator, steps=steps, workers=config.workers),
         on_losses=on_losses,
     )
-    trainer.add_callback(_AfterStep(on_step))
+    trainer.add_callback(_AroundStep(on_step))
     trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     trainer.train()
@@ -127,8 +127,8 @@ class _Trainer(transformers.Trainer):
         return losses.total
 
 
-class _AfterStep(transformers.TrainerCallback):
-    """Calls back when a step is done; a plain object among callbacks, so that it stays in order."""
+class _AroundStep(transformers.TrainerCallback):
+    """Looks at the gradients before the optimizer does, and calls back when the step is done."""
 
     def __init__(self, on_step: OnStep) -> None:
         self.on_step = on_step
@@ -136,6 +136,11 @@ class _AfterStep(transformers.TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.learning_rate = float(kwargs["optimizer"].param_groups[0]["lr"])
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        if not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+            where = f"step {state.global_step + 1}"
+            what = "a gradient is not finite although the loss is; the weights were not changed by this step"
+            raise NumericsError(Problem(where=where, what=what))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.on_step(int(state.global_step), self.learning_rate)
