@@ -71,17 +71,29 @@ class Vectors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenRows:
+    """Token ids of the rows of a stream, and what fills up short ones."""
+
+    stream: TokenStream
+    pad_id: int
+
+    def read(self, rows: Int64[np.ndarray, " n"]) -> TokenBatch:
+        ids, mask = pad([self.stream.row(int(row)).tolist() for row in rows], pad_id=self.pad_id)
+        return TokenBatch(ids=ids, mask=mask)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StreamData:
     """Everything that belongs to the rows of one stream, in the order of the stream."""
 
     row_ids: Sequence[str]
-    tokens: TokenStream
+    tokens: TokenRows
     images: Int64[np.ndarray, " rows"] | None = None
     """Number of the image of each row."""
     image: Vectors | None = None
     clip_text: Vectors | None = None
     teachers: tuple[Vectors, ...] = ()
-    teacher_tokens: tuple[TokenStream, ...] = ()
+    teacher_tokens: tuple[TokenRows, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +101,6 @@ class Collator:
     """Turns the row keys of a batch into its tensors."""
 
     streams: Mapping[Kind, StreamData]
-    pad_id: int
-    teacher_pad_ids: tuple[int, ...]
     seed: int
 
     def __call__(self, keys: Sequence[RowKey]) -> dict[str, Batch]:
@@ -106,17 +116,14 @@ class Collator:
             kind=kind,
             step=step,
             row_ids=tuple(stream.row_ids[row] for row in rows),
-            tokens=_token_batch(stream.tokens, rows, self.pad_id),
+            tokens=stream.tokens.read(rows),
             tie_order=torch.from_numpy(order),
             image=stream.image.read(rows) if stream.image is not None else None,
             clip_text=stream.clip_text.read(rows) if stream.clip_text is not None else None,
             same_image=torch.from_numpy(images[:, None] == images[None]) if images is not None else None,
             unmatched=self._unmatched(images, step),
             teachers=tuple(teacher.read(rows) for teacher in stream.teachers),
-            teacher_tokens=tuple(
-                _token_batch(tokens, rows, pad_id)
-                for tokens, pad_id in zip(stream.teacher_tokens, self.teacher_pad_ids, strict=True)
-            ),
+            teacher_tokens=tuple(tokens.read(rows) for tokens in stream.teacher_tokens),
         )
 
     def _unmatched(self, images: Int64[np.ndarray, " n"] | None, step: int) -> Int[Tensor, " n"] | None:
@@ -142,11 +149,6 @@ def derangement(groups: Int64[np.ndarray, " n"], random: np.random.Generator) ->
     result = np.empty(len(groups), np.int64)
     result[order] = np.roll(order, -largest)
     return result
-
-
-def _token_batch(stream: TokenStream, rows: Int64[np.ndarray, " n"], pad_id: int) -> TokenBatch:
-    ids, mask = pad([stream.row(int(row)).tolist() for row in rows], pad_id=pad_id)
-    return TokenBatch(ids=ids, mask=mask)
 
 
 def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:

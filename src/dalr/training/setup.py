@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,13 +22,16 @@ from dalr.models.heads import Heads
 from dalr.models.loading import load_encoder
 from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Need
-from dalr.training.batches import Collator, StreamData, Vectors
+from dalr.objectives.token_level import GlobalToLocal
+from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
 from dalr.training.development import Development, make_development
 from dalr.training.inputs import Inputs, image_names
 from dalr.training.precision import resolve_precision
 from dalr.training.task import TrainingTask
 
 if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
     from dalr.training.run import Job
 
 
@@ -45,69 +48,104 @@ class Setup:
 
 def prepare(job: Job, inputs: Inputs, console: Console) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
-    dataset, images, clip_text = inputs.dataset, inputs.images, inputs.clip_text
-    needs = job.objective.needs("pair") | job.objective.needs("text")
     development = make_development(job.development, inputs)
     student = load_encoder(job.student)
+    token_teachers: tuple[TokenTeacher, ...] = ()
+    if Need.TEACHER_TOKENS in _needs(job):
+        token_teachers = tuple(TokenTeacher(teacher) for teacher in job.teachers)
+    streams = {
+        kind: _stream(job, inputs, kind, ids, sentences, student, token_teachers, console)
+        for kind, ids, sentences in _sentences(inputs.dataset)
+    }
+    plan = _plan(job, inputs.dataset)
+    _require_pair_interval(job, plan)
+    task = _task(job, inputs, student, token_teachers)
+    report: dict[str, int | str] = {"precision": task.precision, "device": str(_device())}
+    for kind, data in streams.items():
+        tokens = data.tokens.stream
+        report |= {f"{kind}_rows": len(tokens), f"{kind}_truncated": tokens.truncated}
+    report |= {f"{kind}_rows_left_over_per_pass": rows for kind, rows in plan.left_over().items()}
+    collator = Collator(streams=streams, seed=job.seed)
+    return Setup(task=task, plan=plan, collator=collator, development=development, report=report)
+
+
+def _needs(job: Job) -> frozenset[Need]:
+    return job.objective.needs("pair") | job.objective.needs("text")
+
+
+def _stream(
+    job: Job,
+    inputs: Inputs,
+    kind: Kind,
+    ids: Sequence[str],
+    sentences: Sequence[str],
+    student: SentenceTransformer,
+    token_teachers: tuple[TokenTeacher, ...],
+    console: Console,
+) -> StreamData:
+    """Everything that the batches of one kind read."""
+    needs = job.objective.needs(kind)
+    token_rows: tuple[TokenRows, ...] = ()
+    if Need.TEACHER_TOKENS in needs:
+        token_rows = tuple(_token_rows(job, sentences, teacher.encoder) for teacher in token_teachers)
+        _require_equal_tokens(job, token_rows)
+    data = StreamData(
+        row_ids=ids,
+        tokens=_token_rows(job, sentences, student),
+        teachers=_teacher_vectors(job, inputs, kind, ids, sentences, console) if Need.TEACHERS in needs else (),
+        teacher_tokens=token_rows,
+    )
+    pairs = inputs.dataset.pairs
+    if kind == "text" or pairs is None:
+        return data
+    return replace(
+        data,
+        images=pairs.image_of,
+        image=_image_vectors(inputs.dataset, inputs.images) if inputs.images is not None else None,
+        clip_text=_by_id(inputs.clip_text, ids, "caption") if inputs.clip_text is not None else None,
+    )
+
+
+def _task(
+    job: Job, inputs: Inputs, student: SentenceTransformer, token_teachers: tuple[TokenTeacher, ...]
+) -> TrainingTask:
     width = student.get_embedding_dimension()
     assert width is not None
-    token_teachers = (
-        tuple(TokenTeacher(teacher) for teacher in job.teachers) if Need.TEACHER_TOKENS in needs else ()
+    temperatures = {
+        name: bounds for name, term in job.objective.active() if (bounds := term.learns_temperature) is not None
+    }
+    heads = Heads(
+        job.heads,
+        student_width=width,
+        image_width=inputs.images.width if inputs.images is not None else None,
+        clip_text_width=inputs.clip_text.width if inputs.clip_text is not None else None,
+        needs=_needs(job),
+        temperatures=temperatures,
     )
-    streams: dict[Kind, StreamData] = {}
-    for kind, ids, sentences in _sentences(dataset):
-        here = job.objective.needs(kind)
-        streams[kind] = StreamData(
-            row_ids=ids,
-            tokens=tokenised(sentences, student.tokenizer, max_tokens=job.data.max_tokens),
-            images=dataset.pairs.image_of if kind == "pair" and dataset.pairs is not None else None,
-            image=_image_vectors(dataset, images) if kind == "pair" and images is not None else None,
-            clip_text=_by_id(clip_text, ids, "caption") if kind == "pair" and clip_text is not None else None,
-            teachers=_teacher_vectors(job, inputs, kind, ids, sentences, console) if Need.TEACHERS in here else (),
-            teacher_tokens=tuple(
-                tokenised(sentences, teacher.encoder.tokenizer, max_tokens=job.data.max_tokens)
-                for teacher in token_teachers
-            )
-            if Need.TEACHER_TOKENS in here
-            else (),
-        )
-    plan = _plan(job, dataset)
-    _require_pair_interval(job, plan)
-    task = TrainingTask(
+    return TrainingTask(
         student=student,
-        heads=Heads(
-            job.heads,
-            student_width=width,
-            image_width=images.width if images is not None else None,
-            clip_text_width=clip_text.width if clip_text is not None else None,
-            needs=needs,
-            temperatures={
-                name: bounds
-                for name, term in job.objective.active()
-                if (bounds := term.learns_temperature) is not None
-            },
-        ),
+        heads=heads,
         objective=job.objective,
         teacher_weights=tuple(teacher.weight for teacher in job.teachers),
         token_teachers=token_teachers,
         precision=resolve_precision(job.training.precision, _device()),
     ).to(_device())
-    report: dict[str, int | str] = {"precision": task.precision, "device": str(_device())}
-    for kind, stream in streams.items():
-        report |= {f"{kind}_rows": len(stream.tokens), f"{kind}_truncated": stream.tokens.truncated}
-    report |= {f"{kind}_rows_left_over_per_pass": rows for kind, rows in plan.left_over().items()}
-    return Setup(
-        task=task,
-        plan=plan,
-        collator=Collator(
-            streams=streams,
-            pad_id=pad_token_id(student),
-            teacher_pad_ids=tuple(pad_token_id(teacher.encoder) for teacher in token_teachers),
-            seed=job.seed,
-        ),
-        development=development,
-        report=report,
-    )
+
+
+def _token_rows(job: Job, sentences: Sequence[str], encoder: SentenceTransformer) -> TokenRows:
+    stream = tokenised(sentences, encoder.tokenizer, max_tokens=job.data.max_tokens)
+    return TokenRows(stream=stream, pad_id=pad_token_id(encoder))
+
+
+def _require_equal_tokens(job: Job, rows: tuple[TokenRows, ...]) -> None:
+    """`mix: states` adds the token states of all teachers, which means something only token by token."""
+    term = job.objective.term("global_to_local")
+    if not isinstance(term, GlobalToLocal) or term.mix != "states":
+        return
+    for other in rows[1:]:
+        if not np.array_equal(rows[0].stream.tokens, other.stream.tokens):
+            what = "mix: states adds token states, but the teachers' tokenizers differ; use mix: losses"
+            raise ConfigError(Problem(where="objective.global_to_local", what=what))
 
 
 def _sentences(dataset: Dataset) -> list[tuple[Kind, Sequence[str], Sequence[str]]]:
