@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -20,6 +19,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are tiny, and every worker has a core at most
 
 import sitecustomize  # noqa: E402, F401 - blocks the network here too
 from jaxtyping import install_import_hook  # noqa: E402
@@ -29,7 +29,7 @@ install_import_hook("dalr", "beartype.beartype").__enter__()
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from tiny import TinyData, save_tiny_bert, save_tiny_sentence_transformer, write_data  # noqa: E402
+from tiny import Outcome, TinyData, Toys, save_tiny_bert, save_tiny_sentence_transformer, write_data  # noqa: E402
 
 settings.register_profile("suite", derandomize=True, deadline=None, database=None)
 settings.load_profile("suite")
@@ -80,13 +80,10 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_sentence_transformer(tmp_path_factory.mktemp("models") / "teacher")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a command left: exit code, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
+@pytest.fixture(scope="session")
+def toys(tiny_data: TinyData, tiny_bert: Path, tiny_teacher: Path) -> Toys:
+    """Recipes of every method at toy size."""
+    return Toys(data=tiny_data, student=tiny_bert, teacher=tiny_teacher)
 
 
 @pytest.fixture

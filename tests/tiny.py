@@ -163,3 +163,58 @@ def recipe_tree(data: TinyData, student: Path | str) -> dict[str, Any]:
 def write_recipe(path: Path, tree: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toys:
+    """Everything a toy recipe may name."""
+
+    data: TinyData
+    student: Path
+    teacher: Path
+
+    def recipe(self, folder: Path, **sections: Any) -> Path:
+        """The toy recipe with these sections in place of its own."""
+        return write_recipe(folder / "recipe.yaml", recipe_tree(self.data, self.student) | sections)
+
+    def method(self, folder: Path, name: str) -> Path:
+        """A shipped method on the toy data, its arithmetic untouched."""
+        width = 32 if name == "dalr-release" else 16
+        random = np.random.default_rng(1)
+        np.save(folder / "images.npy", random.normal(size=(len(self.data.images), width)).astype(np.float32))
+        captions = [f"{image}#{k}" for image in self.data.images for k in range(3)]
+        np.save(folder / "clip_text.npy", random.normal(size=(len(captions), width)).astype(np.float32))
+        (folder / "captions.txt").write_text("".join(f"{caption}\n" for caption in captions))
+        second = save_tiny_bert(folder / "second-teacher", seed=5)
+        changes: dict[str, Any] = {
+            "extends": name,
+            "name": f"toy-{name}",
+            "data": {"root": str(folder), "text": str(self.data.text)},
+            "student": {"model": str(self.student)},
+            "training": {"batch_size": 8, "max_steps": 6, "log_every": 1, "precision": "fp32"},
+            "development": {"kind": "tsv", "data": str(self.data.development), "every": 3},
+        }
+        if name not in ("simcse", "rankcse"):
+            changes["data"]["pairs"] = str(self.data.pairs)
+            changes["features"] = {"image": "images.npy", "image_ids": str(self.data.ids)}
+        if name == "kdmcse":
+            changes["features"] |= {"clip_text": "clip_text.npy", "clip_text_ids": "captions.txt"}
+        if name in ("rankcse", "dalr", "dalr-release"):
+            first = self.student if name == "dalr-release" else self.teacher
+            pooling = "cls" if name == "dalr-release" else None
+            changes["teachers"] = [
+                {"model": str(first), "pooling": pooling, "weight": 0.33},
+                {"model": str(second), "pooling": "cls", "weight": 0.67},
+            ]
+        if name == "dalr-release":
+            changes["training"]["schedule"] = {"k": 2}
+        return write_recipe(folder / "recipe.yaml", changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str

@@ -280,7 +280,7 @@ def test_a_later_module_with_pickled_weights_is_refused_and_not_run(tmp_path: Pa
     (copied_teacher / "modules.json").write_text(json.dumps(modules))
     (copied_teacher / "2_Dense").mkdir()
     (copied_teacher / "2_Dense" / "config.json").write_text('{"in_features": 24, "out_features": 24, "bias": true}')
-    (copied_teacher / "2_Dense" / "pytorch_model.bin").write_bytes(pickle.dumps(Touch(marker)))
+    (copied_teacher / "2_Dense" / "pytorch_model.bin").write_bytes(pickle.dumps(Touch(marker), protocol=2))
     with pytest.raises(ModelFileError):
         load_encoder(encoder(copied_teacher))
     assert not marker.exists()

@@ -51,6 +51,7 @@ def run_demo(
         StorageError: `out` holds something that is not an earlier demo.
     """
     _clear(out)
+    _use_one_thread()
     console.say("making a world: 700 scenes with five captions each, 4000 lines of text, graded sentence pairs")
     world = generate_world(out / _MARK, seed=seed, held_out=HELD_OUT)
     student = out / "student"
@@ -152,6 +153,13 @@ def _as_json(row: Row) -> dict[str, object]:
         "image_to_text": recall.image_to_text if recall else None,
         "seconds": row.seconds,
     }
+
+
+def _use_one_thread() -> None:
+    """On matrices this small, two threads mostly wait for each other; beside other work, ten times longer."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _clear(out: Path) -> None:

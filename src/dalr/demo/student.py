@@ -7,11 +7,11 @@ from pathlib import Path
 from dalr.models.loading import quiet_libraries
 from dalr.seed import derive_seed
 
-WIDTH, LAYERS, HEADS, LONGEST = 128, 2, 4, 64
+WIDTH, LAYERS, HEADS, LONGEST = 96, 2, 4, 64
 
 
 def write_student(folder: Path, vocabulary: Path, *, seed: int) -> None:
-    """Write a Hugging Face folder of an untrained BERT (2 layers of width 128) and its WordPiece tokenizer."""
+    """Write a Hugging Face folder of an untrained BERT (2 layers of width 96) and its WordPiece tokenizer."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
