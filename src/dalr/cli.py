@@ -52,13 +52,20 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool | None) -> None:
+    if wanted:
         typer.echo(f"dalr {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
+    ] = None,
+) -> None:
+    """Holds the options that come before a command."""
 
 
 @app.command()
@@ -81,9 +88,8 @@ def check(recipe: str, settings: Settings = None, quiet: Quiet = False) -> None:
     from dalr.recipe import load_recipe
     from dalr.training.inputs import load_inputs
 
-    loaded = load_recipe(recipe, settings or [])
-    report = load_inputs(loaded.job()).dataset.report
-    for name, value in report.items():
+    inputs = load_inputs(load_recipe(recipe, settings or []).job())
+    for name, value in inputs.dataset.report.items():
         typer.echo(f"{name}: {value}")
     Console(quiet=quiet).say("no problems found")
 
@@ -168,10 +174,10 @@ def cache(
 @recipe_app.command("list")
 def recipe_list() -> None:
     """Names and one line on each shipped recipe."""
-    from dalr.recipe import load_recipe, shipped_recipes
+    from dalr.recipe import recipe_description, shipped_recipes
 
     for name in shipped_recipes():
-        typer.echo(f"{name:14} {load_recipe(name).description}")
+        typer.echo(f"{name:14} {recipe_description(name)}")
 
 
 @recipe_app.command("show")

@@ -16,8 +16,8 @@ from dalr.data.config import DataConfig
 from dalr.errors import DalrError
 from dalr.features.config import FeaturesConfig
 from dalr.features.source import features_width, is_matrix
-from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
-from dalr.models.reference import hidden_width, peek_config
+from dalr.models.config import EncoderConfig, HeadsConfig, StudentConfig, TeacherConfig
+from dalr.models.reference import hidden_width, peek_config, states_pooling
 from dalr.objectives import Need, Objective
 from dalr.objectives.alignment import CrossModalAlignment
 from dalr.section import Section
@@ -32,7 +32,7 @@ class Recipe(Section):
 
     name: str
     description: str = ""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataConfig
     features: FeaturesConfig = FeaturesConfig()
     student: StudentConfig
@@ -72,6 +72,7 @@ def conflicts(recipe: Recipe) -> list[Conflict]:
         *_data_conflicts(recipe),
         *_need_conflicts(recipe),
         *_teacher_conflicts(recipe),
+        *_encoder_conflicts(recipe),
         *_width_conflicts(recipe),
         *_development_conflicts(recipe),
     ]
@@ -79,7 +80,7 @@ def conflicts(recipe: Recipe) -> list[Conflict]:
 
 def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     """Environment variables that are not set."""
-    named = {
+    named: dict[tuple[str | int, ...], str | None] = {
         ("data", "root"): recipe.data.root,
         ("data", "pairs"): recipe.data.pairs,
         ("data", "text"): recipe.data.text,
@@ -88,7 +89,10 @@ def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         ("features", "clip_text"): recipe.features.clip_text,
         ("features", "clip_text_ids"): recipe.features.clip_text_ids,
         ("development", "data"): recipe.development.data if recipe.development else None,
+        ("student", "model"): recipe.student.model,
     }
+    for number, teacher in enumerate(recipe.teachers):
+        named |= {("teachers", number, "model"): teacher.model, ("teachers", number, "features"): teacher.features}
     for path, value in named.items():
         if value is not None:
             try:
@@ -147,6 +151,21 @@ def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         elif token_level is not None and teacher.model is None:
             what = "global_to_local reads token states, so the teacher must be a model, not stored vectors"
             yield Conflict(path=("teachers", number), what=what)
+
+
+def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    """What the encoders' own files say against the recipe, where they are on this machine."""
+    encoders: list[tuple[tuple[str | int, ...], EncoderConfig]] = [(("student",), recipe.student)]
+    encoders += [(("teachers", n), t.encoder()) for n, t in enumerate(recipe.teachers) if t.model is not None]
+    for path, encoder in encoders:
+        config = peek_config(encoder.model, encoder.revision) or {}
+        depth = config.get("num_hidden_layers")
+        if isinstance(depth, int) and encoder.num_layers is not None and encoder.num_layers > depth:
+            what = f"{encoder.num_layers} layers are to be kept, but {encoder.model} has {depth}"
+            yield Conflict(path=(*path, "num_layers"), what=what)
+        if encoder.pooling is None and not states_pooling(encoder.model):
+            what = "a plain encoder states no pooling; say pooling: cls or mean (SimCSE and its relatives use cls)"
+            yield Conflict(path=path, what=what)
 
 
 def _width_conflicts(recipe: Recipe) -> Iterator[Conflict]:

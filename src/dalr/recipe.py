@@ -27,6 +27,7 @@ from dalr.section import Section
 KeyPath = tuple[str | int, ...]
 
 _ALIASES = re.compile(r"^(?P<method>[\w-]+?)-flickr-bert$")
+_INDEX = re.compile(r"[0-9]{1,4}\Z")
 _DEEPEST = 5
 """Longest chain of `extends`."""
 
@@ -59,6 +60,11 @@ def shipped_recipes() -> list[str]:
     return sorted(item.name[:-5] for item in _folder().iterdir() if item.name.endswith(".yaml"))
 
 
+def recipe_description(name: str) -> str:
+    """One line on a shipped recipe."""
+    return str(_read(name, depth=0).tree.get("description", ""))
+
+
 def recipe_source(name: str) -> str:
     """The text of a shipped recipe or of a file."""
     return _open(name)[1]
@@ -88,25 +94,10 @@ class _Document:
 
 
 def _read(reference: str, *, depth: int) -> _Document:
+    """A recipe with the recipes that it extends merged in."""
     source, text = _open(reference)
     document = _Document(source=source)
-    loader = _Loader(document)
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_aliases(text, source, document)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        document.problems.append(Problem(where=where, what=f"not YAML: {getattr(error, 'problem', error)}"))
-        return document
-    if document.problems:
-        return document
-    if not isinstance(node, yaml.MappingNode):
-        document.problems.append(
-            Problem(where=source, what="expected keys and values, as `dalr recipe show dalr` has")
-        )
-        return document
-    document.tree = loader.mapping(node, ())
+    _parse(text, document)
     base = document.tree.pop("extends", None)
     if base is None:
         return document
@@ -123,6 +114,27 @@ def _read(reference: str, *, depth: int) -> _Document:
     return _merged(parent, document)
 
 
+def _parse(text: str, document: _Document) -> None:
+    """Fill `document` from YAML; what is wrong goes to its problems."""
+    source = document.source
+    try:
+        _refuse_aliases(text, source, document)
+        if document.problems:
+            return
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if isinstance(node, yaml.MappingNode):
+            document.tree = _Loader(document).mapping(node, ())
+        else:
+            what = "expected keys and values, as `dalr recipe show dalr` has"
+            document.problems.append(Problem(where=source, what=what))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        document.problems.append(Problem(where=where, what=f"not YAML: {getattr(error, 'problem', error)}"))
+    except RecursionError:
+        document.problems.append(Problem(where=source, what="nested too deeply to be a recipe"))
+
+
 def _open(reference: str) -> tuple[str, str]:
     """(name for messages, text) of a recipe."""
     alias = _ALIASES.match(reference)
@@ -134,8 +146,8 @@ def _open(reference: str) -> tuple[str, str]:
         return reference, path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(Problem(where=reference, what=f"byte {error.start + 1} is not UTF-8")) from None
-    except OSError:
-        pass
+    except (OSError, ValueError):
+        pass  # ValueError: a name that cannot be a path
     known = shipped_recipes()
     close = difflib.get_close_matches(reference, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
@@ -146,7 +158,10 @@ def _open(reference: str) -> tuple[str, str]:
 def _beside(base: str, source: str) -> str:
     """A relative path in `extends` starts at the file that says it."""
     beside = Path(source).parent / base
-    return str(beside) if beside.is_file() else base
+    try:
+        return str(beside) if beside.is_file() else base
+    except ValueError:  # a name that cannot be a path
+        return base
 
 
 def _folder() -> Any:
@@ -186,6 +201,7 @@ class _Loader:
         return scalar(node.value)
 
 
+_LONGEST_NUMBER = 64
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 
@@ -198,9 +214,9 @@ def scalar(text: str) -> str | int | float | bool | None:
         return True
     if text in ("false", "False", "FALSE"):
         return False
-    if _INTEGER.match(text):
+    if len(text) <= _LONGEST_NUMBER and _INTEGER.match(text):
         return int(text)
-    if _FLOAT.match(text):
+    if len(text) <= _LONGEST_NUMBER and _FLOAT.match(text):
         return float(text)
     return text
 
@@ -241,7 +257,7 @@ def _apply_override(document: _Document, override: str) -> list[Problem]:
     where = f"-s {override}"
     if not separator or not key.strip():
         return [Problem(where=where, what="expected key.path=value, such as -s training.batch_size=32")]
-    parts: list[str | int] = [int(part) if part.isdigit() else part for part in key.strip().split(".")]
+    parts: list[str | int] = [int(part) if _INDEX.match(part) else part for part in key.strip().split(".")]
     target: Any = document.tree
     for index, part in enumerate(parts[:-1]):
         following = _child(target, part)

@@ -100,10 +100,13 @@ def test_whatever_changes_the_vectors_changes_the_entry(
     assert len(set(folders)) == len(folders)
 
 
-def test_a_damaged_entry_is_made_again(fresh_cache: Path, teacher: EncoderConfig, work: list[int]) -> None:
+@pytest.mark.parametrize("name", ["ids.jsonl", "manifest.json"])
+def test_a_damaged_entry_is_made_again(
+    fresh_cache: Path, teacher: EncoderConfig, work: list[int], name: str
+) -> None:
     expected = as_matrix(cached(teacher))
     [entry] = cache_folder("teachers").iterdir()
-    (entry / "ids.jsonl").unlink()
+    (entry / name).write_bytes(b"")
     assert np.array_equal(as_matrix(cached(teacher)), expected)
     assert work == [len(SENTENCES)] * 2
 

@@ -213,10 +213,11 @@ def test_a_matrix_named_in_a_recipe_is_imported_once(
     assert open_features(tmp_path / "other.npy", tiny_data.ids).folder != entry
 
 
-def test_a_damaged_import_in_the_cache_is_made_again(fresh_cache: Path, tiny_data: TinyData) -> None:
+@pytest.mark.parametrize("name", ["vectors-00000.safetensors", "manifest.json"])
+def test_a_damaged_import_in_the_cache_is_made_again(fresh_cache: Path, tiny_data: TinyData, name: str) -> None:
     store = open_features(tiny_data.matrix, tiny_data.ids)
     expected = as_matrix(store)
-    (store.folder / "vectors-00000.safetensors").write_bytes(b"")
+    (store.folder / name).write_bytes(b"")
     assert np.array_equal(as_matrix(open_features(tiny_data.matrix, tiny_data.ids)), expected)
 
 

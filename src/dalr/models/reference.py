@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.data.paths import expand
-from dalr.errors import ModelFileError, Problem
+from dalr.errors import ConfigError, ModelFileError, Problem
 
 _PACKAGE = "package:"
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
@@ -41,11 +41,22 @@ def find_model(reference: str, revision: str | None = None) -> Path:
         raise ModelFileError(Problem(where=f"model {reference!r}", what=what)) from None
 
 
+def require_if_local(reference: str) -> None:
+    """Check a folder or package reference; a hub id is left for when it is loaded.
+
+    Raises:
+        ModelFileError: as `find_model`.
+    """
+    local = _local(reference)
+    if local is not None:
+        _checked(reference, local)
+
+
 def peek_config(reference: str, revision: str | None = None) -> dict[str, Any] | None:
     """The model's `config.json` if it is on this machine, without downloading anything."""
     try:
         folder = _local(reference)
-    except ModelFileError:
+    except (ModelFileError, ConfigError):
         return None
     if folder is None:
         from huggingface_hub import try_to_load_from_cache
@@ -63,6 +74,15 @@ def peek_config(reference: str, revision: str | None = None) -> dict[str, Any] |
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) else None
+
+
+def states_pooling(reference: str) -> bool:
+    """Whether a model on this machine is a SentenceTransformer folder; true where that cannot be told."""
+    try:
+        folder = _local(reference)
+    except (ModelFileError, ConfigError):
+        return True
+    return folder is None or not (folder / "config.json").is_file() or (folder / "modules.json").is_file()
 
 
 def hidden_width(config: dict[str, Any]) -> int | None:

@@ -76,7 +76,7 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
         mix = {Need.ALIGNERS} if self.soft_label_mix > 0 else set()
         return frozenset({Need.IMAGE, Need.TEACHERS} | heads | mix)
 
-    def __call__(self, views: Views) -> Tensor:
+    def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional
 
         assert views.image is not None
@@ -146,7 +146,7 @@ class IntraModalAlignment(StudentLogitFields, LearnableTemperature, SentenceTerm
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.TEACHERS})
 
-    def __call__(self, views: Views) -> Tensor:
+    def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional
 
         if len(views.z_a) < 2:

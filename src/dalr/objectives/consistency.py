@@ -34,7 +34,7 @@ class Consistency(Term):
         classifier = {Need.MATCH_CLASSIFIER} if self.classifier_weight > 0 else set()
         return frozenset({Need.IMAGE, Need.ALIGNERS} | classifier)
 
-    def __call__(self, views: Views) -> Tensor:
+    def value(self, views: Views) -> Tensor:
         import torch
         import torch.nn.functional as F
 
@@ -42,6 +42,8 @@ class Consistency(Term):
 
         assert views.text_aligned is not None
         assert views.image_aligned is not None
+        if len(views.text_aligned) < 2:
+            return nothing(views)
         if self.unmatched == "roll":
             other = torch.roll(views.image_aligned, self.roll, dims=0)
         elif views.unmatched is None:

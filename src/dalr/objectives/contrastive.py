@@ -24,7 +24,7 @@ class InfoNCE(MarginFields, SentenceTerm):
     temperature: Temperature = 0.05
     on_text: bool = True
 
-    def __call__(self, views: Views) -> Tensor:
+    def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional
 
         if len(views.z_a) < 2:
@@ -56,7 +56,7 @@ class Grounding(MarginFields, Term):
         clip = {Need.CLIP_TEXT} if self.clip_text_branch or self.threshold_quantile is not None else set()
         return frozenset({Need.IMAGE, Need.GROUNDING} | clip)
 
-    def __call__(self, views: Views) -> Tensor:
+    def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional
 
         assert views.image is not None

@@ -89,25 +89,25 @@ def off_diagonal(matrix: Float[Tensor, "n n"]) -> Float[Tensor, "n n-1"]:
 
 def list_mle(
     student: Float[Tensor, "n m"],
-    ranks: Int[Tensor, "n m"],
+    ranks: Int[Tensor, "n k"],
     *,
     mean_over_list: bool,
     epsilon: float = 0.0,
 ) -> Float[Tensor, ""]:
     """ListMLE (RankCSE; Xia et al. 2008): (1/n) Σ_i Σ_r [logsumexp_{k ≥ r} S_i,π(k) − S_i,π(r)].
 
-    `ranks` is π: column indices of each row, best first. `epsilon` is the release's: with m the maximum of the
-    list, log(Σ exp(S − m) + ε) − (S − m), which differs by up to 6 % when scores are large.
+    `ranks` is π: the columns that are on each row's list, best first. `epsilon` is the release's: with m the
+    maximum of the list, log(Σ exp(S − m) + ε) − (S − m), which differs by up to 6 % when scores are large.
     """
     ranked = student.gather(1, ranks)
     if epsilon > 0:
-        ranked = ranked - ranked.max(dim=1, keepdim=True).values.detach()
+        ranked = ranked - ranked.max(dim=1, keepdim=True).values
         tails = (ranked.exp().flip(1).cumsum(1).flip(1) + epsilon).log()
     else:
         tails = ranked.flip(1).logcumsumexp(1).flip(1)
     per_row = (tails - ranked).sum(1)
     if mean_over_list:
-        per_row = per_row / student.shape[1]
+        per_row = per_row / ranks.shape[1]
     return per_row.mean()
 
 

@@ -54,7 +54,7 @@ class ListMLE(RankingTerm):
     epsilon: Annotated[float, Field(ge=0)] = 0.0
     """The release's 1e-7 inside the logarithm; 0 is the formula."""
 
-    def __call__(self, views: Views) -> Tensor:
+    def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional
 
         if self.is_empty(views):
@@ -72,7 +72,7 @@ class ListNet(RankingTerm):
 
     teacher_temperature: Temperature = 0.05
 
-    def __call__(self, views: Views) -> Tensor:
+    def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional
 
         if self.is_empty(views):
@@ -87,7 +87,7 @@ class ConsistencyJS(ListTerm):
     A true JS: 0 for equal distributions, at most ln 2. (The public code's clamp makes it −½(H(p) + H(q)).)
     """
 
-    def __call__(self, views: Views) -> Tensor:
+    def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional
 
         if self.is_empty(views):

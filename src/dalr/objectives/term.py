@@ -56,7 +56,14 @@ class Term(Section):
         return None
 
     def __call__(self, views: Views) -> Tensor:
-        """The value of the term, a scalar tensor."""
+        """The value of the term, a scalar tensor: in fp32 (or fp64) whatever the autocast around it."""
+        import torch
+
+        with torch.autocast(views.h_a.device.type, enabled=False):
+            return self.value(views.at_least_fp32())
+
+    def value(self, views: Views) -> Tensor:
+        """The arithmetic of the term."""
         raise TypeError(f"{type(self).__name__} has no arithmetic")
 
 

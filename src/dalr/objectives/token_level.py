@@ -30,7 +30,7 @@ class GlobalToLocal(SentenceTerm):
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.TEACHER_TOKENS})
 
-    def __call__(self, views: Views) -> Tensor:
+    def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional
 
         if len(views.z_a) < 2 or not views.teacher_tokens:

@@ -7,10 +7,14 @@ among ties) is a field, drawn from (seed, step) and equal on all ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+_HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +69,20 @@ class Views:
     teacher_tokens: tuple[TeacherTokens, ...] = ()
     learned_temperatures: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
     """Student temperatures that are trained, by term."""
+
+    def at_least_fp32(self) -> Views:
+        """These views with tensors of half precision in fp32; the same object where there are none."""
+        halves = {item.name: _widened(getattr(self, item.name)) for item in fields(self)}
+        changed = {name: value for name, value in halves.items() if value is not getattr(self, name)}
+        return replace(self, **changed) if changed else self
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in _HALVES else value
+    if isinstance(value, TeacherTokens):
+        return replace(value, states=value.states.float()) if value.states.dtype in _HALVES else value
+    if isinstance(value, tuple):
+        wide = tuple(_widened(item) for item in value)
+        return wide if any(new is not old for new, old in zip(wide, value, strict=True)) else value
+    return value

@@ -6,17 +6,20 @@ included, so that `dalr check` and the start of a training say the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from dalr.data.dataset import Dataset, load_dataset
-from dalr.errors import CorruptFileError, DataError, Problem
+from dalr.data.rows import comparable
+from dalr.data.schedule import Kind, Plan, Stream, numbered, pair_interval
+from dalr.errors import ConfigError, CorruptFileError, DataError, Problem
 from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts
 from dalr.features.source import open_features
 from dalr.features.store import FeatureStore
+from dalr.models.reference import require_if_local
 from dalr.objectives import Need
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ class Inputs:
     teacher_stores: tuple[FeatureStore | None, ...]
     """One per teacher; None where a model gives the vectors."""
     development_pairs: ScoredPairs | None
+    plan: Plan
 
 
 def load_inputs(job: Job) -> Inputs:
@@ -43,6 +47,8 @@ def load_inputs(job: Job) -> Inputs:
     Raises:
         DataError: with every problem of every input.
         CorruptFileError: a feature store fails its verification, and nothing else is wrong.
+        ConfigError: the schedule would never read the text.
+        ModelFileError: a model named by folder or package is not there.
     """
     problems: list[Problem] = []
     corrupt: list[CorruptFileError] = []
@@ -74,14 +80,85 @@ def load_inputs(job: Job) -> Inputs:
     if dataset is not None:
         for store, ids, what in _lookups(job, dataset, images, clip_text, stores):
             attempt(lambda store=store, ids=ids, what=what: store.rows_of(ids, what=what))  # type: ignore[misc]
+    plan = make_plan(job, dataset) if dataset is not None else None
+    if plan is not None:
+        problems.extend(_batch_problems(plan))
     if problems:
         raise DataError(problems)
     if corrupt:
         raise corrupt[0]
     assert dataset is not None
+    assert plan is not None
+    _require_pair_interval(job, plan)
+    for model in (job.student.model, *(teacher.model for teacher in job.teachers)):
+        if model is not None:
+            require_if_local(model)
     return Inputs(
-        dataset=dataset, images=images, clip_text=clip_text, teacher_stores=stores, development_pairs=pairs
+        dataset=dataset,
+        images=images,
+        clip_text=clip_text,
+        teacher_stores=stores,
+        development_pairs=pairs,
+        plan=plan,
     )
+
+
+def sentences_by_kind(dataset: Dataset) -> list[tuple[Kind, Sequence[str], Sequence[str]]]:
+    """(kind, row ids, sentences) of each stream."""
+    found: list[tuple[Kind, Sequence[str], Sequence[str]]] = []
+    if dataset.text is not None:
+        found.append(("text", dataset.text.ids, dataset.text.lines))
+    if dataset.pairs is not None:
+        found.append(("pair", dataset.pairs.caption_ids, dataset.pairs.captions))
+    return found
+
+
+def make_plan(job: Job, dataset: Dataset) -> Plan:
+    """Which rows meet in which batch."""
+    streams = []
+    for kind, _, sentences in sentences_by_kind(dataset):
+        pairs = dataset.pairs if kind == "pair" and not job.training.schedule.repeat_images else None
+        streams.append(
+            Stream(
+                kind=kind,
+                text_keys=numbered([comparable(sentence) for sentence in sentences]),
+                image_keys=pairs.image_of if pairs is not None else None,
+            )
+        )
+    return Plan(
+        streams=tuple(streams),
+        schedule=job.training.schedule,
+        batch_size=job.training.batch_size,
+        seed=job.seed,
+    )
+
+
+def _require_pair_interval(job: Job, plan: Plan) -> None:
+    """The release's rule reads no text at all when there are about as many pair batches as text batches."""
+    schedule = job.training.schedule
+    if schedule.kind != "every_k" or schedule.k is not None:
+        return
+    size = job.training.batch_size
+    batches = {stream.kind: (len(stream) - plan.left_over()[stream.kind]) // size for stream in plan.streams}
+    if pair_interval(batches.get("text", 0), batches.get("pair", 0)) < 2:
+        what = (
+            f"every_k needs at least twice as many text batches as pair batches, found {batches}: "
+            "text would never be read. Set training.schedule.k, or use kind: spread"
+        )
+        raise ConfigError(Problem(where="training.schedule", what=what))
+
+
+def _batch_problems(plan: Plan) -> list[Problem]:
+    left_over = plan.left_over()
+    return [
+        Problem(
+            where=f"{stream.kind} stream",
+            what=f"{len(stream)} rows give no full batch of {plan.batch_size} without a repeated sentence"
+            f"{' or image' if stream.image_keys is not None else ''}; lower training.batch_size",
+        )
+        for stream in plan.streams
+        if left_over[stream.kind] == len(stream)
+    ]
 
 
 def image_names(dataset: Dataset) -> list[str]:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.console import Bar, Console
 from dalr.data.config import DataConfig
-from dalr.data.schedule import Plan
-from dalr.errors import DataError, NumericsError, Problem, StorageError
+from dalr.errors import NumericsError, StorageError
 from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
@@ -88,7 +87,6 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
     seed_everything(job.seed)
     setup = prepare(job, inputs, console)
     steps = job.training.max_steps or setup.plan.steps(job.training.epochs)
-    _require_batches(setup.plan, steps)
     record: dict[str, Any] = {
         "name": job.name,
         "recipe": dict(recipe),
@@ -220,17 +218,3 @@ def _claim(out: Path) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise StorageError(f"{out} already exists and is not empty; choose another --out, or remove it")
         out.mkdir(parents=True, exist_ok=True)
-
-
-def _require_batches(plan: Plan, steps: int) -> None:
-    problems = [
-        Problem(
-            where=f"{stream.kind} stream",
-            what=f"{len(stream)} rows give no full batch of {plan.batch_size} without a repeated sentence"
-            f"{' or image' if stream.image_keys is not None else ''}; lower training.batch_size",
-        )
-        for stream in plan.streams
-        if plan.left_over()[stream.kind] == len(stream)
-    ]
-    if problems or steps == 0:
-        raise DataError(problems or "no full batch to train on")

@@ -11,8 +11,7 @@ import torch
 
 from dalr.console import Console
 from dalr.data.dataset import Dataset
-from dalr.data.rows import comparable
-from dalr.data.schedule import Kind, Plan, Stream, numbered, pair_interval
+from dalr.data.schedule import Kind, Plan
 from dalr.data.tokens import tokenised
 from dalr.errors import ConfigError, Problem
 from dalr.features.extraction import cached_text_store
@@ -25,7 +24,7 @@ from dalr.objectives import Need
 from dalr.objectives.token_level import GlobalToLocal
 from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
 from dalr.training.development import Development, make_development
-from dalr.training.inputs import Inputs, image_names
+from dalr.training.inputs import Inputs, image_names, sentences_by_kind
 from dalr.training.precision import resolve_precision
 from dalr.training.task import TrainingTask
 
@@ -55,10 +54,9 @@ def prepare(job: Job, inputs: Inputs, console: Console) -> Setup:
         token_teachers = tuple(TokenTeacher(teacher) for teacher in job.teachers)
     streams = {
         kind: _stream(job, inputs, kind, ids, sentences, student, token_teachers, console)
-        for kind, ids, sentences in _sentences(inputs.dataset)
+        for kind, ids, sentences in sentences_by_kind(inputs.dataset)
     }
-    plan = _plan(job, inputs.dataset)
-    _require_pair_interval(job, plan)
+    plan = inputs.plan
     task = _task(job, inputs, student, token_teachers)
     report: dict[str, int | str] = {"precision": task.precision, "device": str(_device())}
     for kind, data in streams.items():
@@ -146,49 +144,6 @@ def _require_equal_tokens(job: Job, rows: tuple[TokenRows, ...]) -> None:
         if not np.array_equal(rows[0].stream.tokens, other.stream.tokens):
             what = "mix: states adds token states, but the teachers' tokenizers differ; use mix: losses"
             raise ConfigError(Problem(where="objective.global_to_local", what=what))
-
-
-def _sentences(dataset: Dataset) -> list[tuple[Kind, Sequence[str], Sequence[str]]]:
-    found: list[tuple[Kind, Sequence[str], Sequence[str]]] = []
-    if dataset.text is not None:
-        found.append(("text", dataset.text.ids, dataset.text.lines))
-    if dataset.pairs is not None:
-        found.append(("pair", dataset.pairs.caption_ids, dataset.pairs.captions))
-    return found
-
-
-def _plan(job: Job, dataset: Dataset) -> Plan:
-    streams = []
-    for kind, _, sentences in _sentences(dataset):
-        pairs = dataset.pairs if kind == "pair" and not job.training.schedule.repeat_images else None
-        streams.append(
-            Stream(
-                kind=kind,
-                text_keys=numbered([comparable(sentence) for sentence in sentences]),
-                image_keys=pairs.image_of if pairs is not None else None,
-            )
-        )
-    return Plan(
-        streams=tuple(streams),
-        schedule=job.training.schedule,
-        batch_size=job.training.batch_size,
-        seed=job.seed,
-    )
-
-
-def _require_pair_interval(job: Job, plan: Plan) -> None:
-    """The release's rule reads no text at all when there are about as many pair batches as text batches."""
-    schedule = job.training.schedule
-    if schedule.kind != "every_k" or schedule.k is not None:
-        return
-    size = job.training.batch_size
-    batches = {stream.kind: (len(stream) - plan.left_over()[stream.kind]) // size for stream in plan.streams}
-    if pair_interval(batches.get("text", 0), batches.get("pair", 0)) < 2:
-        what = (
-            f"every_k needs at least twice as many text batches as pair batches, found {batches}: "
-            "text would never be read. Set training.schedule.k, or use kind: spread"
-        )
-        raise ConfigError(Problem(where="training.schedule", what=what))
 
 
 def _image_vectors(dataset: Dataset, store: FeatureStore) -> Vectors:
