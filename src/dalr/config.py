@@ -20,6 +20,7 @@ from dalr.models.config import EncoderConfig, HeadsConfig, StudentConfig, Teache
 from dalr.models.reference import hidden_width, peek_config, states_pooling
 from dalr.objectives import Need, Objective
 from dalr.objectives.alignment import CrossModalAlignment
+from dalr.objectives.contrastive import Grounding
 from dalr.section import Section
 from dalr.training.config import DevelopmentConfig, TrainingConfig
 from dalr.training.run import Job
@@ -173,13 +174,21 @@ def _width_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     student = _encoder_width(recipe.student.model, recipe.student.revision)
     cross_modal = recipe.objective.term("cross_modal_alignment")
     if isinstance(cross_modal, CrossModalAlignment) and cross_modal.space == "raw":
-        image = _image_width(recipe)
+        image = _stored_width(recipe, recipe.features.image)
         if student is not None and image is not None and student != image:
             what = (
                 f"space: raw compares sentence vectors with image features directly, but the student is {student} "
                 f"wide and the image features are {image}; use features of width {student}, or space: grounding"
             )
             yield Conflict(path=("objective", "cross_modal_alignment"), what=what)
+    grounding = recipe.objective.term("grounding")
+    if isinstance(grounding, Grounding) and grounding.threshold_quantile is not None:
+        image, text = _stored_width(recipe, recipe.features.image), _stored_width(recipe, recipe.features.clip_text)
+        if image is not None and text is not None and image != text:
+            what = (
+                f"threshold_quantile compares CLIP text with image features, but they are {text} and {image} wide"
+            )
+            yield Conflict(path=("objective", "grounding", "threshold_quantile"), what=what)
     if recipe.objective.term("global_to_local") is None:
         return
     for number, teacher in enumerate(recipe.teachers):
@@ -212,11 +221,11 @@ def _encoder_width(model: str, revision: str | None) -> int | None:
     return hidden_width(config) if config is not None else None
 
 
-def _image_width(recipe: Recipe) -> int | None:
-    if recipe.features.image is None:
+def _stored_width(recipe: Recipe, features: str | None) -> int | None:
+    if features is None:
         return None
     try:
-        path = recipe.data.path(recipe.features.image)
+        path = recipe.data.path(features)
         if is_matrix(path) or path.is_dir():
             return features_width(path)
     except DalrError:

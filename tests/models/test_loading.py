@@ -218,6 +218,18 @@ def test_a_checkpoint_without_the_unused_pooler_is_loaded(copy: Path) -> None:
     load_encoder(encoder(copy, pooling="cls"))
 
 
+def test_weights_under_the_names_of_old_checkpoints_are_found(copy: Path) -> None:
+    """bert-base-uncased itself: a prefix, gamma and beta, and heads of its pretraining beside them."""
+    from safetensors.torch import load_file, save_file
+
+    expected = embed(load_encoder(encoder(copy, pooling="cls")), SENTENCES)
+    weights = load_file(copy / "model.safetensors")
+    gamma, beta = ("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")
+    old = {f"bert.{name}".replace(*gamma).replace(*beta): value for name, value in weights.items()}
+    save_file(old | {"cls.predictions.bias": torch.zeros(3)}, copy / "model.safetensors", metadata={"format": "pt"})
+    assert (embed(load_encoder(encoder(copy, pooling="cls")), SENTENCES) == expected).all()
+
+
 CANARY = "from pathlib import Path\nPath({marker!r}).touch()\nclass Evil:\n    pass\n"
 
 

@@ -168,7 +168,7 @@ def test_a_file_holds_every_trained_number(tmp_path: Path, norm: str) -> None:
     again.load_state_dict(stored)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in made.state_dict().items())
     with safe_open(tmp_path / "heads.safetensors", framework="pt") as file:
-        assert file.metadata() == {"format": "dalr-heads", "version": "1"}
+        assert file.metadata() == {"format": "dalr-heads-1"}
 
 
 def test_saved_heads_ground_vectors_as_the_trained_modules_do(tmp_path: Path) -> None:

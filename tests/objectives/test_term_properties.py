@@ -70,7 +70,8 @@ CASES: dict[str, tuple[str, Fields]] = {
 READ_FOR: Mapping[Need, tuple[str, ...]] = {
     Need.IMAGE: ("image", "same_image", "unmatched"),
     Need.CLIP_TEXT: ("clip_text",),
-    Need.GROUNDING: ("s_a", "s_b", "image_grounded", "clip_text_grounded"),
+    Need.CLIP_TEXT_GROUNDING: ("clip_text_grounded",),
+    Need.GROUNDING: ("s_a", "s_b", "image_grounded"),
     Need.ALIGNERS: ("text_aligned", "image_aligned"),
     Need.MATCH_CLASSIFIER: ("match_logits",),
     Need.TEACHERS: ("teachers", "teacher_weights"),
@@ -370,6 +371,13 @@ def test_the_jump_form_reproduces_the_fixture() -> None:
     assert torch.equal(moved.diagonal(), torch.ones(3, dtype=torch.float64))
 
 
+def test_the_jump_is_where_the_angle_passes_the_full_margin_also_with_a_soft_one() -> None:
+    """θ > m decides, not θ > Δ·m, and the shift is Δ·m."""
+    cosines = negatives(0.1, 0.3)
+    moved = f.angular_margin(cosines, margin=0.18, scale=torch.full_like(cosines, 0.5), form="jump")
+    assert f.off_diagonal(moved).flatten().tolist() == pytest.approx([math.cos(0.1), math.cos(0.3 - 0.09)])
+
+
 def test_the_continuous_form_stops_at_an_angle_of_zero() -> None:
     moved = f.angular_margin(negatives(0.05, 0.15, 0.2, 0.3, 0.6, 1.0), margin=0.18)
     expected = [1, 1, *(math.cos(angle - 0.18) for angle in (0.2, 0.3, 0.6, 1.0))]
@@ -468,7 +476,7 @@ def test_text_batches_have_only_the_terms_that_are_on_text() -> None:
     expected = losses.terms["infonce"] + 0.2 * losses.terms["list_mle"] + 0.5 * losses.terms["consistency_js"]
     assert losses.total.item() == pytest.approx(expected.item(), rel=1e-12)
     assert ALL.needs("text") == {Need.TEACHERS}
-    assert ALL.needs("pair") == set(Need) - {Need.CLIP_TEXT, Need.MATCH_CLASSIFIER}
+    assert ALL.needs("pair") == set(Need) - {Need.CLIP_TEXT, Need.CLIP_TEXT_GROUNDING, Need.MATCH_CLASSIFIER}
 
 
 @pytest.mark.parametrize("name", ["grounding", "consistency", "cross_modal_alignment"])

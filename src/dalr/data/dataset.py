@@ -15,7 +15,7 @@ import numpy as np
 
 from dalr.data.config import DataConfig
 from dalr.data.formats import read_pairs_file
-from dalr.data.rows import CaptionedImage, Pairs, Text, caption_id, comparable, is_blank, text_id
+from dalr.data.rows import CaptionedImage, Pairs, Text, caption_id, comparable, has_surrogate, is_blank, text_id
 from dalr.errors import DataError, Problem
 from dalr.io.text import read_lines
 from dalr.seed import generator
@@ -61,8 +61,6 @@ def read_pairs(
     """The checked pairs of one file; what is wrong is appended to `problems`."""
     before = len(problems)
     rows = read_pairs_file(path, problems)
-    if not rows and len(problems) == before:
-        problems.append(Problem(where=str(path), what="no pairs in it"))
     first: dict[str, str] = {}
     images: list[str] = []
     captions: list[str] = []
@@ -86,6 +84,8 @@ def read_pairs(
             ids.append(caption_id(row.image, index))
             image_of.append(len(images))
         images.append(row.image)
+    if not captions and len(problems) == before:
+        problems.append(Problem(where=str(path), what="no caption in it" if rows else "no pairs in it"))
     repeated = _repetitions(captions)
     report |= {
         "pairs_file": str(path),
@@ -171,6 +171,10 @@ def _draw_captions(pairs: Pairs, per_image: int | Literal["all"], seed: int) -> 
 def _caption_problems(row: CaptionedImage, on_empty: Literal["error", "drop"]) -> list[Problem]:
     if not row.captions:
         return [Problem(where=row.where, what=f"image {row.image!r} has no caption")]
+    broken = [text for text in (row.image, *row.captions) if has_surrogate(text)]
+    if broken:
+        what = f"{broken[0]!a} holds half a character (a lone surrogate), which no encoding has"
+        return [Problem(where=row.where, what=what)]
     if on_empty == "drop":
         return []
     return [

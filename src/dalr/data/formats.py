@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dalr.data.rows import CaptionedImage, suffix_of
@@ -67,29 +67,44 @@ def read_jsonl(path: Path, problems: list[Problem]) -> list[CaptionedImage]:
 
 def read_csv(path: Path, problems: list[Problem]) -> list[CaptionedImage]:
     """A header with `image` and `caption`, then one caption a row; rows of one image are put together."""
-    lines = read_lines(path)
-    reader = csv.DictReader(iter(f"{line}\n" for line in lines), strict=True)
-    single: dict[str, _Growing] = {}
     rows: list[_Growing] = []
-    fields = reader.fieldnames or []
-    if "image" not in fields or "caption" not in fields:
-        found = ", ".join(fields) or "nothing"
-        problems.append(
-            Problem(where=f"{path}:1", what=f"expected the columns image,caption in the header, found {found}")
-        )
-        return []
-    try:
-        for record in reader:
-            where = f"{path}:{reader.line_num}"
-            if None in record or None in record.values():
-                problems.append(Problem(where=where, what=f"expected {len(fields)} columns, found another number"))
-            elif not record["image"].strip():
-                problems.append(Problem(where=where, what="the image column is empty"))
-            else:
+    single: dict[str, _Growing] = {}
+    columns: list[str] | None = None
+    for where, cells in _csv_rows(path, problems):
+        if columns is None:
+            columns = cells
+            if "image" not in columns or "caption" not in columns:
+                what = f"expected the columns image,caption in the header, found {', '.join(cells) or 'nothing'}"
+                problems.append(Problem(where=where, what=what))
+                return []
+        elif cells and len(cells) != len(columns):
+            what = f"expected {len(columns)} columns, found {len(cells)}"
+            problems.append(Problem(where=where, what=what))
+        elif cells:
+            record = dict(zip(columns, cells, strict=True))
+            if record["image"].strip():
                 _add_single(single, rows, record["image"], record["caption"], where, problems)
-    except csv.Error as error:
-        problems.append(Problem(where=f"{path}:{reader.line_num}", what=f"not valid CSV: {error}"))
+            else:
+                problems.append(Problem(where=where, what="the image column is empty"))
+    if columns is None and not problems:
+        problems.append(
+            Problem(where=f"{path}:1", what="expected the columns image,caption in the header, found nothing")
+        )
     return [row.frozen() for row in rows]
+
+
+def _csv_rows(path: Path, problems: list[Problem]) -> Iterator[tuple[str, list[str]]]:
+    """(file:first line, cells) of each row; stops at a row that is not CSV."""
+    reader = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True)
+    while True:
+        where = f"{path}:{reader.line_num + 1}"
+        try:
+            yield where, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problems.append(Problem(where=where, what=f"not valid CSV: {error}"))
+            return
 
 
 FORMATS: Mapping[str, Reader] = {".jsonl": read_jsonl, ".csv": read_csv}

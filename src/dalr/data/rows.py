@@ -64,6 +64,11 @@ def is_blank(sentence: str) -> bool:
     return not any(not char.isspace() and unicodedata.category(char) not in ("Cf", "Cc") for char in sentence)
 
 
+def has_surrogate(text: str) -> bool:
+    """Whether a string holds half of a surrogate pair, as JSON's \\ud800 gives."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def sentences_sha256(sentences: Sequence[str]) -> str:
     """Content key of a list of sentences."""
     digest = hashlib.sha256()

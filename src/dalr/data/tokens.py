@@ -7,6 +7,7 @@ flat arrays cost 4 bytes a token on disk, once per (tokenizer, length, sentences
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from dalr.data.rows import sentences_sha256
-from dalr.errors import CorruptFileError
-from dalr.io.cache import cache_folder
+from dalr.io.cache import cache_folder, cached
 from dalr.io.sealed import read_manifest, write_sealed
 
 if TYPE_CHECKING:
@@ -48,14 +48,11 @@ def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, m
     key = hashlib.sha256(
         f"{_tokenizer_sha256(tokenizer)} {max_tokens} {sentences_sha256(sentences)}".encode()
     ).hexdigest()[:32]
-    folder = cache_folder("tokens") / key
-    if folder.is_dir():
-        try:
-            return _read(folder)
-        except CorruptFileError:
-            pass  # a cache entry that fails its check is simply made again
-    _write(folder, sentences, tokenizer, max_tokens)
-    return _read(folder)
+    return cached(
+        cache_folder("tokens") / key,
+        read=_read,
+        write=lambda folder: _write(folder, sentences, tokenizer, max_tokens),
+    )
 
 
 def _read(folder: Path) -> TokenStream:
@@ -101,7 +98,14 @@ def _write(folder: Path, sentences: Sequence[str], tokenizer: PreTrainedTokenize
 
 
 def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Content key of a tokenizer: its whole pipeline where it is a fast one, its vocabulary otherwise."""
+    """Content key of a tokenizer: its whole pipeline where it is a fast one, its vocabulary otherwise.
+
+    Truncation and padding are left out: they are what the last call happened to ask for.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    if backend is None:
+        content = repr(sorted(tokenizer.get_vocab().items()))
+    else:
+        pipeline = json.loads(backend.to_str())
+        content = json.dumps(pipeline | {"truncation": None, "padding": None}, sort_keys=True)
     return hashlib.sha256(f"{type(tokenizer).__name__} {content}".encode()).hexdigest()

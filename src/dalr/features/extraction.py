@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dalr.data.rows import sentences_sha256
-from dalr.errors import CorruptFileError
 from dalr.features.store import FeatureStore, open_store, write_store
-from dalr.io.cache import cache_folder
+from dalr.io.cache import cache_folder, cached
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import OnProgress, embed
 from dalr.models.loading import encoder_sha256, load_encoder
@@ -46,14 +45,13 @@ def cached_text_store(
         sentences_sha256(sentences),
         sentences_sha256(ids),
     ]
-    folder = cache_folder("teachers") / hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
-    if folder.is_dir():
-        try:
-            return open_store(folder)
-        except CorruptFileError:
-            pass  # a cache entry that fails its check is simply made again
-    write_text_store(folder, encoder=encoder, ids=ids, sentences=sentences, progress=progress)
-    return open_store(folder)
+    return cached(
+        cache_folder("teachers") / hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32],
+        read=open_store,
+        write=lambda folder: write_text_store(
+            folder, encoder=encoder, ids=ids, sentences=sentences, progress=progress
+        ),
+    )
 
 
 def _source(encoder: EncoderConfig) -> dict[str, Any]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import tokenize
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from dalr.data.rows import has_surrogate
 from dalr.errors import DataError, Problem
 from dalr.features.store import row_problems, write_store
 from dalr.io.text import read_lines
 
 _BLOCK_ROWS = 65_536
+_MAGIC = b"\x93NUMPY"
 _T = TypeVar("_T")
 
 
@@ -44,10 +47,13 @@ def import_matrix(matrix: Path, ids_file: Path, out: Path) -> None:
 def open_matrix(path: Path) -> np.ndarray:
     """A memory-mapped (rows, width) matrix of floats; pickled arrays are refused."""
     try:
+        with open(path, "rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise DataError(Problem(where=str(path), what="not an .npy file"))
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(Problem(where=str(path), what="no such file")) from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, OverflowError, tokenize.TokenError) as error:
         raise DataError(Problem(where=str(path), what=f"not a plain .npy matrix: {error}")) from None
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or 0 in matrix.shape:
         found = getattr(matrix, "shape", type(matrix).__name__)
@@ -71,7 +77,7 @@ def read_ids(path: Path) -> list[str]:
             image = json.loads(line)["image"]
         except (ValueError, KeyError, TypeError, RecursionError):
             image = None
-        if isinstance(image, str) and image:
+        if isinstance(image, str) and image and not has_surrogate(image):
             ids.append(image)
         else:
             problems.append(Problem(where=f"{path}:{number}", what="expected a JSON object with a string 'image'"))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dalr.errors import CorruptFileError, DataError, Problem
+from dalr.errors import DataError, Problem
 from dalr.features.importing import import_matrix, open_matrix
 from dalr.features.store import FeatureStore, open_store, store_width
-from dalr.io.cache import cache_folder
+from dalr.io.cache import cache_folder, cached
 from dalr.io.sealed import MANIFEST, file_sha256
 
 
@@ -29,14 +29,11 @@ def open_features(path: Path, ids_file: Path | None) -> FeatureStore:
     if not path.is_file() or not ids_file.is_file():
         import_matrix(path, ids_file, cache_folder("features") / "missing")
     key = hashlib.sha256(f"{file_sha256(path)} {file_sha256(ids_file)} {ids_file.suffix}".encode()).hexdigest()
-    folder = cache_folder("features") / key[:32]
-    if folder.is_dir():
-        try:
-            return open_store(folder)
-        except CorruptFileError:
-            pass  # a cache entry that fails its check is simply made again
-    import_matrix(path, ids_file, folder)
-    return open_store(folder)
+    return cached(
+        cache_folder("features") / key[:32],
+        read=open_store,
+        write=lambda folder: import_matrix(path, ids_file, folder),
+    )
 
 
 def features_width(path: Path) -> int:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, Float32, Int64, Shaped
 
-from dalr.errors import DataError, Problem
-from dalr.io.sealed import read_manifest, write_sealed
+from dalr.errors import CorruptFileError, DataError, Problem
+from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
 from dalr.io.text import read_lines
 
 FORMAT, VERSION = "dalr-features", 1
@@ -36,7 +36,7 @@ class FeatureStore:
     width: int
     source: Mapping[str, Any]
     """What the vectors were made from, as stated when the store was written."""
-    shards: tuple[Float16[np.ndarray, "rows width"], ...]
+    shards: tuple[Float16[np.ndarray, "_ width"], ...]
     shard_rows: int
 
     def __len__(self) -> int:
@@ -77,6 +77,7 @@ def open_store(folder: Path) -> FeatureStore:
     manifest = read_manifest(folder, format=FORMAT, version=VERSION, remedy=_REMEDY)
     metadata = manifest.metadata
     width, rows, shard_rows = int(metadata["width"]), int(metadata["rows"]), int(metadata["shard_rows"])
+    verify_sealed(folder, manifest, remedy=_REMEDY, only="ids.jsonl")
     ids = tuple(json.loads(line) for line in read_lines(folder / "ids.jsonl"))
     shards = tuple(
         _map_shard(folder / _shard_name(number), rows=min(shard_rows, rows - start), width=width)
@@ -96,7 +97,7 @@ def write_store(
     folder: Path,
     *,
     ids: Sequence[str],
-    blocks: Iterable[Shaped[np.ndarray, "rows width"]],
+    blocks: Iterable[Shaped[np.ndarray, "_ width"]],
     source: Mapping[str, Any],
     origin: str,
     shard_rows: int = SHARD_ROWS,
@@ -131,16 +132,20 @@ def write_store(
     write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill)
 
 
-def row_problems(matrix: Shaped[np.ndarray, "rows width"], *, first: int, origin: str) -> Iterator[Problem]:
+def row_problems(matrix: Shaped[np.ndarray, "_ width"], *, first: int, origin: str) -> Iterator[Problem]:
     """Rows of a block that cannot be features: not finite, all zero, or beyond fp16."""
     finite = np.isfinite(matrix).all(axis=1)
     largest = np.abs(np.where(finite[:, None], matrix, 0)).max(axis=1, initial=0)
+    with np.errstate(over="ignore", under="ignore"):
+        vanishing = largest.astype(np.float16) == 0
     for row in np.flatnonzero(~finite):
         column = int(np.flatnonzero(~np.isfinite(matrix[row]))[0])
         what = f"value {column + 1} is {matrix[row, column]}, expected finite numbers"
         yield Problem(where=f"{origin}: row {first + row}", what=what)
-    for row in np.flatnonzero(finite & (largest == 0)):
-        yield Problem(where=f"{origin}: row {first + row}", what="all zero, so it has no direction")
+    for row in np.flatnonzero(finite & vanishing):
+        small = f" in fp16 (its largest value is {largest[row]:.3g})" if largest[row] > 0 else ""
+        what = f"all zero{small}, so it has no direction"
+        yield Problem(where=f"{origin}: row {first + row}", what=what)
     for row in np.flatnonzero(largest > _FP16_MAX):
         what = f"largest value {largest[row]:.3g} is beyond fp16 (65504); scale or normalise the features"
         yield Problem(where=f"{origin}: row {first + row}", what=what)
@@ -157,9 +162,7 @@ def _refuse_duplicates(ids: Sequence[str], origin: str) -> None:
         raise DataError(problems)
 
 
-def _regroup(
-    blocks: Iterable[Shaped[np.ndarray, "rows width"]], size: int
-) -> Iterator[Shaped[np.ndarray, "rows width"]]:
+def _regroup(blocks: Iterable[Shaped[np.ndarray, "_ width"]], size: int) -> Iterator[Shaped[np.ndarray, "_ width"]]:
     """The same rows in blocks of exactly `size`, the last one shorter."""
     kept: list[np.ndarray] = []
     held = 0
@@ -175,7 +178,7 @@ def _regroup(
         yield np.concatenate(kept)
 
 
-def _write_shard(path: Path, shard: Shaped[np.ndarray, "rows width"]) -> None:
+def _write_shard(path: Path, shard: Shaped[np.ndarray, "_ width"]) -> None:
     from safetensors.numpy import save_file
 
     save_file({"vectors": np.ascontiguousarray(shard, dtype=np.float16)}, path)
@@ -185,6 +188,9 @@ def _map_shard(path: Path, *, rows: int, width: int) -> Float16[np.ndarray, "row
     """Map the one tensor of a safetensors file: 8 bytes of header length, the header, then the data."""
     with open(path, "rb") as file:
         header = int.from_bytes(file.read(8), "little")
+    if 8 + header + 2 * rows * width != path.stat().st_size:
+        what = f"expected {rows} rows of {width} fp16 numbers behind a header of {header} bytes"
+        raise CorruptFileError(f"{path}: {what}, found {path.stat().st_size} bytes in all; {_REMEDY}")
     return np.memmap(path, dtype=np.float16, mode="r", offset=8 + header, shape=(rows, width))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dalr.errors import StorageError
+
+_WRAPPED = re.compile(r"\(os error (\d+)\)")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -53,13 +56,21 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"no space left writing {path}: free some and start again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"no permission to write {path}: choose another --out folder") from error
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise StorageError(f"cannot write {path}: {error.strerror}; choose another --out folder") from error
-        raise StorageError(f"cannot write {path}: {error}") from error
+        raise _in_our_words(path, error.errno, str(error.strerror or error)) from error
+    except Exception as error:
+        # safetensors wraps the system's error in its own, with the number in the text
+        number = _WRAPPED.search(str(error))
+        if number is None:
+            raise
+        raise _in_our_words(path, int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"no space left writing {path}: free some and start again")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(f"no permission to write {path}: choose another --out folder")
+    return StorageError(f"cannot write {path}: {reason}; choose another --out folder")
 
 
 def apply_umask(path: Path) -> None:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from dalr.errors import CorruptFileError
+from dalr.io.atomic import storage_errors
+
+KINDS = ("tokens", "features", "teachers")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +37,21 @@ def cache_folder(kind: str) -> Path:
     return cache_root() / kind
 
 
+def cached(folder: Path, *, read: Callable[[Path], _T], write: Callable[[Path], None]) -> _T:
+    """What `read` gives of a cache entry, which `write` makes if it is not there or fails its verification."""
+    if folder.is_dir():
+        try:
+            return read(folder)
+        except CorruptFileError:
+            with storage_errors(folder):
+                shutil.rmtree(folder)
+    write(folder)
+    return read(folder)
+
+
 def cache_use() -> list[CacheUse]:
     root = cache_root()
-    kinds = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    kinds = [root / kind for kind in KINDS if (root / kind).is_dir()]
     return [
         CacheUse(
             kind=kind.name,

@@ -66,28 +66,29 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
     path = folder / MANIFEST
     try:
         raw = json.loads(path.read_bytes())
+        content = {key: raw[key] for key in ("format", "version", "metadata", "files")}
+        sealed_as = raw["sha256"]
         files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in raw["files"].items()}
         manifest = Manifest(
-            format=str(raw["format"]),
-            version=int(raw["version"]),
-            files=files,
-            metadata=dict(raw["metadata"]),
+            format=str(raw["format"]), version=int(raw["version"]), files=files, metadata=dict(raw["metadata"])
         )
     except FileNotFoundError:
         raise CorruptFileError(
             f"{folder}: no {MANIFEST}, so this is not a finished {format} folder; {remedy}"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptFileError(f"{path}: not a manifest ({error!r}); {remedy}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise CorruptFileError(f"{path}: not a manifest ({error!r:.120}); {remedy}") from None
     if manifest.format != format:
         raise CorruptFileError(f"{folder}: expected a {format} folder, found {manifest.format}; {remedy}")
     if manifest.version > version:
         raise CorruptFileError(
             f"{folder}: {format} version {manifest.version}, but this dalr reads up to {version}; update dalr"
         )
+    if _content_sha256(content) != sealed_as:
+        raise CorruptFileError(f"{path}: its content differs from what was sealed; {remedy}")
     for name, (size, _) in manifest.files.items():
         file = folder / name
-        found = file.stat().st_size if file.is_file() else None
+        found = _size(file)
         if found != size:
             raise CorruptFileError(
                 f"{file}: expected {size} bytes, found {'none' if found is None else found}; {remedy}"
@@ -95,10 +96,10 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
     return manifest
 
 
-def verify_sealed(folder: Path, manifest: Manifest, *, remedy: str) -> None:
-    """Compare the sha256 of every file with the manifest."""
+def verify_sealed(folder: Path, manifest: Manifest, *, remedy: str, only: str | None = None) -> None:
+    """Compare the sha256 of every file (or of `only` one) with the manifest."""
     for name, (_, expected) in manifest.files.items():
-        if file_sha256(folder / name) != expected:
+        if only in (None, name) and file_sha256(folder / name) != expected:
             raise CorruptFileError(f"{folder / name}: its content differs from the sealed sha256; {remedy}")
 
 
@@ -114,10 +115,8 @@ def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any
         sync_file(path)
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))
     entries = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in files.items()}
-    write_json(
-        folder / MANIFEST,
-        {"format": format, "version": version, "metadata": dict(metadata), "files": entries},
-    )
+    content = {"format": format, "version": version, "metadata": dict(metadata), "files": entries}
+    write_json(folder / MANIFEST, content | {"sha256": _content_sha256(content)})
     return Manifest(format=format, version=version, files=files, metadata=metadata)
 
 
@@ -125,11 +124,26 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
     if folder.exists():
         retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
         os.replace(folder, retired)
-        os.replace(temporary, folder)
+        try:
+            os.replace(temporary, folder)
+        except BaseException:
+            os.replace(retired, folder)
+            raise
         shutil.rmtree(retired, ignore_errors=True)
     else:
         os.replace(temporary, folder)
     sync_folder(folder.parent)
+
+
+def _content_sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError):  # a name that cannot be a file's
+        return None
 
 
 def _refuse_foreign(folder: Path, format: str) -> None:

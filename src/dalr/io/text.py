@@ -23,8 +23,8 @@ def read_lines(path: Path) -> list[str]:
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(Problem(where=str(path), what="no such file")) from None
-    except OSError as error:
-        raise DataError(Problem(where=str(path), what=f"cannot be read: {error.strerror}")) from None
+    except (OSError, ValueError) as error:
+        raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
     data = data.removeprefix(_BOM)
     try:
         text = data.decode("utf-8")

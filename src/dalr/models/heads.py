@@ -44,9 +44,8 @@ class Heads(nn.Module):
         grounding = Need.GROUNDING in needs
         self.text_grounding = _projection(student_width, config.grounding_dim) if grounding else None
         self.image_grounding = _projection(_known(image_width), config.grounding_dim) if grounding else None
-        self.clip_text_grounding = (
-            _projection(clip_text_width, config.grounding_dim) if grounding and clip_text_width else None
-        )
+        clip_text = Need.CLIP_TEXT_GROUNDING in needs
+        self.clip_text_grounding = _projection(_known(clip_text_width), config.grounding_dim) if clip_text else None
         aligners = Need.ALIGNERS in needs
         self.text_aligner = _aligner(student_width, config) if aligners else None
         self.image_aligner = _aligner(_known(image_width), config) if aligners else None
@@ -62,9 +61,13 @@ class Heads(nn.Module):
         return h if self.sentence is None else self.sentence(h)
 
     def temperatures(self) -> dict[str, Float[Tensor, ""]]:
-        """Trained temperatures inside their bounds, by term."""
+        """Trained temperatures inside their bounds, by term.
+
+        The bounds let the gradient through: a plain clamp has none outside, so one step too far would end the
+        training of the temperature.
+        """
         return {
-            name: parameter.exp().clamp(*self.temperature_bounds[name])
+            name: _bounded(parameter.exp(), *self.temperature_bounds[name])
             for name, parameter in self.log_temperatures.items()
         }
 
@@ -75,6 +78,10 @@ class Heads(nn.Module):
         return logits
 
 
+def _bounded(value: Tensor, low: float, high: float) -> Tensor:
+    return value + (value.clamp(low, high) - value).detach()
+
+
 def save_heads(heads: Heads, path: Path) -> None:
     """Write the heads as safetensors under their stable names."""
     from safetensors.torch import save_file
@@ -82,7 +89,7 @@ def save_heads(heads: Heads, path: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in heads.state_dict().items()}
     write_with(
         path,
-        lambda temporary: save_file(tensors, temporary, metadata={"format": "dalr-heads", "version": "1"}),
+        lambda temporary: save_file(tensors, temporary, metadata={"format": "dalr-heads-1"}),
     )
 
 
@@ -94,9 +101,13 @@ def ground(
     Raises:
         ModelFileError: the file has no grounding heads, or heads for vectors of other widths.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
     grounded = []
     for head, vectors in (("text_grounding", sentences), ("image_grounding", images)):
         weight, bias = tensors.get(f"{head}.0.weight"), tensors.get(f"{head}.0.bias")

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalr.errors import ConfigError, ModelFileError, Problem
+from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
 from dalr.io.sealed import file_sha256
 from dalr.models.config import EncoderConfig, StudentConfig
 from dalr.models.reference import find_model
@@ -20,6 +20,18 @@ from dalr.models.reference import find_model
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "hidden_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
 
 
 def load_encoder(config: EncoderConfig) -> SentenceTransformer:
@@ -35,20 +47,19 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
         what = "a plain encoder states no pooling; say pooling: cls or mean (SimCSE and its relatives use cls)"
         raise ConfigError(Problem(where=where, what=what))
     _refuse_foreign_modules(folder, where)
-    model_kwargs: dict[str, Any] = {}
-    if isinstance(config, StudentConfig) and config.dropout is not None:
-        model_kwargs = {
-            "hidden_dropout_prob": config.dropout,
-            "attention_probs_dropout_prob": config.dropout,
-        }
+    _refuse_unsafe_or_incomplete(folder, where)
+    dropout = config.dropout if isinstance(config, StudentConfig) else None
     try:
-        encoder = _load(folder, config, model_kwargs)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        what = f"cannot be loaded from {folder}: {str(error).splitlines()[0] if str(error) else error!r}"
-        raise ModelFileError(Problem(where=where, what=what)) from error
+        encoder = _load(folder, config, _dropout_settings(folder, dropout, where))
+    except DalrError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or repr(error)
+        raise ModelFileError(Problem(where=where, what=f"cannot be loaded from {folder}: {reason}")) from error
     if list(encoder.modalities) != ["text"]:
         what = f"expected a text encoder, found modalities {', '.join(map(str, encoder.modalities))}"
         raise ModelFileError(Problem(where=where, what=what))
+    _refuse_missing_weights(encoder, folder, where)
     if config.num_layers is not None:
         _keep_layers(encoder, config.num_layers, where)
     return encoder.eval()
@@ -150,6 +161,51 @@ def _refuse_foreign_modules(folder: Path, where: str) -> None:
     if foreign:
         what = f"{path} names code outside sentence-transformers, which is not run: {', '.join(foreign)}"
         raise ModelFileError(Problem(where=where, what=what))
+
+
+def _refuse_unsafe_or_incomplete(folder: Path, where: str) -> None:
+    """Pickled weights of any module are not loaded; a tokenizer that is not there would be made up."""
+    for pickled in folder.rglob("*.bin"):
+        if not any(pickled.parent.glob("*.safetensors")):
+            what = f"{pickled} is pickled and is not loaded; expected safetensors beside it"
+            raise ModelFileError(Problem(where=where, what=what))
+    if not any(any(folder.rglob(name)) for name in _TOKENIZER_FILES):
+        what = f"no tokenizer in {folder}; expected one of {', '.join(_TOKENIZER_FILES)}"
+        raise ModelFileError(Problem(where=where, what=what))
+
+
+def _refuse_missing_weights(encoder: SentenceTransformer, folder: Path, where: str) -> None:
+    """transformers fills parameters that a file lacks with random numbers and goes on; we do not."""
+    from safetensors import safe_open
+
+    stored: set[str] = set()
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            stored |= {name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in file.keys()}  # noqa: SIM118
+    tails = {name.split(".", cut)[cut] for name in stored for cut in range(min(3, name.count(".")) + 1)}
+    backbone = encoder.transformers_model
+    if backbone is None:
+        return
+    missing = [
+        name for name, _ in backbone.named_parameters() if name not in tails and not name.startswith("pooler.")
+    ]
+    if missing:
+        what = f"{folder} has no weights for {len(missing)} parameters of the encoder, such as {missing[0]}"
+        raise ModelFileError(Problem(where=where, what=what))
+
+
+def _dropout_settings(folder: Path, dropout: float | None, where: str) -> dict[str, Any]:
+    """The configuration's own names for dropout, all set to `dropout`."""
+    if dropout is None:
+        return {}
+    from transformers import AutoConfig
+
+    known = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).to_dict()
+    names = [name for name in _DROPOUTS if name in known]
+    if not names:
+        what = f"dropout is {dropout}, but its configuration has none of {', '.join(_DROPOUTS)}"
+        raise ConfigError(Problem(where=where, what=what))
+    return dict.fromkeys(names, dropout)
 
 
 class quiet_libraries:  # noqa: N801 - used like a function

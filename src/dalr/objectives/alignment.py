@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dalr.objectives.similarity import (
     StudentLogitFields,
@@ -36,6 +36,13 @@ class LearnableTemperature(Term):
         if not self.learn_temperature:
             return fixed
         return views.learned_temperatures[name] * (fixed / self.start)
+
+    @model_validator(mode="after")
+    def _start_is_inside(self) -> LearnableTemperature:
+        low, high = self.temperature_bounds
+        if self.learn_temperature and not low <= self.start <= high:
+            raise ValueError(f"temperature_bounds {low:g} to {high:g} do not hold the temperature {self.start:g}")
+        return self
 
     @property
     def start(self) -> float:

@@ -54,7 +54,8 @@ class Grounding(MarginFields, Term):
     @property
     def needs(self) -> frozenset[Need]:
         clip = {Need.CLIP_TEXT} if self.clip_text_branch or self.threshold_quantile is not None else set()
-        return frozenset({Need.IMAGE, Need.GROUNDING} | clip)
+        branch = {Need.CLIP_TEXT_GROUNDING} if self.clip_text_branch else set()
+        return frozenset({Need.IMAGE, Need.GROUNDING} | clip | branch)
 
     def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional

@@ -30,6 +30,7 @@ class Need(StrEnum):
     IMAGE = "image features"
     CLIP_TEXT = "CLIP text features"
     GROUNDING = "grounding heads"
+    CLIP_TEXT_GROUNDING = "CLIP text grounding head"
     ALIGNERS = "aligners"
     MATCH_CLASSIFIER = "match classifier"
     TEACHERS = "teachers"

@@ -9,6 +9,7 @@ RUN/heads.safetensors   what was trained beside it
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,10 +100,10 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
     seed_everything(derive_seed(job.seed, "training"))
     with console.bar(f"train {job.name}", steps, "step") as bar:
         progress = _Progress(task=setup.task, development=setup.development, job=job, out=out, steps=steps, bar=bar)
-        progress.score(0)
         from dalr.training.trainer import fit
 
         try:
+            progress.score(0)
             fit(
                 setup.task,
                 plan=setup.plan,
@@ -187,8 +188,7 @@ class _Progress:
             self.untrained = value
             return
         last_counts = self.development is None and step == self.steps
-        better = value is not None and (self.best is None or value > (self.best.score or float("-inf")))
-        if last_counts or better:
+        if last_counts or self._is_better(value):
             from dalr.training.checkpoint import remove_checkpoint, save_checkpoint
 
             previous = self.best
@@ -196,10 +196,16 @@ class _Progress:
             if previous is not None:
                 remove_checkpoint(previous)
 
+    def _is_better(self, value: float | None) -> bool:
+        if value is None or not math.isfinite(value):
+            return False
+        return self.best is None or self.best.score is None or value > self.best.score
+
     def finish(self, *, seconds: float) -> TrainResult:
         from dalr.training.checkpoint import publish
 
-        assert self.best is not None
+        if self.best is None:
+            raise NumericsError("no development score of the whole training was finite; nothing was kept")
         return TrainResult(
             run=self.out,
             model=publish(self.best, self.out),

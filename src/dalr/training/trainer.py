@@ -57,7 +57,7 @@ def fit(
         loader=_loader(plan, collator, steps=steps, workers=config.workers),
         on_losses=on_losses,
     )
-    trainer.add_callback(_AroundStep(on_step))
+    trainer.add_callback(_AroundStep(trainer, on_step))
     trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     trainer.train()
@@ -108,6 +108,8 @@ class _Trainer(transformers.Trainer):
         super().__init__(model=task, args=arguments, train_dataset=loader.dataset)
         self.loader = loader
         self.on_losses = on_losses
+        self.batch: Batch | None = None
+        """The batch of the step in progress."""
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         prepared: DataLoader[Any] = self.accelerator.prepare(self.loader)
@@ -121,6 +123,7 @@ class _Trainer(transformers.Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         batch: Batch = inputs["batch"].to(self.args.device)
+        self.batch = batch
         losses: Losses = model(batch)
         _require_finite(losses, batch)
         self.on_losses(batch, losses)
@@ -130,7 +133,8 @@ class _Trainer(transformers.Trainer):
 class _AroundStep(transformers.TrainerCallback):
     """Looks at the gradients before the optimizer does, and calls back when the step is done."""
 
-    def __init__(self, on_step: OnStep) -> None:
+    def __init__(self, trainer: _Trainer, on_step: OnStep) -> None:
+        self.trainer = trainer
         self.on_step = on_step
         self.learning_rate = float("nan")
 
@@ -138,9 +142,8 @@ class _AroundStep(transformers.TrainerCallback):
         self.learning_rate = float(kwargs["optimizer"].param_groups[0]["lr"])
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
         if not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
-            where = f"step {state.global_step + 1}"
-            what = "a gradient is not finite although the loss is; the weights were not changed by this step"
-            raise NumericsError(Problem(where=where, what=what))
+            assert self.trainer.batch is not None
+            raise _not_finite("a gradient is not finite although the loss is", self.trainer.batch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.on_step(int(state.global_step), self.learning_rate)
@@ -152,10 +155,14 @@ def _require_finite(losses: Losses, batch: Batch) -> None:
         return
     bad = [f"{name} = {value.item()}" for name, value in losses.terms.items() if not bool(torch.isfinite(value))]
     culprits = ", ".join(bad) or f"the weighted sum = {losses.total.item()}"
+    raise _not_finite(culprits, batch)
+
+
+def _not_finite(culprits: str, batch: Batch) -> NumericsError:
     shown = ", ".join(batch.row_ids[:8]) + (" …" if len(batch.row_ids) > 8 else "")
     where = f"step {batch.step + 1} ({batch.kind} batch)"
     what = f"{culprits}; the weights were not changed by this step. Rows: {shown}"
-    raise NumericsError(Problem(where=where, what=what))
+    return NumericsError(Problem(where=where, what=what))
 
 
 def _loader(plan: Plan, collator: Collator, *, steps: int, workers: int) -> DataLoader[RowKey]:

@@ -42,7 +42,9 @@ def test_only_what_the_objective_reads_is_made() -> None:
     heads = make(needs=frozenset({Need.IMAGE}))
     assert {name.split(".")[0] for name, _ in heads.named_parameters()} == {"sentence"}
     assert list(make(HeadsConfig(sentence=False), needs=frozenset()).parameters()) == []
-    assert make(clip_text_width=7).clip_text_grounding is not None
+    with_branch = frozenset({Need.IMAGE, Need.GROUNDING, Need.CLIP_TEXT_GROUNDING})
+    assert make(clip_text_width=7, needs=with_branch).clip_text_grounding is not None
+    assert make(clip_text_width=7, needs=with_branch - {Need.CLIP_TEXT_GROUNDING}).clip_text_grounding is None
 
 
 def test_projections_are_tanh_of_an_affine_map() -> None:
@@ -127,7 +129,9 @@ def test_heads_without_grounding_say_so(tmp_path: Path) -> None:
         ground(tmp_path / "heads.safetensors", sentences=vectors, images=vectors)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff" * 100])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{}", b"\xff" * 100], ids=["missing", "empty", "short", "no header"]
+)
 def test_a_heads_file_that_is_missing_or_broken_is_a_model_file_error(
     tmp_path: Path, content: bytes | None
 ) -> None:
