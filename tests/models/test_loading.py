@@ -230,6 +230,31 @@ def test_weights_under_the_names_of_old_checkpoints_are_found(copy: Path) -> Non
     assert (embed(load_encoder(encoder(copy, pooling="cls")), SENTENCES) == expected).all()
 
 
+def test_weights_that_the_library_stores_under_other_names_are_found(copy: Path) -> None:
+    """Names in the file say too little: transformers converts those of some architectures when it loads."""
+    from transformers import NomicBertConfig, NomicBertModel
+
+    config = NomicBertConfig(
+        vocab_size=200,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        pad_token_id=0,
+    )
+    NomicBertModel(config).save_pretrained(copy)
+    load_encoder(encoder(copy, pooling="mean"))
+
+
+def test_files_for_other_runtimes_beside_the_model_are_no_obstacle(copied_teacher: Path) -> None:
+    """A whole download of a SentenceTransformer has them, and OpenVINO's weights are a .bin without any pickle."""
+    for name in ("openvino/openvino_model.bin", "openvino/openvino_model.xml", "onnx/model.onnx"):
+        (copied_teacher / name).parent.mkdir(exist_ok=True)
+        (copied_teacher / name).write_bytes(b"x")
+    load_encoder(encoder(copied_teacher))
+
+
 CANARY = "from pathlib import Path\nPath({marker!r}).touch()\nclass Evil:\n    pass\n"
 
 

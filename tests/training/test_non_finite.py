@@ -121,7 +121,9 @@ def test_any_term_is_named(
     )
     require_untouched(inside)
     assert same(inside.weights(), inside.before)
-    assert f"step 1 (pair batch): {name} = {value}; " in message
+    assert message.startswith("step 1 (pair batch): ")
+    assert f" {name} = {value}; " in message
+    assert [other for other in ALL_TERMS if f" {other} = " in message] == [name]
 
 
 def test_a_sum_that_overflows_is_named_as_the_sum(
