@@ -132,9 +132,7 @@ def write_data(folder: Path, *, images: int = IMAGES, text: int = LINES, width: 
 
 
 def write_pairs(path: Path, images: Sequence[str], captions: Sequence[Sequence[str]]) -> Path:
-    rows = [
-        {"image": image, "captions": list(several)} for image, several in zip(images, captions, strict=True)
-    ]
+    rows = [{"image": image, "captions": list(several)} for image, several in zip(images, captions, strict=True)]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
 

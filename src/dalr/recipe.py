@@ -42,7 +42,7 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     problems = document.problems
     for override in overrides:
         problems.extend(_apply_override(document, override))
-    if not problems or document.tree:
+    if document.whole:
         recipe, found = _validate(document)
         problems.extend(found)
         if recipe is not None and not problems:
@@ -83,6 +83,8 @@ class _Document:
     tree: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    whole: bool = True
+    """Whether all of it could be read; what a missing base would have said is not asked for."""
 
     def place(self, path: KeyPath) -> str:
         """file:line of a key, or of the nearest key above it."""
@@ -98,6 +100,7 @@ def _read(reference: str, *, depth: int) -> _Document:
     source, text = _open(reference)
     document = _Document(source=source)
     _parse(text, document)
+    document.whole = bool(document.tree)
     base = document.tree.pop("extends", None)
     if base is None:
         return document
@@ -105,11 +108,13 @@ def _read(reference: str, *, depth: int) -> _Document:
     if not isinstance(base, str) or depth >= _DEEPEST:
         what = f"expected the name or path of a recipe, in a chain of at most {_DEEPEST}"
         document.problems.append(Problem(where=f"{where}: extends", what=what))
+        document.whole = False
         return document
     try:
         parent = _read(_beside(base, source), depth=depth + 1)
     except ConfigError as error:
         document.problems.extend(Problem(where=f"{where}: extends", what=p.what) for p in error.problems)
+        document.whole = False
         return document
     return _merged(parent, document)
 
@@ -248,7 +253,13 @@ def _merged(parent: _Document, child: _Document) -> _Document:
             places.update({known: at for known, at in child.places.items() if known[: len(here)] == here})
 
     put(tree, child.tree, ())
-    return _Document(source=child.source, tree=tree, places=places, problems=[*parent.problems, *child.problems])
+    return _Document(
+        source=child.source,
+        tree=tree,
+        places=places,
+        problems=[*parent.problems, *child.problems],
+        whole=parent.whole and child.whole,
+    )
 
 
 def _apply_override(document: _Document, override: str) -> list[Problem]:

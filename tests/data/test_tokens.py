@@ -76,9 +76,7 @@ def test_what_is_cut_is_counted(tokenizer: PreTrainedTokenizerBase, fresh_cache:
         assert stream.truncated == sum(length > limit for length in whole)
 
 
-def test_a_sentence_of_exactly_the_limit_is_not_cut(
-    tokenizer: PreTrainedTokenizerBase, fresh_cache: Path
-) -> None:
+def test_a_sentence_of_exactly_the_limit_is_not_cut(tokenizer: PreTrainedTokenizerBase, fresh_cache: Path) -> None:
     exact = "a dog runs"
     stream = tokenised([exact], tokenizer, max_tokens=5)
     assert stream.truncated == 0

@@ -149,9 +149,7 @@ def test_missing_files_come_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, IMAGES - 1, IMAGES + 1])
-def test_counts_that_differ_are_refused_with_both_numbers(
-    tmp_path: Path, tiny_data: TinyData, count: int
-) -> None:
+def test_counts_that_differ_are_refused_with_both_numbers(tmp_path: Path, tiny_data: TinyData, count: int) -> None:
     ids = tmp_path / "ids.txt"
     ids.write_text("".join(f"{number}\n" for number in range(count)))
     [problem] = refused(tiny_data.matrix, ids, tmp_path / "s")

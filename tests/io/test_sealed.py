@@ -42,9 +42,7 @@ def open_and_verify(folder: Path) -> Manifest:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def flipped(data: bytes, place: int) -> bytes:
@@ -294,9 +292,7 @@ def test_a_fault_while_replacing_keeps_the_old_or_the_new_folder(
     for occurrence in range(1, 50):
         target = tmp_path / f"{operation}-{occurrence}" / "s"
         seal(target, edition="old")
-        failed = interrupted(
-            monkeypatch, operation, occurrence, lambda target=target: seal(target, edition="new")
-        )
+        failed = interrupted(monkeypatch, operation, occurrence, lambda target=target: seal(target, edition="new"))
         assert open_and_verify(target).metadata["edition"] in ("old", "new")
         if not failed:
             return

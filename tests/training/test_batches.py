@@ -71,9 +71,7 @@ def images(tiny_data: TinyData, fresh_cache: Path) -> FeatureStore:
 def teacher(tmp_path: Path) -> FeatureStore:
     """Vectors [row, 1] of 72 captions."""
     matrix = np.stack([np.arange(72, dtype=np.float32), np.ones(72, np.float32)], axis=1)
-    write_store(
-        tmp_path / "teacher", ids=[str(n) for n in range(72)], blocks=[matrix], source={}, origin="teacher"
-    )
+    write_store(tmp_path / "teacher", ids=[str(n) for n in range(72)], blocks=[matrix], source={}, origin="teacher")
     return open_store(tmp_path / "teacher")
 
 

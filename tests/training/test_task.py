@@ -85,9 +85,7 @@ def test_optimizer_and_schedule_are_those_of_the_recipe(
     assert all(entry["decay"] == {0.0} for entry in seen)
 
 
-def test_the_two_views_differ_by_dropout_alone(
-    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_two_views_differ_by_dropout_alone(toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = look_inside(monkeypatch)
     train(toys.recipe(tmp_path), tmp_path / "run", "training.max_steps=1", "development=null")
     task, batch = inside.made.task, inside.batches[0]

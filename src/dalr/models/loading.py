@@ -46,11 +46,13 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     if not (folder / "modules.json").is_file() and config.pooling is None:
         what = "a plain encoder states no pooling; say pooling: cls or mean (SimCSE and its relatives use cls)"
         raise ConfigError(Problem(where=where, what=what))
-    _refuse_foreign_modules(folder, where)
-    _refuse_unsafe_or_incomplete(folder, where)
+    folders = _module_folders(folder, where)
+    _refuse_unsafe_or_incomplete(folders, where)
     dropout = config.dropout if isinstance(config, StudentConfig) else None
     try:
         encoder = _load(folder, config, _dropout_settings(folder, dropout, where))
+        if encoder.transformers_model is not None:
+            _refuse_missing_weights(folders[0])
     except DalrError:
         raise
     except Exception as error:
@@ -59,7 +61,6 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     if list(encoder.modalities) != ["text"]:
         what = f"expected a text encoder, found modalities {', '.join(map(str, encoder.modalities))}"
         raise ModelFileError(Problem(where=where, what=what))
-    _refuse_missing_weights(encoder, folder, where)
     if config.num_layers is not None:
         _keep_layers(encoder, config.num_layers, where)
     return encoder.eval()
@@ -148,50 +149,48 @@ def _keep_layers(encoder: SentenceTransformer, number: int, where: str) -> None:
         backbone.config.layer_types = layer_types[:number]
 
 
-def _refuse_foreign_modules(folder: Path, where: str) -> None:
-    """`modules.json` names Python classes; only those of sentence-transformers are loaded."""
+def _module_folders(folder: Path, where: str) -> list[Path]:
+    """Folders of the modules that `modules.json` names; only classes of sentence-transformers are loaded."""
     path = folder / "modules.json"
     if not path.is_file():
-        return
+        return [folder]
     try:
-        types = [str(entry["type"]) for entry in json.loads(path.read_bytes())]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(Problem(where=where, what=f"{path} is not a list of modules: {error!r}")) from None
+        entries = json.loads(path.read_bytes())
+        types = [str(entry["type"]) for entry in entries]
+        folders = [folder / str(entry["path"]) for entry in entries]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelFileError(
+            Problem(where=where, what=f"{path} is not a list of modules: {error!r:.120}")
+        ) from None
     foreign = [name for name in types if not name.startswith("sentence_transformers.")]
     if foreign:
         what = f"{path} names code outside sentence-transformers, which is not run: {', '.join(foreign)}"
         raise ModelFileError(Problem(where=where, what=what))
+    return folders or [folder]
 
 
-def _refuse_unsafe_or_incomplete(folder: Path, where: str) -> None:
+def _refuse_unsafe_or_incomplete(folders: list[Path], where: str) -> None:
     """Pickled weights of any module are not loaded; a tokenizer that is not there would be made up."""
-    for pickled in folder.rglob("*.bin"):
-        if not any(pickled.parent.glob("*.safetensors")):
-            what = f"{pickled} is pickled and is not loaded; expected safetensors beside it"
+    for place in folders:
+        if any(place.glob("*.bin")) and not any(place.glob("*.safetensors")):
+            what = f"{place} has pickled .bin weights only, which are not loaded; convert them to safetensors"
             raise ModelFileError(Problem(where=where, what=what))
-    if not any(any(folder.rglob(name)) for name in _TOKENIZER_FILES):
-        what = f"no tokenizer in {folder}; expected one of {', '.join(_TOKENIZER_FILES)}"
+    if not any(any(place.glob(name)) for place in folders for name in _TOKENIZER_FILES):
+        what = f"no tokenizer in {folders[0]}; expected one of {', '.join(_TOKENIZER_FILES)}: copy the whole folder"
         raise ModelFileError(Problem(where=where, what=what))
 
 
-def _refuse_missing_weights(encoder: SentenceTransformer, folder: Path, where: str) -> None:
-    """transformers fills parameters that a file lacks with random numbers and goes on; we do not."""
-    from safetensors import safe_open
+def _refuse_missing_weights(folder: Path) -> None:
+    """transformers fills parameters that the files lack with random numbers and goes on; we do not."""
+    from transformers import AutoModel
 
-    stored: set[str] = set()
-    for path in folder.rglob("*.safetensors"):
-        with safe_open(path, framework="numpy") as file:
-            stored |= {name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in file.keys()}  # noqa: SIM118
-    tails = {name.split(".", cut)[cut] for name in stored for cut in range(min(3, name.count(".")) + 1)}
-    backbone = encoder.transformers_model
-    if backbone is None:
-        return
-    missing = [
-        name for name, _ in backbone.named_parameters() if name not in tails and not name.startswith("pooler.")
-    ]
+    with quiet_libraries():
+        _, report = AutoModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
-        what = f"{folder} has no weights for {len(missing)} parameters of the encoder, such as {missing[0]}"
-        raise ModelFileError(Problem(where=where, what=what))
+        raise ValueError(f"{len(missing)} parameters have no weights in its files, such as {missing[0]}")
 
 
 def _dropout_settings(folder: Path, dropout: float | None, where: str) -> dict[str, Any]:

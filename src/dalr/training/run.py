@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.console import Bar, Console
 from dalr.data.config import DataConfig
-from dalr.errors import NumericsError, StorageError
+from dalr.errors import DalrError, NumericsError, StorageError
 from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
@@ -115,8 +115,9 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
                 on_losses=progress.on_losses,
                 on_step=progress.on_step,
             )
-        except NumericsError as error:
-            write_json(out / "run.json", record | {"status": "stopped", "reason": str(error)})
+        except (DalrError, KeyboardInterrupt) as error:
+            reason = str(error) or "interrupted"
+            write_json(out / "run.json", record | {"status": "stopped", "reason": reason})
             raise
     result = progress.finish(seconds=time.monotonic() - started)
     outcome = {
