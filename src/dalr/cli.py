@@ -85,13 +85,18 @@ def demo(
 @app.command()
 def check(recipe: str, settings: Settings = None, quiet: Quiet = False) -> None:
     """Report every configuration and data problem of a recipe at once, before any model is loaded."""
+    from dalr.config import missing_models
     from dalr.recipe import load_recipe
     from dalr.training.inputs import load_inputs
 
-    inputs = load_inputs(load_recipe(recipe, settings or []).job())
+    loaded = load_recipe(recipe, settings or [])
+    inputs = load_inputs(loaded.job())
     for name, value in inputs.dataset.report.items():
         typer.echo(f"{name}: {value}")
-    Console(quiet=quiet).say("no problems found")
+    console = Console(quiet=quiet)
+    for model in missing_models(loaded):
+        console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
+    console.say("no problems found")
 
 
 @app.command()

@@ -79,6 +79,13 @@ def conflicts(recipe: Recipe) -> list[Conflict]:
     ]
 
 
+def missing_models(recipe: Recipe) -> list[str]:
+    """Models of the recipe that are not on this machine."""
+    named = [(recipe.student.model, recipe.student.revision)]
+    named += [(teacher.model, teacher.revision) for teacher in recipe.teachers if teacher.model is not None]
+    return [model for model, revision in dict.fromkeys(named) if peek_config(model, revision) is None]
+
+
 def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     """Environment variables that are not set."""
     named: dict[tuple[str | int, ...], str | None] = {

@@ -93,6 +93,7 @@ def _rich_bar(name: str, total: int, unit: str) -> Iterator[Bar]:
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -101,11 +102,11 @@ def _rich_bar(name: str, total: int, unit: str) -> Iterator[Bar]:
 
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[extra]}"),
+        TextColumn("{task.fields[extra]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=RichConsole(stderr=True),
     )
     with progress:

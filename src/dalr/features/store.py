@@ -52,11 +52,17 @@ class FeatureStore:
         missing = [name for name in ids if name not in numbers]
         if missing:
             problems = [
-                Problem(where=f"{what} {name!r}", what=f"no such id among the {len(self)} rows of {self.folder}")
+                Problem(where=f"{what} {name!r}", what=f"no such id among the {len(self)} rows of {self._name()}")
                 for name in dict.fromkeys(missing)
             ]
             raise DataError(problems)
         return np.fromiter((numbers[name] for name in ids), np.int64, len(ids))
+
+    def _name(self) -> str:
+        """The store as its user knows it: a cached import by the files it was made from."""
+        if self.source.get("kind") == "import":
+            return f"{self.source.get('matrix')} named by {self.source.get('ids')} ({self.folder})"
+        return str(self.folder)
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n width"]:
         """The vectors of these rows in fp32."""

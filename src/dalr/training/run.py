@@ -118,6 +118,7 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
         except (DalrError, KeyboardInterrupt) as error:
             reason = str(error) or "interrupted"
             write_json(out / "run.json", record | {"status": "stopped", "reason": reason})
+            console.say(f"stopped; {out} has no finished model")
             raise
     result = progress.finish(seconds=time.monotonic() - started)
     outcome = {

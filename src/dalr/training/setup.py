@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from dalr.console import Console
+from dalr.console import Bar, Console
 from dalr.data.dataset import Dataset
 from dalr.data.schedule import Kind, Plan
 from dalr.data.tokens import tokenised
@@ -168,11 +169,24 @@ def _teacher_vectors(
         if stored is not None:
             found.append(_by_id(stored, ids, what))
             continue
-        with console.bar(f"teacher {number}, {what}s", len(set(sentences)), "sentence") as bar:
-            advance: Callable[[int, int], None] = lambda done, _: bar.update(done)  # noqa: E731
+        with _bar_if_needed(console, f"teacher {number}, {what}s", len(set(sentences))) as advance:
             store = cached_text_store(encoder=teacher.encoder(), ids=ids, sentences=sentences, progress=advance)
         found.append(_by_id(store, ids, what))
     return tuple(found)
+
+
+@contextmanager
+def _bar_if_needed(console: Console, name: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears with the first piece of work: what comes from the cache shows none."""
+    with ExitStack() as stack:
+        bars: list[Bar] = []
+
+        def advance(done: int, _: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(console.bar(name, total, "sentence")))
+            bars[0].update(done)
+
+        yield advance
 
 
 def _device() -> torch.device:
