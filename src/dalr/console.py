@@ -100,12 +100,15 @@ def _rich_bar(name: str, total: int, unit: str) -> Iterator[Bar]:
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed:.1f} {unit}/s" if task.speed else f"– {unit}/s")
 
+    def whole() -> Column:
+        return Column(no_wrap=True)
+
     progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", table_column=whole()),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(table_column=whole()),
+        Rate(table_column=whole()),
+        TimeRemainingColumn(compact=True, table_column=whole()),
         TextColumn("{task.fields[extra]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=RichConsole(stderr=True),
     )
