@@ -83,7 +83,7 @@ def demo(
 
 
 @app.command()
-def check(recipe: str, settings: Settings = None, quiet: Quiet = False) -> None:
+def check(recipe: str, settings: Settings = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Report every configuration and data problem of a recipe at once, before any model is loaded."""
     from dalr.config import missing_models
     from dalr.recipe import load_recipe
@@ -93,7 +93,9 @@ def check(recipe: str, settings: Settings = None, quiet: Quiet = False) -> None:
     inputs = load_inputs(loaded.job())
     for name, value in inputs.dataset.report.items():
         typer.echo(f"{name}: {value}")
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, verbose=verbose)
+    for kind, rows in inputs.plan.left_over().items():
+        console.detail(f"{kind} batches in an epoch: {inputs.plan.kinds(0).count(kind)}, rows left over: {rows}")
     for model in missing_models(loaded):
         console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
     console.say("no problems found")
@@ -130,6 +132,7 @@ def evaluate(
     pooling: Pooling = None,
     num_layers: Layers = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score a model on the field's tasks; MODEL is a model folder, a run folder or a hub id."""
     from dalr.errors import DataError, NumericsError
@@ -145,7 +148,8 @@ def evaluate(
     if not data.is_dir():
         raise DataError(Problem(where="--data", what=f"no such folder: {data.absolute()}"))
     encoder = load_encoder(_encoder(model, pooling, num_layers))
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, verbose=verbose)
+    console.detail(f"{model}: width {encoder.get_embedding_dimension()}, at most {encoder.max_seq_length} tokens")
 
     def embed_all(sentences: list[str]):  # type: ignore[no-untyped-def]
         with console.bar("encode", len(set(sentences)), "sentence") as bar:
@@ -205,6 +209,8 @@ def features_import(
     matrix: Annotated[Path, typer.Argument(help="An .npy matrix (rows, width).")],
     ids: Annotated[Path, typer.Option(help="Names of the rows: .txt, one a line, or .jsonl with `image`.")],
     out: Annotated[Path, typer.Option(help="The store to write.")],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Make a feature store of vectors that somebody else computed."""
     from dalr.features.importing import import_matrix
@@ -212,6 +218,9 @@ def features_import(
 
     import_matrix(matrix, ids, out)
     store = open_store(out)
+    Console(quiet=quiet, verbose=verbose).detail(
+        f"{len(store.shards)} shards of up to {store.shard_rows} rows, fp16"
+    )
     typer.echo(f"{out}: {len(store)} rows of width {store.width}")
 
 
@@ -225,13 +234,16 @@ def features_text(
     num_layers: Layers = None,
     max_tokens: Annotated[int | None, typer.Option(min=3, help="Longest input [default: the model's own].")] = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Encode captions and text with a frozen teacher, each distinct sentence once, before any Normalize."""
     from dalr.features.extraction import write_text_store
 
     ids, sentences = _captions_and_lines(pairs, text)
     encoder = _encoder(model, pooling, num_layers, max_tokens)
-    with Console(quiet=quiet).bar("encode", len(set(sentences)), "sentence") as bar:
+    console = Console(quiet=quiet, verbose=verbose)
+    console.detail(f"{len(ids)} rows, {len(set(sentences))} distinct sentences")
+    with console.bar("encode", len(set(sentences)), "sentence") as bar:
         write_text_store(
             out, encoder=encoder, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
         )
