@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from dalr.config import Recipe
+from dalr.config import Recipe, conflicts
 from dalr.console import Console
+from dalr.errors import ConfigError, Problem
 from dalr.recipe import load_recipe
 from dalr.training.run import TrainResult, run
 
@@ -36,6 +37,8 @@ def train(
         recipe = load_recipe(str(recipe), overrides)
     elif overrides:
         raise ValueError("overrides apply when a recipe is read; a loaded recipe is final")
+    elif found := conflicts(recipe):
+        raise ConfigError([Problem(where=".".join(map(str, each.path)), what=each.what) for each in found])
     folder = Path(out) if out is not None else default_run_folder(recipe.name)
     return run(recipe.job(), out=folder, recipe=recipe.model_dump(mode="json"), console=console or Console())
 

@@ -143,6 +143,10 @@ def _need_conflicts(recipe: Recipe) -> Iterator[Conflict]:
             yield Conflict(path=path, what="the term needs image features, but features.image is not set")
         if Need.CLIP_TEXT in term.needs and features.clip_text is None:
             yield Conflict(path=path, what="the term needs CLIP text features, but features.clip_text is not set")
+        mixes = isinstance(term, CrossModalAlignment) and term.soft_label_mix > 0
+        if mixes and recipe.objective.term("consistency") is None:
+            what = "soft labels come from the consistency term, which trains the aligners; add it"
+            yield Conflict(path=(*path, "soft_label_mix"), what=what)
         if term.needs & {Need.TEACHERS, Need.TEACHER_TOKENS} and not recipe.teachers:
             yield Conflict(path=path, what="the term learns from teachers, but the recipe has none")
 
@@ -163,6 +167,10 @@ def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
 
 def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     """What the encoders' own files say against the recipe, where they are on this machine."""
+    positions = (peek_config(recipe.student.model, recipe.student.revision) or {}).get("max_position_embeddings")
+    if isinstance(positions, int) and recipe.data.max_tokens > positions:
+        what = f"{recipe.data.max_tokens} tokens, but the student has {positions} positions"
+        yield Conflict(path=("data", "max_tokens"), what=what)
     encoders: list[tuple[tuple[str | int, ...], EncoderConfig]] = [(("student",), recipe.student)]
     encoders += [(("teachers", n), t.encoder()) for n, t in enumerate(recipe.teachers) if t.model is not None]
     for path, encoder in encoders:

@@ -146,6 +146,9 @@ def _pairs(name: str, rows: list[tuple[str, str, str, str]]) -> ScoredPairs:
         if not np.isfinite(value):
             problems.append(Problem(where=where, what=f"expected a score, found {score!r}"))
         gold.append(value)
+    if not problems and len(set(gold)) < 2:
+        what = "all gold scores are equal, or there is only one pair: no correlation can be computed"
+        problems.append(Problem(where=name, what=what))
     if problems:
         raise DataError(problems)
     return ScoredPairs(

@@ -63,7 +63,9 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
         raise ModelFileError(Problem(where=where, what=what))
     if config.num_layers is not None:
         _keep_layers(encoder, config.num_layers, where)
-    return encoder.eval()
+    if config.max_tokens is not None:
+        encoder.max_seq_length = config.max_tokens
+    return encoder.float().eval()  # weights stored in half precision are computed with, and trained, in fp32
 
 
 def encoder_sha256(config: EncoderConfig) -> str:
@@ -72,9 +74,8 @@ def encoder_sha256(config: EncoderConfig) -> str:
     digest = hashlib.sha256(f"{config.pooling} {config.num_layers}".encode())
     names = ("*.safetensors", "*.json", "*.txt", "*.model")
     for path in sorted({path for name in names for path in folder.rglob(name)}):
-        if path.name != "README.md":
-            digest.update(path.relative_to(folder).as_posix().encode())
-            digest.update(file_sha256(path).encode())
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(file_sha256(path).encode())
     return digest.hexdigest()
 
 

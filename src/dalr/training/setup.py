@@ -23,6 +23,7 @@ from dalr.models.loading import load_encoder
 from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Need
 from dalr.objectives.token_level import GlobalToLocal
+from dalr.seed import seed_everything
 from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
 from dalr.training.development import Development, make_development
 from dalr.training.inputs import Inputs, image_names, sentences_by_kind
@@ -113,6 +114,7 @@ def _task(
     temperatures = {
         name: bounds for name, term in job.objective.active() if (bounds := term.learns_temperature) is not None
     }
+    seed_everything(job.seed)  # loading encoders may have drawn numbers, and not always the same ones
     heads = Heads(
         job.heads,
         student_width=width,
@@ -132,6 +134,11 @@ def _task(
 
 
 def _token_rows(job: Job, sentences: Sequence[str], encoder: SentenceTransformer) -> TokenRows:
+    backbone = encoder.transformers_model
+    positions = getattr(backbone.config, "max_position_embeddings", None) if backbone is not None else None
+    if isinstance(positions, int) and job.data.max_tokens > positions:
+        what = f"{job.data.max_tokens} tokens, but the encoder has {positions} positions; lower it"
+        raise ConfigError(Problem(where="data.max_tokens", what=what))
     stream = tokenised(sentences, encoder.tokenizer, max_tokens=job.data.max_tokens)
     return TokenRows(stream=stream, pad_id=pad_token_id(encoder))
 
