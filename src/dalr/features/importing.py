@@ -27,6 +27,13 @@ def import_matrix(matrix: Path, ids_file: Path, out: Path) -> None:
         DataError: not a matrix of floating-point numbers, counts that differ (with both numbers), unreadable or
             duplicate ids, bad rows; all that could be found is reported at once.
     """
+    ids, rows = check_matrix(matrix, ids_file)
+    source = {"kind": "import", "matrix": matrix.name, "ids": ids_file.name}
+    write_store(out, ids=ids, blocks=_blocks(rows), source=source, origin=str(matrix))
+
+
+def check_matrix(matrix: Path, ids_file: Path) -> tuple[list[str], np.ndarray]:
+    """Ids and memory-mapped rows, after every check; raises as `import_matrix` and writes nothing."""
     problems: list[Problem] = []
     ids: list[str] = _collect(problems, lambda: read_ids(ids_file), [])
     rows: np.ndarray | None = _collect(problems, lambda: open_matrix(matrix), None)
@@ -40,8 +47,7 @@ def import_matrix(matrix: Path, ids_file: Path, out: Path) -> None:
     if problems:
         raise DataError(problems)
     assert rows is not None
-    source = {"kind": "import", "matrix": matrix.name, "ids": ids_file.name}
-    write_store(out, ids=ids, blocks=_blocks(rows), source=source, origin=str(matrix))
+    return ids, rows
 
 
 def open_matrix(path: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dalr.errors import DataError, Problem
-from dalr.features.importing import import_matrix, open_matrix
+from dalr.features.importing import check_matrix, import_matrix, open_matrix
 from dalr.features.store import FeatureStore, open_store, store_width
 from dalr.io.cache import cache_folder, cached
 from dalr.io.sealed import MANIFEST, file_sha256
@@ -27,7 +27,7 @@ def open_features(path: Path, ids_file: Path | None) -> FeatureStore:
     if ids_file is None:
         raise DataError(Problem(where=str(path), what="a matrix needs the file that names its rows (…_ids)"))
     if not path.is_file() or not ids_file.is_file():
-        import_matrix(path, ids_file, cache_folder("features") / "missing")
+        check_matrix(path, ids_file)  # says all that is wrong, where hashing would stop at the first missing file
     key = hashlib.sha256(f"{file_sha256(path)} {file_sha256(ids_file)} {ids_file.suffix}".encode()).hexdigest()
     return cached(
         cache_folder("features") / key[:32],
