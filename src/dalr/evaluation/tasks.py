@@ -9,6 +9,8 @@ from dalr.errors import ConfigError, Problem
 
 STS_TASKS: tuple[str, ...] = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R")
 
+TRANSFER_TASKS: tuple[str, ...] = ("MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC")
+
 TASKS: tuple[str, ...] = (*STS_TASKS, "sts-b-dev")
 
 GROUPS: Mapping[str, tuple[str, ...]] = {"sts": STS_TASKS}

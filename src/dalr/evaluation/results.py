@@ -1,0 +1,322 @@
+"""What an evaluation found, as it is printed, written to JSON and read back by `dalr report`.
+
+One typed shape for all three, because a report that guesses at a dictionary shows a missing number as a zero.
+Scores are × 100 and not rounded; every number says over which split and by which aggregation it was formed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dalr.errors import DataError, Problem
+from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
+from dalr.io.atomic import write_text
+
+FORMAT, VERSION = "dalr-evaluation", 1
+
+
+class Result(BaseModel):
+    """A part of a result file: read-only, without NaN, forgiving about keys of a later version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+
+class Correlation(Result):
+    """Correlation × 100 of cosine and gold score."""
+
+    spearman: float
+    pearson: float
+
+
+class SubsetCorrelation(Correlation):
+    pairs: int
+
+
+class WithoutOverlap(Correlation):
+    """The same score without the pairs that hold a training sentence."""
+
+    pairs: int
+    left_out_exact: int
+    """Pairs with a sentence that was trained on, after normalisation."""
+    left_out_near: int
+    """Further pairs with a near-duplicate of one."""
+    interval: tuple[float, float]
+
+
+class StsResult(Result):
+    """One STS task."""
+
+    kind: Literal["sts"] = "sts"
+    split: str
+    """`test` or `dev`."""
+    aggregation: str
+    """How `spearman` and `pearson` treat the subsets: `all` puts their pairs together."""
+    pairs: int
+    spearman: float
+    pearson: float
+    interval: tuple[float, float]
+    """95 % percentile bootstrap over pairs, of `spearman`."""
+    mean: Correlation
+    """Unweighted mean over subsets."""
+    weighted_mean: Correlation
+    """Mean over subsets, weighted by their pairs."""
+    subsets: Mapping[str, SubsetCorrelation]
+    without_overlap: WithoutOverlap | None = None
+
+
+class TransferResult(Result):
+    """One transfer task: accuracy × 100 of a classifier over frozen vectors."""
+
+    kind: Literal["transfer"] = "transfer"
+    split: str
+    """What `acc` is measured on, such as `10-fold cross-validation` or `test`."""
+    classifier: str
+    """`senteval`, `senteval-fast` or `lbfgs`."""
+    acc: float
+    """On data that chose nothing."""
+    devacc: float
+    """Of the penalty that was chosen, on the data that chose it."""
+    examples: int
+    """Examples that `acc` is measured on."""
+    interval: tuple[float, float]
+    """95 % bootstrap over examples, of the share of examples that are right."""
+
+
+class Recall(Result):
+    """One direction of retrieval, in % of the queries."""
+
+    r1: Annotated[float, Field(alias="R@1")]
+    r5: Annotated[float, Field(alias="R@5")]
+    r10: Annotated[float, Field(alias="R@10")]
+    median_rank: float
+
+
+class RetrievalResult(Result):
+    """Image–text retrieval."""
+
+    kind: Literal["retrieval"] = "retrieval"
+    space: str
+    """`grounding` (trained heads) or `model` (a multimodal model's own space)."""
+    images: int
+    captions: int
+    text_to_image: Recall
+    image_to_text: Recall
+
+
+class GeometryResult(Result):
+    """How the vectors of one split lie on the sphere. Lower is better for the first three."""
+
+    kind: Literal["geometry"] = "geometry"
+    source: str
+    """The task whose sentences these are."""
+    alignment: float | None
+    """mean ‖x − y‖² of pairs with gold > 4; None where there is none."""
+    uniformity: float
+    """log mean exp(−2 ‖x − y‖²) over all pairs of sentences."""
+    mean_cosine: float
+    """Anisotropy: mean cosine of two different sentences; 0 for an isotropic cloud."""
+    top_component: float
+    """Share of the variance on the first principal axis, 0 to 1."""
+    effective_rank: float
+    """exp of the entropy of the variance over principal axes: how many dimensions are used."""
+    hubness: float
+    """Skewness of the 10-occurrence: how unequally sentences are others' neighbours."""
+    largest_hub: int
+    """How many of the others have the commonest neighbour among their ten nearest."""
+    antihubs: float
+    """Share of sentences that are among the ten nearest of nobody, 0 to 1."""
+    sentences: int
+
+
+class MtebResult(Result):
+    """A task of the mteb package: its main score × 100."""
+
+    kind: Literal["mteb"] = "mteb"
+    main_score: float
+    metric: str
+    mteb_version: str
+
+
+TaskResult = Annotated[
+    StsResult | TransferResult | RetrievalResult | GeometryResult | MtebResult, Field(discriminator="kind")
+]
+
+
+class Failed(Result):
+    """A task that has no score, and why."""
+
+    task: str
+    reason: str
+
+
+class WorstPair(Result):
+    """A pair whose place among the cosines is far from its place among the gold scores."""
+
+    first: str
+    second: str
+    gold: float
+    cosine: float
+    subset: str
+    rank_error: float
+    """(rank by cosine − rank by gold) / pairs, −1 to 1: positive is overrated by the model."""
+
+
+class PairDetails(Result):
+    """Gold and cosine of every pair of an STS task, in the order of the files."""
+
+    gold: tuple[float, ...]
+    cosine: tuple[float, ...]
+    subset_sizes: Mapping[str, int]
+    """Subset -> number of its pairs, in order: the first so many rows are the first subset's."""
+    worst: tuple[WorstPair, ...]
+
+
+class EmbeddingMap(Result):
+    """Sentences of several tasks in the plane."""
+
+    method: str
+    """`pca` or `t-sne`."""
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    task: tuple[str, ...]
+
+
+class Details(Result):
+    """What plots and tests between models are made of."""
+
+    sts: Mapping[str, PairDetails] = {}
+    transfer: Mapping[str, str] = {}
+    """Task -> one character an example, `1` where the classifier was right."""
+    map: EmbeddingMap | None = None
+
+
+class Settings(Result):
+    """What a score depends on besides the model's files."""
+
+    pooling: str | None = None
+    num_layers: int | None = None
+    classifier: str | None = None
+    data_changed: tuple[str, ...] = ()
+    """Official files that differ and were scored all the same, because the user said so."""
+    overlap_with: str | None = None
+
+
+class Evaluation(Result):
+    """The scores of one model."""
+
+    format: Literal["dalr-evaluation"] = "dalr-evaluation"
+    version: int = VERSION
+    model: str
+    model_sha256: str | None = None
+    created: str
+    """ISO 8601, UTC."""
+    dalr: str
+    settings: Settings = Settings()
+    tasks: Mapping[str, TaskResult]
+    sts_avg: float | None
+    """Mean `spearman` of the seven STS tasks; None unless all are there."""
+    transfer_avg: float | None
+    """Mean `acc` of the seven transfer tasks; None unless all are there."""
+    transfer_devavg: float | None
+    failed: tuple[Failed, ...] = ()
+    details: Details = Details()
+
+
+class Comparison(Result):
+    """A paired bootstrap between two models on one task: both are scored on the same resampled items."""
+
+    task: str
+    metric: str
+    a: str
+    b: str
+    difference: float
+    """Score of a minus score of b."""
+    interval: tuple[float, float]
+    p_value: float
+    """Two-sided: how often a resampled difference lies on the other side of 0."""
+
+
+class Evaluations(Result):
+    """Several models on the same tasks."""
+
+    format: Literal["dalr-evaluations"] = "dalr-evaluations"
+    version: int = VERSION
+    models: tuple[Evaluation, ...]
+    comparisons: tuple[Comparison, ...] = ()
+
+
+def sts_average(tasks: Mapping[str, TaskResult]) -> float | None:
+    scores = [result.spearman for name in STS_TASKS if isinstance(result := tasks.get(name), StsResult)]
+    return sum(scores) / len(scores) if len(scores) == len(STS_TASKS) else None
+
+
+def transfer_average(tasks: Mapping[str, TaskResult], metric: Literal["acc", "devacc"]) -> float | None:
+    results = [result for name in TRANSFER_TASKS if isinstance(result := tasks.get(name), TransferResult)]
+    if len(results) < len(TRANSFER_TASKS):
+        return None
+    scores = [result.acc if metric == "acc" else result.devacc for result in results]
+    return sum(scores) / len(scores)
+
+
+def write_results(path: Path, results: Evaluation | Evaluations) -> None:
+    """One JSON file; long lists stand on one line each, so that the scores can be read by eye."""
+    tree = results.model_dump(mode="json", by_alias=True)
+    write_text(path, _compact_lists(tree) + "\n")
+
+
+def read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
+    """Evaluations and comparisons of a result file.
+
+    Raises:
+        DataError: not a result file, or of a version that this dalr does not know.
+    """
+    where = str(path)
+    try:
+        tree = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(Problem(where=where, what=f"cannot be read: {error.strerror}")) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(Problem(where=where, what=f"not JSON: {error}")) from None
+    kinds: Mapping[str, type[Evaluation | Evaluations]] = {
+        "dalr-evaluation": Evaluation,
+        "dalr-evaluations": Evaluations,
+    }
+    found = str(tree.get("format")) if isinstance(tree, dict) else "none"
+    if found not in kinds:
+        what = f"expected a file that `dalr evaluate --json` wrote (format {FORMAT}), found format {found!r}"
+        raise DataError(Problem(where=where, what=what))
+    if not isinstance(tree.get("version"), int) or tree["version"] > VERSION:
+        what = f"version {tree.get('version')!r}, but this dalr reads up to {VERSION}; update dalr"
+        raise DataError(Problem(where=where, what=what))
+    try:
+        read = kinds[found].model_validate(tree)
+    except ValidationError as error:
+        raise DataError(
+            [
+                Problem(where=f"{path}: {'.'.join(map(str, entry['loc']))}", what=entry["msg"])
+                for entry in error.errors()
+            ]
+        ) from None
+    if isinstance(read, Evaluations):
+        return list(read.models), list(read.comparisons)
+    assert isinstance(read, Evaluation)
+    return [read], []
+
+
+def _compact_lists(value: object, depth: int = 0) -> str:
+    inner = "  " * (depth + 1)
+    if isinstance(value, dict) and value:
+        entries = [
+            f"{inner}{json.dumps(key, ensure_ascii=False)}: {_compact_lists(entry, depth + 1)}"
+            for key, entry in value.items()
+        ]
+        return "{\n" + ",\n".join(entries) + "\n" + "  " * depth + "}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        entries = [inner + _compact_lists(entry, depth + 1) for entry in value]
+        return "[\n" + ",\n".join(entries) + "\n" + "  " * depth + "]"
+    return json.dumps(value, ensure_ascii=False)
