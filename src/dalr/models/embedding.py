@@ -1,7 +1,8 @@
 """Sentences to vectors: each distinct sentence once, sorted by length, in batches of a fixed token budget.
 
 Padding is the cost to avoid: sorted by length, hardly any is left, and a token budget gives short sentences
-large batches. Rows come back in the order that they were given, before any Normalize module.
+large batches. On a CPU the budget is small, so that the activations of a layer stay in its caches. Rows come back in
+the order that they were given, before any Normalize module.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 OnProgress = Callable[[int, int], None]
 """Called with (sentences done, sentences in all)."""
 
-TOKENS_PER_BATCH = 8_192
+TOKENS_PER_BATCH = {"cpu": 2_048}
+"""By kind of device; `_OTHER_TOKENS_PER_BATCH` elsewhere. Measured in docs/experiments.md."""
+_OTHER_TOKENS_PER_BATCH = 8_192
 _MAX_ROWS = 512
 _TOKENISE_CHUNK = 10_000
 
@@ -29,7 +32,7 @@ def embed(
     sentences: Sequence[str],
     *,
     max_tokens: int | None = None,
-    tokens_per_batch: int = TOKENS_PER_BATCH,
+    tokens_per_batch: int | None = None,
     progress: OnProgress | None = None,
 ) -> Float32[np.ndarray, "n d"]:
     """Vectors of `sentences`, row i for sentence i. The encoder's mode (train or eval) is restored."""
@@ -38,13 +41,14 @@ def embed(
     place = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
     distinct = list(place)
     rows = _token_ids(encoder, distinct, max_tokens)
+    budget = tokens_per_batch or TOKENS_PER_BATCH.get(encoder.device.type, _OTHER_TOKENS_PER_BATCH)
     was_training = encoder.training
     encoder.eval()
     out: np.ndarray | None = None
     done = 0
     try:
         with torch.inference_mode():
-            for batch in _batches(rows, tokens_per_batch):
+            for batch in _batches(rows, budget):
                 ids, mask = pad([rows[index] for index in batch], pad_id=pad_token_id(encoder))
                 vectors = pooled(encoder, ids.to(encoder.device), mask.to(encoder.device)).float().cpu().numpy()
                 if out is None:
