@@ -21,7 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("training", "evaluation", "encode"),
     ("config",),
     ("recipe",),
-    ("api", "demo"),
+    ("api", "scoring", "demo"),
     ("cli",),
     ("__main__",),
 )

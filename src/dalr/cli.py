@@ -18,6 +18,7 @@ from dalr.errors import ConfigError, DalrError, Problem
 
 if TYPE_CHECKING:
     from dalr.data.rows import Pairs
+    from dalr.evaluation.run import MapMethod
     from dalr.models.config import EncoderConfig, PoolingMode
 
 app = typer.Typer(
@@ -123,46 +124,74 @@ def train(
 
 @app.command()
 def evaluate(
-    model: str,
-    data: Annotated[Path, typer.Option(help="Folder in SentEval's downstream layout.")],
+    models: Annotated[list[str], typer.Argument(help="Model folder, run folder, checkpoint or hub id.")],
+    data: Annotated[Path | None, typer.Option(help="Folder in SentEval's downstream layout.")] = None,
     tasks: Annotated[
-        str, typer.Option(help="Tasks or groups, separated by commas: sts, sts-b-dev, STS12, ...")
+        str,
+        typer.Option(help="Tasks or groups, with commas: sts, transfer, geometry, retrieval, STS12, ..."),
     ] = "sts",
+    classifier: Annotated[
+        str, typer.Option(help="For transfer tasks: senteval (the protocol) or lbfgs (solved to the end).")
+    ] = "senteval",
+    fast: Annotated[bool, typer.Option("--fast", help="SentEval's quick settings for transfer tasks.")] = False,
     json_file: Json = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
+    heads: Annotated[Path | None, typer.Option(help="Retrieval: trained heads [default: the run's].")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Retrieval: captions and images [default: what the run held out].")
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Retrieval: image features of --pairs.")] = None,
+    image_ids: Annotated[
+        Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
+    ] = None,
+    exclude_overlap: Annotated[
+        Path | None,
+        typer.Option(help="Pairs or text that was trained on: STS also without its sentences."),
+    ] = None,
+    allow_changed_data: Annotated[
+        bool,
+        typer.Option("--allow-changed-data", help="Score files that are not the official ones, and say so."),
+    ] = False,
+    map_method: Annotated[
+        str, typer.Option("--map", help="Plane of the report's map of sentences: pca, t-sne or none.")
+    ] = "pca",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Score a model on the field's tasks; MODEL is a model folder, a run folder or a hub id."""
+    """Score models on the field's tasks, with intervals; two or more are compared pair by pair."""
     from dalr.errors import DataError, NumericsError
-    from dalr.evaluation.run import evaluate as score
-    from dalr.evaluation.run import report_json
+    from dalr.evaluation.results import write_results
     from dalr.evaluation.table import as_table
-    from dalr.evaluation.tasks import resolve_tasks
-    from dalr.io.atomic import write_text
-    from dalr.models.embedding import embed
-    from dalr.models.loading import load_encoder
+    from dalr.scoring import Request
+    from dalr.scoring import evaluate as score
 
-    chosen = resolve_tasks([name.strip() for name in tasks.split(",")])
-    if not data.is_dir():
-        raise DataError(Problem(where="--data", what=f"no such folder: {data.absolute()}"))
-    encoder = load_encoder(_encoder(model, pooling, num_layers))
-    console = Console(quiet=quiet, verbose=verbose)
-    console.detail(f"{model}: width {encoder.get_embedding_dimension()}, at most {encoder.max_seq_length} tokens")
-
-    def embed_all(sentences: list[str]):  # type: ignore[no-untyped-def]
-        with console.bar("encode", len(set(sentences)), "sentence") as bar:
-            return embed(encoder, sentences, progress=lambda done, _: bar.update(done))
-
-    report = score(model, embed_all, data=data, tasks=chosen)
+    if fast and classifier != "senteval":
+        raise ConfigError(Problem(where="--fast", what=f"settings of the senteval classifier, not of {classifier}"))
+    request = Request(
+        data=data,
+        tasks=[name.strip() for name in tasks.split(",")],
+        classifier="senteval-fast" if fast else classifier,
+        pooling=_pooling(pooling),
+        num_layers=num_layers,
+        heads=heads,
+        pairs=pairs,
+        features=features,
+        image_ids=image_ids,
+        exclude_overlap=exclude_overlap,
+        allow_changed_data=allow_changed_data,
+        map_method=_map_method(map_method),
+        console=Console(quiet=quiet, verbose=verbose),
+    )
+    found = score(models, request)
     if json_file is not None:
-        write_text(json_file, report_json(report))
-    typer.echo(as_table(report))
-    for failure in report.failed:
-        sys.stderr.write(f"error: {failure.task}: {failure.reason}\n")
-    if report.failed:
-        codes = {failure.exit_code for failure in report.failed}
+        write_results(json_file, found.models[0] if len(found.models) == 1 else found)
+    typer.echo(as_table(found.models, found.comparisons, all_numbers=verbose))
+    failed = {each.task: each for model in found.models for each in model.failed}
+    for each in failed.values():
+        sys.stderr.write(f"error: {each.task}: {each.reason}\n")
+    if failed:
+        codes = {each.exit_code for each in failed.values()}
         raise typer.Exit(NumericsError.exit_code if NumericsError.exit_code in codes else DataError.exit_code)
 
 
@@ -276,18 +305,24 @@ def _encoder(
     model: str, pooling: str | None, num_layers: int | None, max_tokens: int | None = None
 ) -> EncoderConfig:
     from dalr.models.config import EncoderConfig
+    from dalr.models.reference import inside_run
 
-    run = Path(model)
-    if (run / "run.json").is_file():
-        if not (run / "model").is_dir():
-            raise ConfigError(
-                Problem(where=str(run), what="a run folder without model/: the training did not finish")
-            )
-        model = str(run / "model")
-    mode: PoolingMode | None
-    match pooling:
+    return EncoderConfig(
+        model=inside_run(model), pooling=_pooling(pooling), num_layers=num_layers, max_tokens=max_tokens
+    )
+
+
+def _pooling(name: str | None) -> PoolingMode | None:
+    match name:
         case None | "cls" | "mean":
-            mode = pooling
+            return name
         case _:
-            raise ConfigError(Problem(where="--pooling", what=f"expected cls or mean, found {pooling!r}"))
-    return EncoderConfig(model=model, pooling=mode, num_layers=num_layers, max_tokens=max_tokens)
+            raise ConfigError(Problem(where="--pooling", what=f"expected cls or mean, found {name!r}"))
+
+
+def _map_method(name: str) -> MapMethod:
+    match name:
+        case "pca" | "t-sne" | "none":
+            return name
+        case _:
+            raise ConfigError(Problem(where="--map", what=f"expected pca, t-sne or none, found {name!r}"))

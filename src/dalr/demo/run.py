@@ -19,7 +19,8 @@ from dalr.demo.recipes import METHODS, TEACHERS, write_recipes
 from dalr.demo.world import WorldFiles, generate_world
 from dalr.errors import StorageError
 from dalr.evaluation.retrieval import RetrievalScore, retrieval_score
-from dalr.evaluation.sts import load_scored_tsv, score_pairs
+from dalr.evaluation.similarity import score_pairs
+from dalr.evaluation.sts import load_scored_tsv
 from dalr.evaluation.table import markdown
 from dalr.features.importing import open_matrix
 from dalr.io.atomic import storage_errors, write_json, write_text
@@ -133,8 +134,8 @@ def _table(rows: list[Row]) -> str:
                 row.name,
                 f"{row.dev:.1f}",
                 f"{row.test:.1f}",
-                f"{recall.text_to_image[0]:.1f}" if recall else "–",
-                f"{recall.image_to_text[0]:.1f}" if recall else "–",
+                f"{recall.text_to_image.r1:.1f}" if recall else "–",
+                f"{recall.image_to_text.r1:.1f}" if recall else "–",
                 f"{row.seconds:.0f}" if row.seconds is not None else "–",
             ]
         )
@@ -149,8 +150,8 @@ def _as_json(row: Row) -> dict[str, object]:
     return {
         "dev": row.dev,
         "test": row.test,
-        "text_to_image": recall.text_to_image if recall else None,
-        "image_to_text": recall.image_to_text if recall else None,
+        "text_to_image": recall.text_to_image.r1 if recall else None,
+        "image_to_text": recall.image_to_text.r1 if recall else None,
         "seconds": row.seconds,
     }
 

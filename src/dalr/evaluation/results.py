@@ -152,6 +152,8 @@ class Failed(Result):
 
     task: str
     reason: str
+    exit_code: Annotated[int, Field(exclude=True)] = 1
+    """Of the error that it was; not written."""
 
 
 class WorstPair(Result):
@@ -261,6 +263,27 @@ def transfer_average(tasks: Mapping[str, TaskResult], metric: Literal["acc", "de
         return None
     scores = [result.acc if metric == "acc" else result.devacc for result in results]
     return sum(scores) / len(scores)
+
+
+def merged(earlier: Evaluation, later: Evaluation) -> Evaluation:
+    """`later` with the tasks that only `earlier` has, if both are of the same model under the same settings."""
+    if (earlier.model_sha256, earlier.settings) != (later.model_sha256, later.settings):
+        return later
+    tasks = {**earlier.tasks, **later.tasks}
+    return later.model_copy(
+        update={
+            "tasks": tasks,
+            "sts_avg": sts_average(tasks),
+            "transfer_avg": transfer_average(tasks, "acc"),
+            "transfer_devavg": transfer_average(tasks, "devacc"),
+            "failed": tuple(each for each in (*earlier.failed, *later.failed) if each.task not in tasks),
+            "details": Details(
+                sts={**earlier.details.sts, **later.details.sts},
+                transfer={**earlier.details.transfer, **later.details.transfer},
+                map=later.details.map or earlier.details.map,
+            ),
+        }
+    )
 
 
 def write_results(path: Path, results: Evaluation | Evaluations) -> None:

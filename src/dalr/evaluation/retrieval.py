@@ -1,30 +1,34 @@
-"""Image–text retrieval in the grounding space: cos(s, u) between sentences and images.
+"""Image–text retrieval: captions find their image, an image finds any of its captions.
 
-A caption finds its image; an image finds any of its captions. Needs the heads of a training run, which is why
-they are saved.
+In the grounding space of a training run, cos(s, u), which needs the heads that were trained beside the student and
+is why they are saved; or in the own space of a multimodal model, without any training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
 
+from dalr.evaluation.results import Recall
+
+_BLOCK = 2_048
+"""Captions that are compared with all images at once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalScore:
-    """Recall × 100 at 1, 5 and 10 in both directions."""
+    """Recall of both directions."""
 
-    text_to_image: tuple[float, float, float]
-    image_to_text: tuple[float, float, float]
+    text_to_image: Recall
+    image_to_text: Recall
 
     @property
     def mean_r1(self) -> float:
-        return (self.text_to_image[0] + self.image_to_text[0]) / 2
-
-
-_CUTS = (1, 5, 10)
+        """Mean of both directions' recall at 1, in %."""
+        return (self.text_to_image.r1 + self.image_to_text.r1) / 2
 
 
 def retrieval_score(
@@ -32,22 +36,38 @@ def retrieval_score(
     images: Float[np.ndarray, "images g"],
     owner: Int64[np.ndarray, " captions"],
 ) -> RetrievalScore:
-    """Score captions against images; caption i belongs to image `owner[i]`, every image has a caption.
+    """Score captions against images by cosine; caption i belongs to image `owner[i]`, every image has a caption.
 
-    Ties count against the query, so that constant vectors score nothing.
+    The rank of a query is how many wrong answers come before the right one: for an image, before the best of its
+    captions, the others of which do not count. Ties count against the query: constant vectors score nothing.
     """
-    similarity = _unit(sentences) @ _unit(images).T
-    own = similarity[np.arange(len(owner)), owner]
-    image_rank = (similarity >= own[:, None]).sum(axis=1) - 1
     best_own = np.full(len(images), -np.inf)
-    np.maximum.at(best_own, owner, own)
-    is_own = owner[:, None] == np.arange(len(images))[None]
-    text_rank = ((similarity >= best_own[None]) & ~is_own).sum(axis=0)
-    to_image = [100 * float((image_rank < cut).mean()) for cut in _CUTS]
-    to_text = [100 * float((text_rank < cut).mean()) for cut in _CUTS]
-    return RetrievalScore(
-        text_to_image=(to_image[0], to_image[1], to_image[2]), image_to_text=(to_text[0], to_text[1], to_text[2])
-    )
+    text_to_image = np.empty(len(sentences), np.int64)
+    for rows, similarity in _blocks(sentences, images):
+        own = similarity[np.arange(len(similarity)), owner[rows]]
+        np.maximum.at(best_own, owner[rows], own)
+        text_to_image[rows] = (similarity >= own[:, None]).sum(axis=1) - 1
+    image_to_text = np.zeros(len(images), np.int64)
+    for rows, similarity in _blocks(sentences, images):
+        is_own = owner[rows, None] == np.arange(len(images))[None]
+        image_to_text += ((similarity >= best_own[None]) & ~is_own).sum(axis=0)
+    return RetrievalScore(text_to_image=_recall(text_to_image), image_to_text=_recall(image_to_text))
+
+
+def _recall(ranks: Int64[np.ndarray, " queries"]) -> Recall:
+    """Recall at 1, 5 and 10 in %, and the median rank counted from 1."""
+    at = {cut: 100 * float((ranks < cut).mean()) for cut in (1, 5, 10)}
+    return Recall(r1=at[1], r5=at[5], r10=at[10], median_rank=float(np.median(ranks)) + 1)
+
+
+def _blocks(
+    sentences: Float[np.ndarray, "captions g"], images: Float[np.ndarray, "images g"]
+) -> Iterator[tuple[slice, Float[np.ndarray, "block images"]]]:
+    """Cosines of a block of captions with all images; the same block gives the same numbers every time."""
+    captions, pictures = _unit(sentences), _unit(images)
+    for start in range(0, len(captions), _BLOCK):
+        rows = slice(start, min(start + _BLOCK, len(captions)))
+        yield rows, captions[rows] @ pictures.T
 
 
 def _unit(x: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from dalr.errors import DataError, NumericsError, Problem
-from dalr.evaluation.metrics import cosines, require_usable, spearman
+from dalr.errors import DataError, Problem
 from dalr.io.text import read_lines
 
 Embed = Callable[[list[str]], np.ndarray]
@@ -31,30 +30,26 @@ _SUBSETS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredPairs:
-    """Sentence pairs with gold similarity."""
+    """Sentence pairs with gold similarity, subset after subset."""
 
     name: str
+    split: str
+    """`test` or `dev`, or `own` for a user's file."""
     first: tuple[str, ...]
     second: tuple[str, ...]
     gold: Float64[np.ndarray, " pairs"]
+    subset_sizes: Mapping[str, int]
+    """Pairs of each subset, in order; a task without subsets is its own only one."""
 
     def sentences(self) -> list[str]:
         return [*self.first, *self.second]
 
-
-def score_pairs(pairs: ScoredPairs, vectors: np.ndarray) -> float:
-    """Spearman × 100 between gold and cosine; `vectors` are those of `pairs.sentences()`.
-
-    Raises:
-        NumericsError: vectors or score undefined.
-    """
-    require_usable(vectors, pairs.name)
-    half = len(pairs.first)
-    value = 100 * spearman(cosines(vectors[:half], vectors[half:]), pairs.gold)
-    if not np.isfinite(value):
-        what = "all cosines or all gold scores are equal, so Spearman is undefined"
-        raise NumericsError(Problem(where=pairs.name, what=what))
-    return value
+    def subset_rows(self) -> dict[str, slice]:
+        """Subset -> the rows of its pairs."""
+        ends = np.cumsum(list(self.subset_sizes.values())).tolist()
+        return {
+            name: slice(end - size, end) for (name, size), end in zip(self.subset_sizes.items(), ends, strict=True)
+        }
 
 
 def load_sts(data: Path, task: str) -> ScoredPairs:
@@ -73,20 +68,21 @@ def load_sts(data: Path, task: str) -> ScoredPairs:
 def load_scored_tsv(path: Path) -> ScoredPairs:
     """A user's own file: score, sentence, sentence, separated by tabs, without a header."""
     rows = _tab_rows(path, columns=3, at_least=False)
-    return _pairs(path.name, [(f"{path}:{number}", row[0], row[1], row[2]) for number, row in rows])
+    return _pairs(path.name, [(f"{path}:{number}", row[0], row[1], row[2]) for number, row in rows], split="own")
 
 
 def _load_year(folder: Path, task: str) -> ScoredPairs:
-    rows: list[tuple[str, str, str, str]] = []
+    rows: dict[str, list[tuple[str, str, str, str]]] = {}
     problems: list[Problem] = []
     for subset in _SUBSETS[task]:
         try:
-            rows.extend(_load_subset(folder, subset))
+            rows[subset] = _load_subset(folder, subset)
         except DataError as error:
             problems.extend(error.problems)
     if problems:
         raise DataError(problems)
-    return _pairs(task, rows)
+    sizes = {subset: len(found) for subset, found in rows.items()}
+    return _pairs(task, [row for found in rows.values() for row in found], subset_sizes=sizes)
 
 
 def _load_subset(folder: Path, subset: str) -> list[tuple[str, str, str, str]]:
@@ -107,7 +103,7 @@ def _load_subset(folder: Path, subset: str) -> list[tuple[str, str, str, str]]:
 def _load_sts_benchmark(data: Path, split: str, task: str) -> ScoredPairs:
     path = data / "STS" / "STSBenchmark" / f"sts-{split}.csv"
     rows = _tab_rows(path, columns=7, at_least=True)
-    return _pairs(task, [(f"{path}:{number}", row[4], row[5], row[6]) for number, row in rows])
+    return _pairs(task, [(f"{path}:{number}", row[4], row[5], row[6]) for number, row in rows], split=split)
 
 
 def _load_sick(data: Path, task: str) -> ScoredPairs:
@@ -135,7 +131,13 @@ def _tab_rows(path: Path, *, columns: int, at_least: bool) -> list[tuple[int, li
     return rows
 
 
-def _pairs(name: str, rows: list[tuple[str, str, str, str]]) -> ScoredPairs:
+def _pairs(
+    name: str,
+    rows: list[tuple[str, str, str, str]],
+    *,
+    split: str = "test",
+    subset_sizes: Mapping[str, int] | None = None,
+) -> ScoredPairs:
     gold: list[float] = []
     problems: list[Problem] = []
     for where, score, _, _ in rows:
@@ -156,4 +158,6 @@ def _pairs(name: str, rows: list[tuple[str, str, str, str]]) -> ScoredPairs:
         first=tuple(row[2] for row in rows),
         second=tuple(row[3] for row in rows),
         gold=np.asarray(gold, dtype=np.float64),
+        split=split,
+        subset_sizes=subset_sizes if subset_sizes is not None else {name: len(rows)},
     )

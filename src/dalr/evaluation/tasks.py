@@ -9,11 +9,15 @@ from dalr.errors import ConfigError, Problem
 
 STS_TASKS: tuple[str, ...] = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R")
 
+STS_DEV = "sts-b-dev"
+
 TRANSFER_TASKS: tuple[str, ...] = ("MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC")
 
-TASKS: tuple[str, ...] = (*STS_TASKS, "sts-b-dev")
+GEOMETRY, RETRIEVAL = "geometry", "retrieval"
 
-GROUPS: Mapping[str, tuple[str, ...]] = {"sts": STS_TASKS}
+TASKS: tuple[str, ...] = (*STS_TASKS, STS_DEV, *TRANSFER_TASKS, GEOMETRY, RETRIEVAL)
+
+GROUPS: Mapping[str, tuple[str, ...]] = {"sts": STS_TASKS, "transfer": TRANSFER_TASKS}
 
 
 def resolve_tasks(names: Sequence[str]) -> list[str]:

@@ -1,15 +1,17 @@
 """SentEval's seven transfer tasks: sentences with classes, in the order that the protocol brings them into.
 
 The order matters to the second decimal, since folds and batches are drawn by position: positives before negatives,
-then sorted by (number of words, class), stably. Files are SentEval's `downstream` layout; its text is split at white
-space and joined by single spaces.
+then sorted by (number of words, class), stably. Files are SentEval's `downstream` layout; its text is split at
+white space and joined by single spaces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
@@ -26,6 +28,9 @@ from dalr.evaluation.classifier.selection import (
 )
 from dalr.evaluation.metrics import require_usable
 from dalr.io.text import read_lines
+
+Row = tuple[tuple[str, ...], int]
+"""Its sentence, or its two, and its class."""
 
 _TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 _MRPC_HEADER = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
@@ -92,7 +97,7 @@ class TransferTask:
 
     def _rows(self) -> list[Int64[np.ndarray, " n"]]:
         borders = np.cumsum([0, *(len(split.labels) for split in self.splits)])
-        return [np.arange(first, last) for first, last in zip(borders[:-1], borders[1:], strict=True)]
+        return [np.arange(first, last) for first, last in pairwise(borders)]
 
 
 def load_transfer(data: Path, task: str) -> TransferTask:
@@ -116,7 +121,7 @@ def _features(sides: Sequence[Float32[np.ndarray, "n width"]]) -> Float32[np.nda
 def _binary(folder: str, positive: str, negative: str) -> Callable[[Path, str], TransferTask]:
     def load(data: Path, task: str) -> TransferTask:
         problems: list[Problem] = []
-        rows: list[tuple[tuple[str, ...], int]] = []
+        rows: list[Row] = []
         for label, name in ((1, positive), (0, negative)):
             path = data / folder / name
             rows += [((_words(line),), label) for _, line in _lines(path, problems)]
@@ -127,9 +132,9 @@ def _binary(folder: str, positive: str, negative: str) -> Callable[[Path, str], 
 
 def _load_sst2(data: Path, task: str) -> TransferTask:
     problems: list[Problem] = []
-    splits = []
+    splits: list[list[Row]] = []
     for name in ("train", "dev", "test"):
-        rows = []
+        rows: list[Row] = []
         for where, line in _lines(data / "SST" / "binary" / f"sentiment-{name}", problems):
             sentence, tab, label = line.rstrip().rpartition("\t")
             if not tab or label not in ("0", "1"):
@@ -142,9 +147,9 @@ def _load_sst2(data: Path, task: str) -> TransferTask:
 
 def _load_trec(data: Path, task: str) -> TransferTask:
     problems: list[Problem] = []
-    splits = []
+    splits: list[list[Row]] = []
     for name in ("train_5500.label", "TREC_10.label"):
-        rows = []
+        rows: list[Row] = []
         for where, line in _lines(data / "TREC" / name, problems, encoding="latin-1"):
             label, colon, rest = line.strip().partition(":")
             _fine, space, question = rest.partition(" ")
@@ -159,14 +164,14 @@ def _load_trec(data: Path, task: str) -> TransferTask:
 
 def _load_mrpc(data: Path, task: str) -> TransferTask:
     problems: list[Problem] = []
-    splits = []
+    splits: list[list[Row]] = []
     for name in ("train", "test"):
         path = data / "MRPC" / f"msr_paraphrase_{name}.txt"
         lines = _lines(path, problems)
         if lines and tuple(lines[0][1].split("\t")) != _MRPC_HEADER:
             found = lines[0][1].split("\t")
             problems.append(Problem(where=lines[0][0], what=f"expected the header {_MRPC_HEADER}, found {found}"))
-        rows = []
+        rows: list[Row] = []
         for where, line in lines[1:]:
             columns = line.strip().split("\t")
             if len(columns) != 5 or columns[0] not in ("0", "1"):
@@ -190,7 +195,9 @@ _LOADERS: dict[str, Callable[[Path, str], TransferTask]] = {
 }
 
 
-def _lines(path: Path, problems: list[Problem], *, encoding: str = "utf-8") -> list[tuple[str, str]]:
+def _lines(
+    path: Path, problems: list[Problem], *, encoding: Literal["utf-8", "latin-1"] = "utf-8"
+) -> list[tuple[str, str]]:
     """(file:line, text) of each line; a file that cannot be read is a problem."""
     try:
         lines = read_lines(path, encoding=encoding)
@@ -209,7 +216,7 @@ def _words(text: str) -> str:
 
 def _task(
     name: str,
-    splits: Sequence[list[tuple[tuple[str, ...], int]]],
+    splits: Sequence[list[Row]],
     classes: int,
     kind: Callable[..., Outcome],
     problems: list[Problem],

@@ -1,8 +1,8 @@
 """Sentences to vectors: each distinct sentence once, sorted by length, in batches of a fixed token budget.
 
 Padding is the cost to avoid: sorted by length, hardly any is left, and a token budget gives short sentences
-large batches. On a CPU the budget is small, so that the activations of a layer stay in its caches. Rows come back in
-the order that they were given, before any Normalize module.
+large batches. On a CPU the budget is small, so that the activations of a layer stay in its caches. Rows come back
+in the order that they were given, before any Normalize module.
 """
 
 from __future__ import annotations

@@ -18,6 +18,19 @@ _PACKAGE = "package:"
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
 
 
+def inside_run(reference: str) -> str:
+    """The model of a run or a checkpoint, where `reference` is such a folder; anything else as it is.
+
+    Raises:
+        ConfigError: a run without a finished model.
+    """
+    folder = Path(reference)
+    inside = folder / "model"
+    if (folder / "run.json").is_file() and not inside.is_dir():
+        raise ConfigError(Problem(where=reference, what="a run folder without model/: the training did not finish"))
+    return str(inside) if (inside / "modules.json").is_file() else reference
+
+
 def find_model(reference: str, revision: str | None = None) -> Path:
     """The local folder of a model; a hub id is downloaded if it is not in the cache.
 

@@ -11,7 +11,8 @@ import torch
 from dalr.data.dataset import Dataset
 from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.retrieval import retrieval_score
-from dalr.evaluation.sts import ScoredPairs, score_pairs
+from dalr.evaluation.similarity import score_pairs
+from dalr.evaluation.sts import ScoredPairs
 from dalr.features.store import FeatureStore
 from dalr.models.embedding import embed
 from dalr.training.config import DevelopmentConfig

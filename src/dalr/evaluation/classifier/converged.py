@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from dalr.errors import NumericsError, Problem
-from dalr.evaluation.classifier.fitting import Fit, Group, Matrix, OnProgress
+from dalr.evaluation.classifier.fitting import Fit, Group, Matrix, OnProgress, in_threads
 
 _MOST_ITERATIONS = 2_000
+_TOLERANCE = 1e-4
+"""Of the largest component of the gradient, scikit-learn's own."""
 
 
 def solve_groups(matrix: Matrix, groups: Sequence[Group], *, progress: OnProgress | None = None) -> list[list[Fit]]:
@@ -23,34 +25,35 @@ def solve_groups(matrix: Matrix, groups: Sequence[Group], *, progress: OnProgres
     Raises:
         NumericsError: a fit did not converge.
     """
-    results = []
-    done = 0
-    for group in groups:
-        fits = []
-        for penalty in group.penalties:  # the next starts where the last ended: penalties rise, solutions are near
-            fits.append(_solve(matrix, group, penalty))
-            done += 1
-            if progress is not None:
-                progress(done)
-        results.append(fits)
-    return results
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):  # the cores are taken by the groups
+        return in_threads(lambda group: _solve_group(matrix, group), groups, progress)
 
 
-def _solve(matrix: Matrix, group: Group, penalty: float) -> Fit:
+def _solve_group(matrix: Matrix, group: Group) -> list[Fit]:
+    """From the largest penalty down, each fit starting where the last ended."""
     from sklearn.linear_model import LogisticRegression
 
     x, labels = matrix.x[group.train], matrix.labels[group.train]
-    # two classes are one weight vector w = w₁ − w₀ there: ½(‖w₀‖² + ‖w₁‖²) = ¼‖w‖² at the optimum
-    sides = 2 if matrix.classes == 2 else 1
-    solver = LogisticRegression(C=sides / (len(x) * penalty), tol=1e-4, max_iter=_MOST_ITERATIONS)
-    solver.fit(x, labels)
-    if solver.n_iter_.max() >= _MOST_ITERATIONS:
-        what = f"L-BFGS did not converge in {_MOST_ITERATIONS} iterations at penalty {penalty:g}"
-        raise NumericsError(Problem(where="classifier", what=what))
-    weights, bias = solver.coef_.astype(np.float32), solver.intercept_.astype(np.float32)
+    solver = LogisticRegression(tol=_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True)
+    fits: dict[float, Fit] = {}
+    for penalty in sorted(group.penalties, reverse=True):
+        # two classes are one weight vector w = w₁ − w₀ there: ½(‖w₀‖² + ‖w₁‖²) = ¼‖w‖² at the optimum
+        solver.C = (2 if matrix.classes == 2 else 1) / (len(x) * penalty)
+        solver.fit(x, labels)
+        if solver.n_iter_.max() >= _MOST_ITERATIONS:
+            what = f"L-BFGS did not converge in {_MOST_ITERATIONS} iterations at penalty {penalty:g}"
+            raise NumericsError(Problem(where="classifier", what=what))
+        fits[penalty] = _as_fit(solver.coef_, solver.intercept_, matrix, group, penalty)
+    return [fits[penalty] for penalty in group.penalties]
+
+
+def _as_fit(weights: np.ndarray, bias: np.ndarray, matrix: Matrix, group: Group, penalty: float) -> Fit:
+    weights, bias = weights.astype(np.float32), bias.astype(np.float32)
     if matrix.classes == 2:
         weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
-    fit = Fit(penalty=penalty, dev_accuracy=float("nan"), weights=weights, bias=bias)
+    fit = Fit(penalty=penalty, dev_accuracy=None, weights=weights, bias=bias)
     if group.dev is None:
         return fit
     right = fit.predict(matrix.x[group.dev]) == matrix.labels[group.dev]

@@ -1,8 +1,8 @@
 """SentEval's classifier, early stopping and all, for many training sets of one matrix.
 
-A fit is defined by its training rows, its development rows and its penalty; everything else (start, order of rows,
-optimiser, rule for stopping) is the same for all. Fits that share their rows form a `Group` and are trained together;
-groups are independent and run on all cores.
+A fit is defined by its training rows, its development rows and its penalty; everything else (start, order of
+rows, optimiser, rule for stopping) is the same for all. Fits that share their rows form a `Group` and are trained
+together; groups are independent and run on all cores.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Fit:
     """The best weights of one fit by its development rows."""
 
     penalty: float
-    dev_accuracy: float
-    """0 to 1."""
+    dev_accuracy: float | None
+    """0 to 1; None for a fit without development rows."""
     weights: Float32[np.ndarray, "classes width"]
     bias: Float32[np.ndarray, " classes"]
 
@@ -109,11 +109,18 @@ def fit_groups(
     """The fits of each group, one for each of its penalties."""
     padded = _with_bias_column(matrix.x)
     start = _first_weights(matrix.x.shape[1], matrix.classes, protocol.seed)
+    return in_threads(lambda group: _fit_group(padded, matrix, group, protocol, start), groups, progress)
+
+
+def in_threads(
+    fit: Callable[[Group], list[Fit]], groups: Sequence[Group], progress: OnProgress | None
+) -> list[list[Fit]]:
+    """`fit` of every group, in order, on as many threads as there are cores; `fit` must release the lock."""
     done = 0
     results: list[list[Fit]] = []
-    with ThreadPoolExecutor(max_workers=min(_cores(), len(groups)) or 1) as pool:
+    with ThreadPoolExecutor(max_workers=max(1, min(_cores(), len(groups)))) as pool:
         try:
-            for fits in pool.map(lambda group: _fit_group(padded, matrix, group, protocol, start), groups):
+            for fits in pool.map(fit, groups):
                 results.append(fits)
                 done += len(fits)
                 if progress is not None:

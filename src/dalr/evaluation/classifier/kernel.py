@@ -3,8 +3,8 @@
 The protocol restarts every fit from the same seed, so the fits of one training set that differ in their penalty
 alone see the same rows in the same order. They are trained side by side: a row is read once, where it lies in the
 matrix, for the weights of all penalties; nothing is gathered or copied. The weights and moments of one group
-(4 penalties × 2 classes × 400 × 3 floats) stay in the first caches. A step of four such fits costs about a seventh of
-what one fit costs as a training loop of a tensor library; `benchmarks/evaluation.py` has the figures.
+(4 penalties × 2 classes × 400 × 3 floats) stay in the first caches. A step of four such fits costs a fraction of
+what one costs as a training loop of a tensor library; `benchmarks/evaluation.py` has the figures.
 
 Compiled by numba when first called (about two seconds).
 """

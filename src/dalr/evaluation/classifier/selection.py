@@ -7,14 +7,23 @@ smaller one wins, are decided by that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from dalr.errors import DataError, Problem
-from dalr.evaluation.classifier.fitting import SENTEVAL, Fit, Group, Matrix, OnProgress, Protocol, fit_groups
+from dalr.evaluation.classifier.fitting import (
+    SENTEVAL,
+    SENTEVAL_FAST,
+    Fit,
+    Group,
+    Matrix,
+    OnProgress,
+    Protocol,
+    fit_groups,
+)
 
 Rows = Int64[np.ndarray, " n"]
 
@@ -108,8 +117,13 @@ def fits_needed(kind: Callable[..., Outcome], classifier: Classifier) -> int:
     return penalties if kind is fixed_splits else folds * penalties + 1
 
 
-CLASSIFIERS = {"senteval": Classifier(name="senteval", protocol=SENTEVAL)} | {
-    "lbfgs": Classifier(name="lbfgs", protocol=SENTEVAL, converged=True)
+CLASSIFIERS: Mapping[str, Classifier] = {
+    each.name: each
+    for each in (
+        Classifier(name="senteval", protocol=SENTEVAL),
+        Classifier(name="senteval-fast", protocol=SENTEVAL_FAST),
+        Classifier(name="lbfgs", protocol=SENTEVAL, converged=True),
+    )
 }
 
 
@@ -140,7 +154,10 @@ def _stratified(matrix: Matrix, rows: Rows, classifier: Classifier) -> list[tupl
 
 def _choose(folds: Sequence[Sequence[Fit]]) -> tuple[float, float]:
     """The penalty with the best mean development accuracy, and that accuracy × 100; the smaller one of equals."""
-    scores = [_percent(np.mean([fit.dev_accuracy for fit in fits])) for fits in zip(*folds, strict=True)]
+    scores = [
+        _percent(np.mean([fit.dev_accuracy for fit in fits if fit.dev_accuracy is not None]))
+        for fits in zip(*folds, strict=True)
+    ]
     best = int(np.argmax(scores))
     return folds[0][best].penalty, scores[best]
 

@@ -1,0 +1,65 @@
+"""Sentences of several tasks as points in the plane, for a look at what a model keeps apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32
+
+from dalr.evaluation.results import EmbeddingMap
+from dalr.seed import generator
+
+_PER_TASK = 200
+"""Sentences drawn of each task: enough to see, few enough for t-SNE to take seconds."""
+_LEAST = 3
+
+
+def embedding_map(
+    tasks: Mapping[str, tuple[Sequence[str], Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]]],
+    method: Literal["pca", "t-sne", "none"],
+) -> EmbeddingMap | None:
+    """L2-normalised vectors of some sentences of each task (task -> sentences and their vectors) in two dimensions.
+
+    None where it is not wanted, or where there are too few sentences.
+    """
+    drawn, names = [], []
+    for name, (sentences, vectors_of) in tasks.items():
+        distinct = list(dict.fromkeys(sentences))
+        random = generator(0, "embedding map", name)
+        count = min(_PER_TASK, len(distinct))
+        chosen = [distinct[index] for index in random.choice(len(distinct), size=count, replace=False)]
+        drawn.append(vectors_of(chosen))
+        names += [name] * count
+    if method == "none" or len(names) < _LEAST:
+        return None
+    vectors = np.concatenate(drawn).astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    points = _principal_axes(unit) if method == "pca" else _t_sne(unit)
+    return EmbeddingMap(
+        method=method,
+        x=tuple(np.round(points[:, 0], 4).tolist()),
+        y=tuple(np.round(points[:, 1], 4).tolist()),
+        task=tuple(names),
+    )
+
+
+def _principal_axes(unit: np.ndarray) -> np.ndarray:
+    centred = unit - unit.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    first = axes[:, -1:-3:-1]
+    signs = np.sign(first[np.abs(first).argmax(axis=0), [0, 1]])  # which end is positive is a matter of taste
+    points: np.ndarray = centred @ (first * signs)
+    return points
+
+
+def _t_sne(unit: np.ndarray) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(unit) - 1) / 3)
+    points: np.ndarray = TSNE(metric="cosine", perplexity=perplexity, init="random", random_state=0).fit_transform(
+        unit
+    )
+    return points
