@@ -89,7 +89,8 @@ class TaskOverlap:
     @property
     def affected(self) -> Bool[np.ndarray, " pairs"]:
         """The pairs to leave out for a score without what was trained on."""
-        return self.exact | self.near
+        affected: np.ndarray = self.exact | self.near
+        return affected
 
     def counts(self, rows: slice = slice(None)) -> Counts:
         """Counts over all pairs, or over a part of them such as a subset."""
