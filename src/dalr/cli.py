@@ -7,6 +7,7 @@ with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 s
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from dalr.console import Console
 from dalr.errors import ConfigError, DalrError, Problem
 
 if TYPE_CHECKING:
+    from dalr.data.dataset import Dataset
     from dalr.data.rows import Pairs
     from dalr.evaluation.run import MapMethod
     from dalr.models.config import EncoderConfig, PoolingMode
@@ -31,8 +33,10 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="The recipes that come with dalr.", no_args_is_help=True)
 features_app = typer.Typer(help="Frozen vectors, computed once and read by row id.", no_args_is_help=True)
+data_app = typer.Typer(help="The field's evaluation data: fetch it, check it.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(features_app, name="features")
+app.add_typer(data_app, name="data")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors and results.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more of what is going on.")]
@@ -84,7 +88,15 @@ def demo(
 
 
 @app.command()
-def check(recipe: str, settings: Settings = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
+def check(
+    recipe: str,
+    settings: Settings = None,
+    against: Annotated[
+        Path | None, typer.Option(help="SentEval folder: count the training sentences that occur in its STS sets.")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """Report every configuration and data problem of a recipe at once, before any model is loaded."""
     from dalr.config import missing_models
     from dalr.recipe import load_recipe
@@ -99,7 +111,26 @@ def check(recipe: str, settings: Settings = None, quiet: Quiet = False, verbose:
         console.detail(f"{kind} batches in an epoch: {inputs.plan.kinds(0).count(kind)}, rows left over: {rows}")
     for model in missing_models(loaded):
         console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
+    if against is not None:
+        _show_overlap(inputs.dataset, against, console)
     console.say("no problems found")
+
+
+def _show_overlap(dataset: Dataset, data: Path, console: Console) -> None:
+    from dalr.evaluation.overlap import audit, subset_rows
+    from dalr.evaluation.sts import load_sts
+    from dalr.evaluation.tasks import resolve_tasks
+
+    tasks = resolve_tasks(["sts", "sts-b-dev"])
+    pairs = [load_sts(data, task) for task in tasks]
+    captions = dataset.pairs.captions if dataset.pairs is not None else ()
+    lines = dataset.text.lines if dataset.text is not None else ()
+    with console.bar("compare", len(captions) + len(lines), "sentence") as bar:
+        report = audit(chain(captions, lines), pairs, progress=bar.update)
+    typer.echo(report.table({task: subset_rows(data, task) for task in tasks}))
+    for task in report.tasks.values():
+        for match in task.examples(2):
+            console.detail(f"{task.name}: {match.evaluation!r} is nearly {match.training!r}")
 
 
 @app.command()
@@ -277,6 +308,48 @@ def features_text(
             out, encoder=encoder, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
         )
     typer.echo(f"{out}: {len(ids)} rows")
+
+
+@data_app.command("get")
+def data_get(
+    group: Annotated[str, typer.Argument(help="sts or transfer.")],
+    out: Annotated[Path, typer.Option(help="The folder for `dalr evaluate --data`.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DIR|URL", help="A copy of the data [default: the public archive]."),
+    ] = None,
+    accept_licences: Annotated[
+        bool, typer.Option("--accept-licences", help="You have read the owners' terms and accept them.")
+    ] = False,
+    allow_changed_data: Annotated[
+        bool, typer.Option("--allow-changed-data", help="Take files that differ from the official ones.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Bring SentEval's files into a folder, compared with the official row counts and checksums."""
+    from dalr.evaluation.obtain import obtain, require_group, require_licences
+
+    require_group(group)
+    ask = (lambda: typer.confirm("Do you accept them?", err=True)) if sys.stdin.isatty() else None
+    # the terms are shown under --quiet too
+    require_licences(group, accepted=accept_licences, ask=ask, console=Console())
+    console = Console(quiet=quiet, verbose=verbose)
+    typer.echo(obtain(group, source, out, console=console, allow_changed=allow_changed_data))
+
+
+@data_app.command("verify")
+def data_verify(folder: Path) -> None:
+    """Show which files of SentEval's are in a folder, which are missing, and which differ."""
+    from dalr.errors import DataError
+    from dalr.evaluation.obtain import verification
+
+    if not folder.is_dir():
+        raise DataError(Problem(where="FOLDER", what=f"no such folder: {folder.absolute()}"))
+    table, bad = verification(folder)
+    typer.echo(table)
+    if bad:
+        raise DataError([check.problem() for check in bad])
 
 
 def _captions_and_lines(pairs: Path | None, text: Path | None) -> tuple[list[str], list[str]]:

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -36,6 +36,7 @@ _SLACK = 1e-9
 """Keeps a bound that is a whole number from being rounded past it; candidates are compared without it."""
 
 
+@runtime_checkable
 class SentencePairs(Protocol):
     """What is audited: named pairs, such as `ScoredPairs`."""
 
@@ -120,13 +121,18 @@ class OverlapReport:
     tasks: Mapping[str, TaskOverlap]
 
     def table(self, parts: Mapping[str, Mapping[str, slice]] | None = None) -> str:
-        """A Markdown table, a row a set and a row for each of its `parts` (task -> subset -> its pairs)."""
+        """A Markdown table, a row a set, and one for each of its parts that has a match.
+
+        Args:
+            parts: task -> subset -> its pairs.
+        """
         rows = []
         for name, task in self.tasks.items():
             rows.append(_cells(name, task.counts()))
             for part, where in (parts or {}).get(name, {}).items():
-                rows.append(_cells(f"{name} {part}", task.counts(where)))
-        headers = ["set", "pairs", "exact", "near", "affected", "sentences", "exact", "near"]
+                if task.affected[where].any():
+                    rows.append(_cells(f"{name} {part}", task.counts(where)))
+        headers = ["set", "pairs", "exact", "near", "affected", "sentences", "found exactly", "found nearly"]
         return markdown(headers, rows)
 
 
@@ -196,8 +202,9 @@ _ASCII_TABLE = {code: None for code in range(128) if not (chr(code).isalnum() or
 def folded(sentence: str) -> str:
     """The form in which two sentences are the same sentence: letters and digits, case and white space folded.
 
-    SentEval's sentences are tokenised and lower-cased ("a man 's t-shirt ."), captions are not, so punctuation is
-    taken out without leaving a gap. Letters outside ASCII go the same way, because in the STS files they are as
+    SentEval's sentences are tokenised and lower-cased ("a t-shirt , folded ."), captions are not, so punctuation is
+    taken out without leaving a gap. A word that tokenising cut in two ("man 's") stays two: that is a near match.
+    Letters outside ASCII go the same way, because in the STS files they are as
     often broken encoding as accents; unless they are the greater part, then the sentence is of another script.
     """
     if sentence.isascii():

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dalr.errors import DataError, Problem
 from dalr.io.atomic import apply_umask, storage_errors, sync_file, sync_folder, write_text
@@ -48,6 +48,10 @@ class _Answer:
     """Of the whole file, where the server states it (the Hugging Face hub does)."""
 
 
+class UnreachableError(DataError):
+    """The server cannot be reached, or does not get to the end of its answer."""
+
+
 class _BrokenError(Exception):
     """This attempt failed, another one may not."""
 
@@ -69,7 +73,8 @@ def download(
         wait: seconds before the second attempt; doubled before each further one.
 
     Raises:
-        DataError: the server refuses, the connection keeps breaking, or the content is refused.
+        UnreachableError: no such server, or the connection keeps breaking.
+        DataError: the server refuses, or the content is refused.
         StorageError: the disk refuses.
     """
     _require_http(address)
@@ -94,7 +99,7 @@ def download(
             raise DataError(Problem(where=address, what=refused))
         reason = refused
     kept = f"; {part.name} holds what has arrived, and the next start goes on from there" if part.exists() else ""
-    raise DataError(Problem(where=address, what=f"{reason} (after {attempts} attempts){kept}"))
+    raise UnreachableError(Problem(where=address, what=f"{reason} (after {attempts} attempts){kept}"))
 
 
 def discard(part: Path) -> None:
@@ -113,11 +118,12 @@ def _fetch(address: str, part: Path, progress: Progress) -> bool:
                 raise _BrokenError(f"asked for the bytes from {have} on, got others")
             _take(response, part, answer, progress)
     except urllib.error.HTTPError as error:
-        return _refused(address, part, have, error)
+        with error:  # it holds the connection
+            return _refused(address, part, have, error)
     except urllib.error.URLError as error:
         if isinstance(error.reason, socket.gaierror):
             what = f"no such host, or no connection to the internet ({error.reason.strerror})"
-            raise DataError(Problem(where=address, what=what)) from None
+            raise UnreachableError(Problem(where=address, what=what)) from None
         raise _BrokenError(f"no connection: {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenError(f"the connection broke: {error or type(error).__name__}") from None
@@ -145,9 +151,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     stated: str = ""
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        _require_http(newurl)
+        try:
+            _require_http(newurl)
+        except DataError:
+            fp.close()
+            raise
         self.stated = headers.get("X-Linked-ETag") or self.stated
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -1,0 +1,230 @@
+"""SentEval's data into a folder that `--data` takes, every file compared with the official one.
+
+From a folder the needed files are copied, from an address they are fetched one by one. The public source is one
+archive, and we open no archives: it is fetched, and the user is told the command that unpacks it. What is already
+in place and official is left alone, so a second call goes on with the first. A file that differs is not put in
+place; all that is wrong comes in one error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from dalr.console import Bar, Console
+from dalr.errors import ConfigError, DataError, Problem
+from dalr.evaluation.official import (
+    GROUPS,
+    FileCheck,
+    OfficialFile,
+    State,
+    check_file,
+    check_files,
+    files_of_group,
+)
+from dalr.evaluation.table import markdown
+from dalr.io.atomic import write_bytes
+from dalr.io.download import UnreachableError, download
+
+PUBLIC_ADDRESS = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
+"""Where SimCSE's download script gets it. Taken from that script; the address itself could not be tried when this
+was written, and no checksum of the archive is published: its files are checked once they are unpacked."""
+
+_KIB = 1024
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
+
+LICENCES: Mapping[str, tuple[str, ...]] = {
+    "sts": (
+        "MSRpar (STS12, STS-B): Microsoft Research Paraphrase Corpus; users agree to Microsoft Research's terms",
+        "MSRvid (STS12, STS-B): Microsoft Research Video Description Corpus; the same",
+        "SICK-R: Creative Commons Attribution-NonCommercial-ShareAlike 3.0 (CC BY-NC-SA 3.0)",
+        "STS16 plagiarism: Creative Commons BY-NC-SA 2.0 UK",
+        "STS15 answers-forums, STS16 answer-answer and question-question: Stack Exchange, CC BY-SA 3.0, with its "
+        "rules of attribution",
+        "headlines (STS13 to STS16): European Media Monitor, to be acknowledged",
+        "STS-B scores: CC BY-SA 4.0; each of its texts keeps the licence of its source",
+    ),
+    "transfer": (
+        "MRPC: Microsoft Research Paraphrase Corpus; users agree to Microsoft Research's terms",
+        "MR, SUBJ, CR, MPQA, SST2, TREC: published for research, no licence lies beside the files; see the pages "
+        "of their authors",
+    ),
+}
+"""What the readme and licence files of the data sets ask of their users."""
+
+
+def require_group(group: str) -> None:
+    """Raises ConfigError unless `group` is one of `GROUPS`."""
+    if group not in GROUPS:
+        raise ConfigError(Problem(where="dalr data get", what=f"expected {' or '.join(GROUPS)}, found {group!r}"))
+
+
+def require_licences(group: str, *, accepted: bool, ask: Callable[[], bool] | None, console: Console) -> None:
+    """Show what the owners of the data ask for, and go on only if the user agrees.
+
+    Args:
+        ask: puts the question to a person, where there is one.
+
+    Raises:
+        ConfigError: not agreed.
+    """
+    console.say(f"The data of `{group}` belongs to others, on terms of their own:")
+    for line in LICENCES[group]:
+        console.say(f"  - {line}")
+    if accepted or (ask is not None and ask()):
+        return
+    what = "the terms above were not agreed to; --accept-licences says that you have read and accept them"
+    raise ConfigError(Problem(where="dalr data get", what=what))
+
+
+def obtain(
+    group: str,
+    source: str | None,
+    out: Path,
+    *,
+    console: Console,
+    allow_changed: bool = False,
+    wait: float = 1.0,
+) -> str:
+    """Bring the files of one of `GROUPS` into `out`; what to tell the user afterwards.
+
+    Args:
+        source: a folder, the address of a folder or of an archive; None is the public archive.
+        allow_changed: put files in place that are not the official ones, and name them.
+        wait: seconds before a second attempt at an address.
+
+    Raises:
+        ConfigError: no such group.
+        DataError: files missing or different, or an address that does not answer.
+        StorageError: the disk refuses.
+    """
+    require_group(group)
+    expected = files_of_group(group)
+    wanted = [check.official for check in check_files(out, expected) if not check.good]
+    source = PUBLIC_ADDRESS if source is None else source
+    if not wanted:
+        pass
+    elif "://" not in source:
+        _copy(_layout_below(Path(source), wanted), out, wanted, allow_changed=allow_changed)
+    elif source.lower().endswith(_ARCHIVES):
+        return _fetch_archive(group, source, out, console, wait)
+    else:
+        _fetch_files(source.rstrip("/"), out, wanted, console, allow_changed=allow_changed, wait=wait)
+    changed = [check for check in check_files(out, expected) if not check.good]
+    for check in changed:
+        console.say(f"warning: {check.problem()}")
+    state = f"{len(changed)} of them not official" if changed else "all as in the official data"
+    return f"{out}: {len(expected)} files of {group}, {len(wanted)} of them new, {state}"
+
+
+def verification(data: Path) -> tuple[str, list[FileCheck]]:
+    """A Markdown table of what a data folder holds, and the files that are not as they should be.
+
+    A group of which there is no file at all is shown as missing, but is no fault of a folder that has the other.
+    """
+    checks = {group: check_files(data, files_of_group(group)) for group in GROUPS}
+    rows = []
+    for each in checks.values():
+        for name in dict.fromkeys(_set_of(check.official) for check in each):
+            own = [check.state for check in each if _set_of(check.official) == name]
+            counts = [sum(state in column for state in own) for column in _COLUMNS.values()]
+            rows.append([name, str(len(own)), *map(str, counts)])
+    begun = [each for each in checks.values() if any(check.state != State.MISSING for check in each)]
+    bad = [check for each in begun or checks.values() for check in each if not check.good]
+    return markdown(["set", "files", *_COLUMNS], rows), bad
+
+
+_COLUMNS: Mapping[str, Sequence[State]] = {
+    "official": (State.SAME,),
+    "same text, other bytes": (State.FOLDED,),
+    "missing": (State.MISSING, State.UNREADABLE),
+    "other rows": (State.ROWS,),
+    "other content": (State.CONTENT,),
+}
+
+
+def _set_of(official: OfficialFile) -> str:
+    return Path(official.path).parent.as_posix()
+
+
+def _layout_below(folder: Path, wanted: Sequence[OfficialFile]) -> Path:
+    """`folder`, or the folder at most two levels below it that holds SentEval's `downstream` layout."""
+    if not folder.is_dir():
+        raise DataError(Problem(where="--from", what=f"no such folder: {folder.absolute()}"))
+    for place in [folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))]:
+        if any((place / official.path).is_file() for official in wanted):
+            return place
+    return folder
+
+
+def _copy(folder: Path, out: Path, wanted: Sequence[OfficialFile], *, allow_changed: bool) -> None:
+    checks = check_files(folder, wanted)
+    _require([check for check in checks if not _acceptable(check, allow_changed)])
+    if folder.resolve() == out.resolve():
+        return
+    for check in checks:
+        write_bytes(out / check.official.path, check.place.read_bytes())
+
+
+def _fetch_files(
+    base: str, out: Path, wanted: Sequence[OfficialFile], console: Console, *, allow_changed: bool, wait: float
+) -> None:
+    problems: list[Problem] = []
+    before = 0
+    with console.bar("fetch", sum(official.bytes for official in wanted) // _KIB, "KiB") as bar:
+        for official in wanted:
+
+            def refuse(part: Path, official: OfficialFile = official) -> str | None:
+                check = check_file(part, official)
+                return None if _acceptable(check, allow_changed) else check.problem().what
+
+            def advance(done: int, total: int | None, before: int = before, name: str = official.path) -> None:
+                bar.update((before + done) // _KIB, file=Path(name).name)
+
+            try:
+                download(f"{base}/{official.path}", out / official.path, refuse=refuse, progress=advance, wait=wait)
+            except UnreachableError as error:
+                problems += error.problems  # the next file would fail in the same way
+                break
+            except DataError as error:
+                problems += error.problems
+            before += official.bytes
+    if problems:
+        raise DataError(problems)
+
+
+def _fetch_archive(group: str, address: str, out: Path, console: Console, wait: float) -> str:
+    archive = out / address.rsplit("/", 1)[1]
+    if address == PUBLIC_ADDRESS:
+        console.say(f"note: {address} is the address that SimCSE's script names; it could not be tried beforehand")
+    if not archive.is_file():
+        _download_with_bar(address, archive, console, wait)
+    unpacked = out / "unpacked"
+    unpack = f"unzip -d {unpacked} {archive}" if archive.suffix == ".zip" else f"tar -xf {archive} -C {unpacked}"
+    return (
+        f"{archive} is complete. dalr opens no archives; unpack it and let its files be checked:\n"
+        f"  mkdir -p {unpacked} && {unpack}\n"
+        f"  dalr data get {group} --from {unpacked} --out {out} --accept-licences"
+    )
+
+
+def _download_with_bar(address: str, path: Path, console: Console, wait: float) -> None:
+    with ExitStack() as stack:
+        bars: list[Bar] = []
+
+        def advance(done: int, total: int | None) -> None:
+            if not bars:  # how much there is, only the server knows
+                bars.append(stack.enter_context(console.bar("fetch", (total or 0) // _KIB, "KiB")))
+            bars[0].update(done // _KIB)
+
+        download(address, path, progress=advance, wait=wait)
+
+
+def _acceptable(check: FileCheck, allow_changed: bool) -> bool:
+    return check.good or (allow_changed and check.changed)
+
+
+def _require(bad: Sequence[FileCheck]) -> None:
+    if bad:
+        raise DataError([check.problem() for check in bad])
