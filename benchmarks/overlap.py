@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dalr.evaluation.overlap import audit, subset_rows
+from dalr.evaluation.overlap import audit
 from dalr.evaluation.sts import load_sts
-from dalr.evaluation.tasks import TASKS
+from dalr.evaluation.tasks import STS_DEV, STS_TASKS
 
 LINES = 1_000_000
 
@@ -44,8 +44,8 @@ def memory() -> float:
 
 
 def main(data: Path) -> None:
-    pairs = [load_sts(data / "senteval", task) for task in TASKS]
-    parts = {task: subset_rows(data / "senteval", task) for task in TASKS}
+    pairs = [load_sts(data / "senteval", task) for task in (*STS_TASKS, STS_DEV)]
+    parts = {each.name: each.subset_rows() for each in pairs if len(each.subset_sizes) > 1}
     before = memory()
     for name, training in (("text", lines), ("captions", captions)):
         start = time.process_time()

@@ -117,7 +117,7 @@ def check(
 
 
 def _show_overlap(dataset: Dataset, data: Path, console: Console) -> None:
-    from dalr.evaluation.overlap import audit, subset_rows
+    from dalr.evaluation.overlap import audit
     from dalr.evaluation.sts import load_sts
     from dalr.evaluation.tasks import resolve_tasks
 
@@ -127,7 +127,7 @@ def _show_overlap(dataset: Dataset, data: Path, console: Console) -> None:
     lines = dataset.text.lines if dataset.text is not None else ()
     with console.bar("compare", len(captions) + len(lines), "sentence") as bar:
         report = audit(chain(captions, lines), pairs, progress=bar.update)
-    typer.echo(report.table({task: subset_rows(data, task) for task in tasks}))
+    typer.echo(report.table({each.name: each.subset_rows() for each in pairs if len(each.subset_sizes) > 1}))
     for task in report.tasks.values():
         for match in task.examples(2):
             console.detail(f"{task.name}: {match.evaluation!r} is nearly {match.training!r}")

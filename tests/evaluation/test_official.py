@@ -25,10 +25,9 @@ from dalr.evaluation.official import (
     folded_lines,
     group_of,
     official_files,
-    subsets_of,
 )
 from dalr.evaluation.sts import load_sts
-from dalr.evaluation.tasks import TASKS as STS_TASKS
+from dalr.evaluation.tasks import STS_DEV, STS_TASKS, TRANSFER_TASKS
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ class TestTable:
     def test_every_file_is_of_a_group_and_every_sts_task_is_known(self) -> None:
         grouped = [official.path for group in GROUPS for official in files_of_group(group)]
         assert sorted(grouped) == sorted(official_files())
-        assert set(STS_TASKS) <= set(TASKS)
+        assert set(TASKS) == {*STS_TASKS, STS_DEV, *TRANSFER_TASKS}
         for path in grouped:
             assert path in [official.path for official in files_of_group(group_of(path))]
 
@@ -87,13 +86,6 @@ class TestTable:
     )
     def test_a_task_has_the_files_that_it_is_scored_on(self, task: str, count: int) -> None:
         assert len(files_of_task(task)) == count
-
-    @pytest.mark.parametrize("task", SUBSETS)
-    def test_subsets_come_in_the_order_in_which_they_are_scored(self, task: str) -> None:
-        assert tuple(subsets_of(task)) == SUBSETS[task]
-
-    def test_other_tasks_have_no_subsets(self) -> None:
-        assert subsets_of("STS-B") == subsets_of("MR") == []
 
 
 class TestFolder:

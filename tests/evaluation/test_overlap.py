@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from senteval import SUBSETS, write_senteval
+from senteval import write_senteval
 
 from conftest import Outcome
 from dalr.errors import ConfigError, DataError
-from dalr.evaluation.overlap import audit, folded, subset_rows, training_sentences
+from dalr.evaluation.overlap import audit, folded, training_sentences
 from dalr.evaluation.sts import ScoredPairs, load_sts
-from dalr.evaluation.tasks import TASKS
 from tiny import Toys
 
 
@@ -27,6 +26,8 @@ def pairs(name: str, *both: tuple[str, str]) -> ScoredPairs:
         first=tuple(first for first, _ in both),
         second=tuple(second for _, second in both),
         gold=np.arange(len(both), dtype=np.float64),
+        split="test",
+        subset_sizes={name: len(both)},
     )
 
 
@@ -179,20 +180,6 @@ class TestFiles:
         with pytest.raises(DataError, match="no such file"):
             training_sentences(tmp_path / "nowhere.txt")
 
-    @pytest.mark.parametrize("task", TASKS)
-    def test_subsets_are_rows_of_the_loaded_pairs(self, tmp_path: Path, task: str) -> None:
-        data = write_senteval(tmp_path / "data")
-        for year in ("STS15", "STS16"):
-            for gold in (data / "STS" / f"{year}-en-test").glob("STS.gs.*.txt"):
-                gold.write_text("1\n\n2\n3\n \n4\n")
-        loaded = load_sts(data, task)
-        rows = subset_rows(data, task)
-        assert tuple(rows) == SUBSETS.get(task, ())
-        covered = [index for where in rows.values() for index in range(len(loaded.gold))[where]]
-        assert covered == (list(range(len(loaded.gold))) if rows else [])
-        for subset, where in rows.items():
-            assert {sentence.split()[0] for sentence in loaded.first[where]} == {subset}
-
 
 class TestKnownFigures:
     """Those of the real captions and sets, counted once by other means."""
@@ -208,7 +195,7 @@ class TestKnownFigures:
 
         sets = [load_sts(data / "senteval", task) for task in ("STS15", "STS-B", "sts-b-dev")]
         tasks = audit(captions(), sets, threshold=1.0).tasks
-        images = tasks["STS15"].counts(subset_rows(data / "senteval", "STS15")["images"])
+        images = tasks["STS15"].counts(sets[0].subset_rows()["images"])
         test, dev = tasks["STS-B"].counts(), tasks["sts-b-dev"].counts()
         assert (images.sentences_exact, images.sentences) == (1256, 1415)
         assert (test.sentences_exact, test.sentences) == (274, 2549)
@@ -217,8 +204,8 @@ class TestKnownFigures:
     def test_flickr8k_clip(self, shared: Path) -> None:
         data = shared / "data"
         captions = training_sentences(data / "flickr8k-clip" / "captions.jsonl")
-        images = subset_rows(data / "senteval", "STS15")["images"]
-        counts = audit(captions, [load_sts(data / "senteval", "STS15")]).tasks["STS15"].counts(images)
+        pairs = load_sts(data / "senteval", "STS15")
+        counts = audit(captions, [pairs]).tasks["STS15"].counts(pairs.subset_rows()["images"])
         assert (counts.sentences_exact, counts.sentences) == (175, 1415)
 
 

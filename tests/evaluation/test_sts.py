@@ -10,8 +10,9 @@ import pytest
 from senteval import SUBSETS, write_senteval
 
 from dalr.errors import DataError, NumericsError
-from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts, score_pairs
-from dalr.evaluation.tasks import TASKS
+from dalr.evaluation.similarity import score_pairs
+from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts
+from dalr.evaluation.tasks import STS_DEV, STS_TASKS
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def refused(read: Callable[[], object]) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [*STS_TASKS, STS_DEV])
 def test_every_task_is_read(data: Path, task: str) -> None:
     pairs = load_sts(data, task)
     subsets = len(SUBSETS.get(task, ["one"]))
@@ -69,7 +70,7 @@ def test_missing_files_of_a_year_come_together(data: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [*STS_TASKS, STS_DEV])
 def test_an_empty_folder_is_refused(tmp_path: Path, task: str) -> None:
     assert all("no such file" in problem for problem in refused(lambda: load_sts(tmp_path, task)))
 
@@ -152,7 +153,14 @@ def test_a_malformed_own_file_is_refused(tmp_path: Path, text: str, problem: str
 
 def pairs_of(gold: list[float]) -> ScoredPairs:
     names = tuple(str(number) for number in range(len(gold)))
-    return ScoredPairs(name="mine", first=names, second=names, gold=np.asarray(gold, np.float64))
+    return ScoredPairs(
+        name="mine",
+        split="own",
+        first=names,
+        second=names,
+        gold=np.asarray(gold, np.float64),
+        subset_sizes={"mine": len(gold)},
+    )
 
 
 def test_the_score_is_spearman_of_cosine_and_gold_times_100() -> None:

@@ -168,13 +168,6 @@ def group_of(path: str) -> str:
     return next(group for group, beginnings in _GROUP_FILES.items() if path.startswith(beginnings))
 
 
-def subsets_of(task: str) -> list[str]:
-    """Names of a year's subsets in the order in which they are put together; empty where a task has none."""
-    names = [Path(official.path).name for official in files_of_task(task)]
-    subsets = [name[len("STS.gs.") : -len(".txt")] for name in names if name.startswith("STS.gs.")]
-    return sorted(subsets, key=str.casefold)
-
-
 @cache
 def official_files() -> Mapping[str, OfficialFile]:
     """Path below `downstream` -> what is known of that file."""

@@ -25,9 +25,7 @@ from dalr.data.dataset import read_pairs, read_text
 from dalr.data.formats import FORMATS
 from dalr.data.rows import suffix_of
 from dalr.errors import ConfigError, DataError, Problem
-from dalr.evaluation.official import subsets_of
 from dalr.evaluation.table import markdown
-from dalr.io.text import read_lines
 
 THRESHOLD = 0.8
 EXAMPLES = 5
@@ -180,18 +178,6 @@ def training_sentences(path: Path) -> tuple[str, ...]:
     if problems:
         raise DataError(problems)
     return sentences
-
-
-def subset_rows(data: Path, task: str) -> dict[str, slice]:
-    """Which pairs of a year's set are of which subset, rows without gold not counted; empty for other tasks."""
-    rows: dict[str, slice] = {}
-    start = 0
-    for subset in subsets_of(task):
-        gold = read_lines(data / "STS" / f"{task}-en-test" / f"STS.gs.{subset}.txt")
-        stop = start + sum(1 for score in gold if score.strip())
-        rows[subset] = slice(start, stop)
-        start = stop
-    return rows
 
 
 _NOT_LATIN = re.compile(r"[^a-z0-9\s]")

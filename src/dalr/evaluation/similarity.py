@@ -109,6 +109,9 @@ def _mean(subsets: list[SubsetCorrelation], weights: list[int]) -> Correlation:
 def _without(pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"], seen: Seen) -> WithoutOverlap:
     keep = ~(seen.exact | seen.near)
     name = f"{pairs.name} without overlap"
+    if keep.sum() < 2:
+        what = f"{keep.sum()} pairs are left of {len(keep)}, so the correlation is undefined"
+        raise NumericsError(Problem(where=name, what=what))
     score = _correlation(name, cosine[keep], pairs.gold[keep])
     return WithoutOverlap(
         spearman=score.spearman,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
@@ -150,7 +149,7 @@ def _load_trec(data: Path, task: str) -> TransferTask:
     splits: list[list[Row]] = []
     for name in ("train_5500.label", "TREC_10.label"):
         rows: list[Row] = []
-        for where, line in _lines(data / "TREC" / name, problems, encoding="latin-1"):
+        for where, line in _lines(data / "TREC" / name, problems, else_latin_1=True):
             label, colon, rest = line.strip().partition(":")
             _fine, space, question = rest.partition(" ")
             if not colon or not space or label not in _TREC_CLASSES:
@@ -195,12 +194,10 @@ _LOADERS: dict[str, Callable[[Path, str], TransferTask]] = {
 }
 
 
-def _lines(
-    path: Path, problems: list[Problem], *, encoding: Literal["utf-8", "latin-1"] = "utf-8"
-) -> list[tuple[str, str]]:
+def _lines(path: Path, problems: list[Problem], *, else_latin_1: bool = False) -> list[tuple[str, str]]:
     """(file:line, text) of each line; a file that cannot be read is a problem."""
     try:
-        lines = read_lines(path, encoding=encoding)
+        lines = read_lines(path, else_latin_1=else_latin_1)
     except DataError as error:
         problems.extend(error.problems)
         return []

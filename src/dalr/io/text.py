@@ -7,15 +7,16 @@ features. Bytes that are not UTF-8 are never replaced: a silently changed senten
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from dalr.errors import DataError, Problem
 
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_lines(path: Path, *, encoding: Literal["utf-8", "latin-1"] = "utf-8") -> list[str]:
-    """The lines of a text file without their ends; a byte-order mark at the start is skipped once.
+def read_lines(path: Path, *, else_latin_1: bool = False) -> list[str]:
+    """The lines of a UTF-8 file without their ends; a byte-order mark at the start is skipped once.
+
+    With `else_latin_1` a file that is not UTF-8 is latin-1, as TREC's official one is.
 
     Raises:
         DataError: the file is missing or not readable, or some lines are not UTF-8 (`file:line: byte n is 0x..`).
@@ -28,9 +29,11 @@ def read_lines(path: Path, *, encoding: Literal["utf-8", "latin-1"] = "utf-8") -
         raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
     data = data.removeprefix(_BOM)
     try:
-        text = data.decode(encoding)
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise DataError(_undecodable(path, data)) from None
+        if not else_latin_1:
+            raise DataError(_undecodable(path, data)) from None
+        text = data.decode("latin-1")
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     if lines[-1] == "":
         lines.pop()

@@ -52,7 +52,7 @@ def _solve_group(matrix: Matrix, group: Group) -> list[Fit]:
 def _as_fit(weights: np.ndarray, bias: np.ndarray, matrix: Matrix, group: Group, penalty: float) -> Fit:
     weights, bias = weights.astype(np.float32), bias.astype(np.float32)
     if matrix.classes == 2:
-        weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
+        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
     fit = Fit(penalty=penalty, dev_accuracy=None, weights=weights, bias=bias)
     if group.dev is None:
         return fit

@@ -25,7 +25,7 @@ from dalr.evaluation.classifier.fitting import (
     fit_groups,
 )
 
-Rows = Int64[np.ndarray, " n"]
+Rows = Int64[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, kw_only=True)
