@@ -1,0 +1,457 @@
+"""Evaluations as tables, the published rows below the measured ones.
+
+A model that lacks a task has a dash there, and no average. What a figure was formed from (split, aggregation,
+classifier) stands in the group's title where all figures share it, and beside the figure where they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeVar
+
+from dalr.evaluation.published import AVERAGE, PublishedRow, load_published
+from dalr.evaluation.results import (
+    Evaluation,
+    GeometryResult,
+    MtebResult,
+    Recall,
+    RetrievalResult,
+    StsResult,
+    TransferResult,
+)
+from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
+from dalr.report.palette import model_colour
+from dalr.report.sources import NamedComparison, Sources
+from dalr.report.tables import Cell, Column, Group, Row, Table, count, formatted, interval, number, table, words
+
+T = TypeVar("T")
+
+TRANSFER_NOTE = (
+    "acc is the accuracy on data that chose nothing; devacc is the accuracy that chose the penalty, on the data "
+    "that chose it, and is higher. Published transfer columns are of unclear kind: one released script prints "
+    "acc, another prints devacc under the same name. Compare a published row with both of ours, and trust "
+    "neither difference fully."
+)
+BOLD_NOTE = "Bold: best of the measured models. Published rows differ in backbone and training data."
+_PUBLISHED = "Published, as printed"
+
+
+def score_tables(sources: Sources) -> list[Table]:
+    """All tables that go into a paper: those for which there is a number, in reading order."""
+    candidates = [
+        sts_table(sources),
+        transfer_table(sources),
+        retrieval_table(sources),
+        geometry_table(sources),
+        mteb_table(sources),
+        comparison_table(sources.comparisons),
+        failed_table(sources),
+    ]
+    return [each for each in candidates if each is not None]
+
+
+def results_of(evaluation: Evaluation, kind: type[T]) -> dict[str, T]:
+    """The results of one kind, by name, in the order of the file."""
+    return {name: result for name, result in evaluation.tasks.items() if isinstance(result, kind)}
+
+
+def task_order(names: Iterable[str]) -> list[str]:
+    """The seven STS and seven transfer tasks in the field's order, then whatever else there is."""
+    known = [*STS_TASKS, *TRANSFER_TASKS]
+    distinct = list(dict.fromkeys(names))
+    return [name for name in known if name in distinct] + [name for name in distinct if name not in known]
+
+
+def sts_table(sources: Sources) -> Table | None:
+    rows = [(subject, each, results_of(each, StsResult)) for subject, each in sources.evaluated]
+    found = task_order(name for _, _, results in rows for name in results)
+    if not found:
+        return None
+    others = [name for name in found if name not in STS_TASKS]
+    shared = _shared(
+        {
+            (result.split, result.aggregation)
+            for _, _, results in rows
+            for name, result in results.items()
+            if name in STS_TASKS
+        }
+    )
+
+    def cell(result: StsResult | None) -> Cell:
+        if result is None:
+            return Cell()
+        about = "" if shared or result.split == "dev" else f" · {result.split}, {result.aggregation}"
+        return number(result.spearman, detail=interval(result.interval, 1) + about)
+
+    measured = [
+        Row(
+            head=subject.label,
+            colour=model_colour(subject.number),
+            cells=(
+                *(cell(results.get(name)) for name in STS_TASKS),
+                number(each.sts_avg),
+                *(cell(results.get(name)) for name in others),
+            ),
+        )
+        for subject, each, results in rows
+        if results
+    ]
+    formed = f" (split {shared[0]}, aggregation {shared[1]})" if shared else ""
+    return table(
+        name="sts",
+        caption="Semantic textual similarity: Spearman × 100 of cosine and gold score",
+        head="model",
+        columns=[
+            *(Column(name=name, better="higher") for name in STS_TASKS),
+            Column(name=AVERAGE, better="higher", explained="mean of the seven; a dash unless all seven are there"),
+            *(Column(name=name, better="higher") for name in others),
+        ],
+        groups=[
+            Group(rows=tuple(measured), title=f"Measured{formed}", ranked=True),
+            Group(
+                rows=tuple(
+                    _published_row(row, (*STS_TASKS, AVERAGE), blanks=len(others))
+                    for row in load_published().of("sts")
+                ),
+                title=_PUBLISHED,
+            ),
+        ],
+        notes=[BOLD_NOTE],
+    )
+
+
+def transfer_table(sources: Sources) -> Table | None:
+    rows = [(subject, each, results_of(each, TransferResult)) for subject, each in sources.evaluated]
+    if not any(results for _, _, results in rows):
+        return None
+    classifier = _shared({(result.classifier,) for _, _, results in rows for result in results.values()})
+
+    def measured(
+        value: Callable[[TransferResult], Cell], average: Callable[[Evaluation], float | None]
+    ) -> tuple[Row, ...]:
+        return tuple(
+            Row(
+                head=subject.label,
+                colour=model_colour(subject.number),
+                cells=(
+                    *(value(results[name]) if name in results else Cell() for name in TRANSFER_TASKS),
+                    number(average(each)),
+                ),
+            )
+            for subject, each, results in rows
+            if results
+        )
+
+    def acc(result: TransferResult) -> Cell:
+        about = "" if classifier else f" · {result.classifier}"
+        return number(result.acc, detail=interval(result.interval, 1) + about)
+
+    by = f" (classifier {classifier[0]})" if classifier else ""
+    return table(
+        name="transfer",
+        caption="Transfer: accuracy × 100 of a classifier over frozen sentence vectors",
+        head="model",
+        columns=[
+            *(Column(name=name, better="higher") for name in TRANSFER_TASKS),
+            Column(name=AVERAGE, better="higher", explained="mean of the seven; a dash unless all seven are there"),
+        ],
+        groups=[
+            Group(rows=measured(acc, lambda each: each.transfer_avg), title=f"Measured acc{by}", ranked=True),
+            Group(
+                rows=measured(lambda result: number(result.devacc), lambda each: each.transfer_devavg),
+                title=f"Measured devacc{by}",
+                ranked=True,
+            ),
+            Group(
+                rows=tuple(
+                    _published_row(row, (*TRANSFER_TASKS, AVERAGE)) for row in load_published().of("transfer")
+                ),
+                title=f"{_PUBLISHED}; acc or devacc unclear",
+            ),
+        ],
+        notes=[TRANSFER_NOTE, BOLD_NOTE],
+    )
+
+
+def retrieval_table(sources: Sources) -> Table | None:
+    found = [
+        (subject, name, result)
+        for subject, each in sources.evaluated
+        for name, result in results_of(each, RetrievalResult).items()
+    ]
+    if not found:
+        return None
+    directions = ("text → image", "image → text")
+    columns = [
+        Column(name=f"{short} {name}", better=better, explained=f"{direction}: {explained}")
+        for direction, short in zip(directions, ("t→i", "i→t"), strict=True)
+        for name, better, explained in _RECALLS
+    ]
+    published = [
+        Row(
+            head=row.method,
+            about=row.data,
+            cells=tuple(
+                number(row.scores.get(f"{direction}_{name}"), row.decimals)
+                for direction in ("text_to_image", "image_to_text")
+                for name, _, _ in _RECALLS
+            ),
+        )
+        for row in load_published().of("retrieval")
+    ]
+    return table(
+        name="retrieval",
+        caption="Image–text retrieval: share of queries (%) whose match is among the first 1, 5, 10",
+        head="model",
+        columns=columns,
+        groups=[
+            Group(
+                rows=tuple(
+                    Row(
+                        head=subject.label,
+                        about=f"{result.space} space, {result.images:,} images, {result.captions:,} captions",
+                        colour=model_colour(subject.number),
+                        cells=(*_recalls(result.text_to_image), *_recalls(result.image_to_text)),
+                    )
+                    for subject, _, result in found
+                ),
+                title="Measured",
+                ranked=len({(result.images, result.captions, name) for _, name, result in found}) == 1,
+            ),
+            Group(rows=tuple(published), title=f"{_PUBLISHED}; protocol not stated"),
+        ],
+        notes=["The more images there are to choose from, the lower every recall: compare rows of one size only."],
+    )
+
+
+_RECALLS: Sequence[tuple[str, Literal["higher", "lower"], str]] = (
+    ("R@1", "higher", "% of queries with a match in first place"),
+    ("R@5", "higher", "% of queries with a match among the first five"),
+    ("R@10", "higher", "% of queries with a match among the first ten"),
+    ("rank", "lower", "median rank of the first match"),
+)
+
+
+def _recalls(recall: Recall) -> tuple[Cell, ...]:
+    return (number(recall.r1), number(recall.r5), number(recall.r10), number(recall.median_rank, 1))
+
+
+def geometry_table(sources: Sources) -> Table | None:
+    found = [
+        (subject, result)
+        for subject, each in sources.evaluated
+        for result in results_of(each, GeometryResult).values()
+    ]
+    if not found:
+        return None
+    one_source = len({result.source for _, result in found}) == 1
+    return table(
+        name="geometry",
+        caption="Geometry: how sentence vectors lie on the sphere",
+        head="model",
+        columns=[
+            Column(name="alignment", better="lower", explained="mean ‖x − y‖² of pairs with gold > 4"),
+            Column(
+                name="uniformity", better="lower", explained="log mean exp(−2 ‖x − y‖²) over all pairs of sentences"
+            ),
+            Column(
+                name="mean cosine", better="lower", explained="of two different sentences; 0 for an isotropic cloud"
+            ),
+            Column(name="top axis", explained="share of the variance on the first principal axis, %"),
+            Column(name="effective rank", better="higher", explained="how many dimensions are used"),
+            Column(name="hubness", better="lower", explained="skewness of the 10-occurrence"),
+            Column(
+                name="largest hub",
+                better="lower",
+                explained="how many have the commonest neighbour among their ten nearest",
+            ),
+            Column(
+                name="anti-hubs",
+                better="lower",
+                explained="% of sentences that are among the ten nearest of nobody",
+            ),
+            Column(name="sentences"),
+        ],
+        groups=[
+            Group(
+                rows=tuple(
+                    Row(
+                        head=subject.label,
+                        about=f"sentences of {result.source}",
+                        colour=model_colour(subject.number),
+                        cells=(
+                            number(result.alignment, 3),
+                            number(result.uniformity, 3),
+                            number(result.mean_cosine, 3),
+                            number(100 * result.top_component, 1),
+                            number(result.effective_rank, 1),
+                            number(result.hubness, 2),
+                            count(result.largest_hub),
+                            number(100 * result.antihubs, 1),
+                            count(result.sentences),
+                        ),
+                    )
+                    for subject, result in found
+                ),
+                ranked=one_source,
+            )
+        ],
+        notes=[
+            "Alignment and uniformity are lower for better vectors and only together say something; top axis and "
+            "anti-hubs in %."
+        ],
+    )
+
+
+def mteb_table(sources: Sources) -> Table | None:
+    rows = [(subject, results_of(each, MtebResult)) for subject, each in sources.evaluated]
+    names = list(dict.fromkeys(name for _, results in rows for name in results))
+    if not names:
+        return None
+    metrics = {name: result.metric for _, results in rows for name, result in results.items()}
+    versions = sorted({result.mteb_version for _, results in rows for result in results.values()})
+    return table(
+        name="mteb",
+        caption=f"mteb: main score × 100 of each task (mteb {', '.join(versions)})",
+        head="model",
+        columns=[Column(name=name, better="higher", explained=metrics[name]) for name in names],
+        groups=[
+            Group(
+                rows=tuple(
+                    Row(
+                        head=subject.label,
+                        colour=model_colour(subject.number),
+                        cells=tuple(
+                            number(results[name].main_score, detail=results[name].metric)
+                            if name in results
+                            else Cell()
+                            for name in names
+                        ),
+                    )
+                    for subject, results in rows
+                    if results
+                ),
+                ranked=True,
+            )
+        ],
+    )
+
+
+def comparison_table(comparisons: Sequence[NamedComparison]) -> Table | None:
+    if not comparisons:
+        return None
+    pairs = dict.fromkeys((each.a, each.b) for each in comparisons)
+    return table(
+        name="comparisons",
+        caption="Differences between models: paired bootstrap over the same items",
+        head="task",
+        columns=[
+            Column(name="metric", numeric=False),
+            Column(name="difference"),
+            Column(name="95 % interval"),
+            Column(name="p"),
+        ],
+        groups=[
+            Group(
+                title=f"{a} minus {b}",
+                rows=tuple(
+                    Row(
+                        head=each.result.task,
+                        cells=(
+                            words(each.result.metric),
+                            Cell(text=formatted(each.result.difference, signed=True), value=each.result.difference),
+                            words(interval(each.result.interval, signed=True)),
+                            Cell(text=p_value(each.result.p_value), value=each.result.p_value),
+                        ),
+                    )
+                    for each in comparisons
+                    if (each.a, each.b) == (a, b)
+                ),
+            )
+            for a, b in pairs
+        ],
+        notes=[
+            "p is two-sided and not corrected for the number of tests: of twenty, one falls below 0.05 by chance."
+        ],
+    )
+
+
+def p_value(value: float) -> str:
+    """A bootstrap of some thousands of samples cannot tell 0.0004 from 0."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def failed_table(sources: Sources) -> Table | None:
+    rows = [
+        Row(
+            head=subject.label,
+            colour=model_colour(subject.number),
+            cells=(words(failure.task), words(failure.reason)),
+        )
+        for subject, each in sources.evaluated
+        for failure in each.failed
+    ]
+    if not rows:
+        return None
+    return table(
+        name="failed",
+        caption="Tasks without a score, and why",
+        head="model",
+        columns=[Column(name="task", numeric=False), Column(name="reason", numeric=False)],
+        groups=[Group(rows=tuple(rows))],
+    )
+
+
+def overlap_table(sources: Sources) -> Table | None:
+    """Scores with and without the pairs that hold a training sentence."""
+    rows = [
+        Row(
+            head=subject.label,
+            about=name,
+            colour=model_colour(subject.number),
+            cells=(
+                number(result.spearman),
+                number(without.spearman, detail=interval(without.interval, 1)),
+                Cell(
+                    text=formatted(without.spearman - result.spearman, signed=True),
+                    value=without.spearman - result.spearman,
+                ),
+                count(result.pairs),
+                count(without.pairs),
+                count(without.left_out_exact),
+                count(without.left_out_near),
+            ),
+        )
+        for subject, each in sources.evaluated
+        for name, result in results_of(each, StsResult).items()
+        if (without := result.without_overlap) is not None
+    ]
+    if not rows:
+        return None
+    against = sorted({each.settings.overlap_with for _, each in sources.evaluated if each.settings.overlap_with})
+    return table(
+        name="overlap",
+        caption="Spearman × 100 with and without the pairs that hold a training sentence",
+        head="model",
+        columns=[
+            Column(name="all pairs"),
+            Column(name="without"),
+            Column(name="difference"),
+            Column(name="pairs"),
+            Column(name="pairs left"),
+            Column(name="exact", explained="pairs with a sentence that was trained on, after normalisation"),
+            Column(name="near", explained="further pairs with a near-duplicate of one"),
+        ],
+        groups=[Group(rows=tuple(rows))],
+        notes=[f"Training sentences: {', '.join(against)}." if against else ""],
+    )
+
+
+def _published_row(row: PublishedRow, names: Sequence[str], *, blanks: int = 0) -> Row:
+    cells = (*(number(row.scores.get(name), row.decimals) for name in names), *(Cell() for _ in range(blanks)))
+    return Row(head=row.method, about=row.setting, cells=cells)
+
+
+def _shared(values: set[T]) -> T | None:
+    """What all have in common; None where they differ."""
+    return next(iter(values)) if len(values) == 1 else None

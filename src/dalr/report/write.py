@@ -1,0 +1,45 @@
+"""`dalr report`: read result files and run folders, write the page and, if asked, the tables for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dalr.console import Console
+from dalr.io.atomic import write_text
+from dalr.report.evaluation_page import SECTIONS, evaluation_page
+from dalr.report.latex import latex_document
+from dalr.report.markdown import markdown_document
+from dalr.report.page import render
+from dalr.report.score_tables import score_tables
+from dalr.report.sources import read_sources
+
+
+def write_report(
+    paths: Sequence[Path],
+    *,
+    out: Path,
+    markdown: Path | None = None,
+    latex: Path | None = None,
+    title: str | None = None,
+    console: Console | None = None,
+) -> None:
+    """Report on `paths` (run folders or files of `dalr evaluate --json`) in one HTML file, `out`.
+
+    The same input gives the same bytes. `markdown` and `latex` get the score tables alone.
+
+    Raises:
+        ConfigError: nothing was named, or something twice.
+        DataError: what was named cannot be read; all problems at once, and nothing is written.
+        StorageError: a file cannot be written.
+    """
+    sources = read_sources(paths)
+    heading = title if title is not None else ", ".join(each.label for each in sources.subjects)
+    with (console or Console()).bar("report", len(SECTIONS), "section") as bar:
+        page = evaluation_page(sources, title=heading, progress=lambda done: bar.update(done))
+    write_text(out, render(page))
+    tables = score_tables(sources)
+    if markdown is not None:
+        write_text(markdown, markdown_document(heading, tables))
+    if latex is not None:
+        write_text(latex, latex_document(tables))
