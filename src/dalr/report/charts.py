@@ -1,8 +1,8 @@
 """The kinds of picture that reports are made of. They know numbers, names and colour roles, not evaluations.
 
-All are drawn about 400 units wide, so that two stand side by side on a desktop and one fills a phone with letters
-that can still be read. Bars start at zero; a missing number is a dash at the place of its bar. Clouds of points
-become rasters of opacity, because ten thousand circles make a page that no phone scrolls.
+They are drawn 400 or 320 units wide, so that two or three stand side by side on a desktop and one fills a phone,
+with letters that can be read on both. Bars start at zero; a missing number is a dash at the place of its bar.
+Clouds of points become rasters of opacity, because ten thousand circles make a page that no phone scrolls.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from dalr.report.palette import sentinel
 from dalr.report.svg import Chart, add_cloud, drawing, to_chart
 from dalr.report.tables import DASH, formatted
 
-WIDTH = 400
+WIDE, NARROW = 400.0, 320.0
+Numbers = Sequence[int] | Sequence[float]
 _MARKERS = "osD^vP*X"
+_SHARPNESS = 1.6
+"""Pixels of a raster for one unit."""
 _LONGEST_LINE = 400
 """Points that a curve is thinned to: more than there are pixels."""
 
@@ -58,8 +61,8 @@ class Line:
 
     name: str
     colour: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Numbers
+    y: Numbers
     best: int | None = None
 
 
@@ -75,18 +78,18 @@ class Layer:
 
 def bars(categories: Sequence[str], series: Sequence[Series], *, unit: str, label: str) -> Chart:
     """Horizontal bars from zero, one group a category, with intervals as whiskers and the number at the end."""
-    thick = 11.0
-    step = thick * len(series) + 12
+    thick = 12.0
+    step = thick * len(series) + 11
     found = [each for one in series for each in one.values.values()]
     lowest = min([0.0, *(each.value for each in found), *(each.interval[0] for each in found if each.interval)])
     highest = max([1.0, *(each.value for each in found), *(each.interval[1] for each in found if each.interval)])
-    with drawing(WIDTH, step * len(categories) + 34) as (figure, axes):
+    with drawing(WIDE, step * len(categories) + 34) as (figure, axes):
         for place, category in enumerate(categories):
             for number, one in enumerate(series):
                 y = place * step + (number - (len(series) - 1) / 2) * thick
                 estimate = one.values.get(category)
                 if estimate is None:
-                    axes.text(highest * 0.01, y, DASH, color=sentinel("muted"), va="center", size=8)
+                    axes.text(highest * 0.01, y, DASH, color=sentinel("muted"), va="center", size=9)
                     continue
                 axes.barh(y, estimate.value, height=thick - 2, color=sentinel(one.colour), linewidth=0)
                 end = max(estimate.value, 0.0)
@@ -95,7 +98,7 @@ def bars(categories: Sequence[str], series: Sequence[Series], *, unit: str, labe
                     axes.plot([low, high], [y, y], color=sentinel("ink"), linewidth=1.2, solid_capstyle="butt")
                     end = max(end, high)
                 text = formatted(estimate.value, 1)
-                axes.text(end + highest * 0.015, y, text, va="center", size=8, color=sentinel("ink"))
+                axes.text(end + highest * 0.015, y, text, va="center", size=9, color=sentinel("ink"))
         axes.set_yticks([place * step for place in range(len(categories))], list(categories))
         for tick in axes.get_yticklabels():
             tick.set_color(sentinel("ink"))
@@ -111,16 +114,17 @@ def bars(categories: Sequence[str], series: Sequence[Series], *, unit: str, labe
 
 def ranking(rows: Sequence[tuple[str, float, str]], *, unit: str, label: str) -> Chart:
     """One bar for each (name, value, colour), in the order given, the name above its bar."""
-    step = 22.0
+    step = 23.0
     highest = max(value for _, value, _ in rows)
     lowest = min(0.0, *(value for _, value, _ in rows), 0.0)
-    with drawing(WIDTH, step * len(rows) + 30) as (figure, axes):
+    with drawing(WIDE, step * len(rows) + 30) as (figure, axes):
         for place, (name, value, colour) in enumerate(rows):
             y = place * step
-            axes.barh(y + 5, value, height=6, color=sentinel(colour), linewidth=0)
-            axes.text(0, y - 1, _short(name, 62), size=8, va="baseline", color=sentinel("ink"))
+            paler = 0.55 if colour == "muted" else 1.0
+            axes.barh(y + 5, value, height=6, color=sentinel(colour), alpha=paler, linewidth=0)
+            axes.text(0, y - 1, _short(name, 62), size=9, va="baseline", color=sentinel("ink"))
             end = max(value, 0.0) + highest * 0.015
-            axes.text(end, y + 5, formatted(value, 1), size=8, va="center", color=sentinel("ink"))
+            axes.text(end, y + 5, formatted(value, 1), size=9, va="center", color=sentinel("ink"))
         axes.set_yticks([])
         axes.set_ylim(step * len(rows) - 8, -12)
         axes.set_xlim(lowest * 1.08, highest * 1.13)
@@ -135,7 +139,7 @@ def differences(rows: Sequence[tuple[str, Estimate]], *, ahead: str, behind: str
 
     `ahead` is the colour of what is ahead on the right, `behind` of what is ahead on the left.
     """
-    with drawing(WIDTH, 22 * len(rows) + 40) as (figure, axes):
+    with drawing(WIDE, 22.0 * len(rows) + 40) as (figure, axes):
         reach = max([0.1, *(abs(bound) for _, each in rows for bound in each.interval or (each.value,))])
         axes.axvline(0, color=sentinel("muted"), linewidth=1)
         for place, (_, each) in enumerate(rows):
@@ -159,7 +163,7 @@ def differences(rows: Sequence[tuple[str, Estimate]], *, ahead: str, behind: str
 
 def plane(points: Sequence[Point], *, x_label: str, y_label: str, label: str) -> Chart:
     """Labelled points; the names stand beside them."""
-    with drawing(WIDTH, 300) as (figure, axes):
+    with drawing(WIDE, 300.0) as (figure, axes):
         for point in points:
             axes.plot(
                 [point.x],
@@ -198,13 +202,13 @@ def scatter(
     x_label: str,
     y_label: str,
     label: str,
-    height: int = 260,
+    height: float = 230.0,
     opacity: float = 0.35,
     ticks: bool = True,
     medians: bool = False,
 ) -> Chart:
     """Clouds of points in `box` (left, right, bottom, top), rasterised; `medians` adds the median of y along x."""
-    with drawing(WIDTH, height) as (figure, axes):
+    with drawing(NARROW, height) as (figure, axes):
         for layer in layers:
             add_cloud(axes, coverage(layer, box=box, height=height, opacity=opacity), role=layer.colour, box=box)
         left, right, bottom, top = box
@@ -228,7 +232,7 @@ def scatter(
 
 def curves(lines: Sequence[Line], *, y_label: str, label: str) -> Chart:
     """Values over training steps."""
-    with drawing(WIDTH, 190) as (figure, axes):
+    with drawing(NARROW, 170.0) as (figure, axes):
         for line in lines:
             x, y = thinned(line.x, line.y)
             mark = "o" if len(x) == 1 else ""
@@ -245,13 +249,13 @@ def curves(lines: Sequence[Line], *, y_label: str, label: str) -> Chart:
 
 
 def coverage(
-    layer: Layer, *, box: tuple[float, float, float, float], height: int, opacity: float
+    layer: Layer, *, box: tuple[float, float, float, float], height: float, opacity: float
 ) -> Float[np.ndarray, "h w"]:
     """Share of each pixel that a layer's points in `box` cover, first row on top: 1 − (1 − opacity)^points."""
     from scipy.signal import fftconvolve
 
     left, right, bottom, top = box
-    rows, columns = int(height * 1.4), int(WIDTH * 1.4)
+    rows, columns = int(height * _SHARPNESS), int(NARROW * _SHARPNESS)
     x = (layer.x - left) / (right - left) * columns
     y = (top - layer.y) / (top - bottom) * rows
     inside = (x >= 0) & (x <= columns) & (y >= 0) & (y <= rows)
@@ -273,10 +277,10 @@ def running_median(layer: Layer, bins: int = 10) -> tuple[list[float], list[floa
     return list(middles), list(middles.values())
 
 
-def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+def thinned(x: Numbers, y: Numbers) -> tuple[list[float], list[float]]:
     """At most some hundred points, means of neighbours: a spike gets lower but is never lost."""
     if len(x) <= _LONGEST_LINE:
-        return list(x), list(y)
+        return [float(each) for each in x], [float(each) for each in y]
     parts = np.array_split(np.arange(len(x)), _LONGEST_LINE)
     steps, values = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     return [float(steps[part].mean()) for part in parts], [float(values[part].mean()) for part in parts]

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from dalr.evaluation.results import Evaluation, WorstPair
-from dalr.report import pictures, provenance, score_tables
+from dalr.report import (
+    diagnostic_tables,
+    provenance,
+    score_pictures,
+    score_tables,
+    training_pictures,
+    vector_pictures,
+)
 from dalr.report.page import Block, Figure, Folded, Page, Prose, Section, TableBlock
 from dalr.report.sources import Sources, Subject
 from dalr.report.summary import summary
@@ -29,7 +36,7 @@ def evaluation_page(sources: Sources, *, title: str, progress: Callable[[int], N
     return Page(
         title=title,
         lead=Prose(text=summary(sources)),
-        legend=pictures.legend(sources.subjects),
+        legend=score_pictures.legend(sources.subjects),
         sections=tuple(sections),
     )
 
@@ -45,39 +52,39 @@ def _scores(sources: Sources) -> Iterable[Block]:
         sts,
         score_tables.transfer_table(sources),
         score_tables.mteb_table(sources),
-        score_tables.failed_table(sources),
+        diagnostic_tables.failed_table(sources),
     )
-    yield from _figures(pictures.score_bars(sources), pictures.standing(sources))
+    yield from _figures(score_pictures.score_bars(sources), score_pictures.standing(sources))
 
 
 def _comparisons(sources: Sources) -> Iterable[Block]:
-    found = score_tables.comparison_table(sources.comparisons)
+    found = diagnostic_tables.comparison_table(sources.comparisons)
     if found is None and len(sources.evaluated) > 1:
         yield Prose(
             text="The result files hold no paired tests between these models. `dalr evaluate A B` makes them: "
             "two intervals that overlap do not say that two models are alike, since both were scored on the same "
             "sentences."
         )
-    yield from _figures(pictures.difference_forest(sources.comparisons, sources))
+    yield from _figures(score_pictures.difference_forest(sources.comparisons, sources))
     yield from _tables(found)
 
 
 def _overlap(sources: Sources) -> Iterable[Block]:
-    yield from _tables(score_tables.overlap_table(sources))
+    yield from _tables(diagnostic_tables.overlap_table(sources))
 
 
 def _retrieval(sources: Sources) -> Iterable[Block]:
     yield from _tables(score_tables.retrieval_table(sources))
-    yield from _figures(pictures.retrieval_bars(sources.evaluated))
+    yield from _figures(score_pictures.retrieval_bars(sources.evaluated))
 
 
 def _geometry(sources: Sources) -> Iterable[Block]:
-    yield from _tables(score_tables.geometry_table(sources))
-    yield from _figures(pictures.alignment_uniformity(sources.evaluated))
+    yield from _tables(diagnostic_tables.geometry_table(sources))
+    yield from _figures(vector_pictures.alignment_uniformity(sources.evaluated))
 
 
 def _cosines(sources: Sources) -> Iterable[Block]:
-    figures = pictures.gold_against_cosine(sources.evaluated)
+    figures = vector_pictures.gold_against_cosine(sources.evaluated)
     if figures:
         yield Prose(
             text="Each point is a pair of sentences: how alike people found them, from left to right, and how "
@@ -133,11 +140,11 @@ def _worst_row(pair: WorstPair) -> Row:
 
 
 def _maps(sources: Sources) -> Iterable[Block]:
-    yield from _figures(pictures.embedding_maps(sources.evaluated))
+    yield from _figures(vector_pictures.embedding_maps(sources.evaluated))
 
 
 def _training(sources: Sources) -> Iterable[Block]:
-    yield from _figures(pictures.training_curves(sources.trained))
+    yield from _figures(training_pictures.training_curves(sources.trained))
     yield from _tables(provenance.training_table(sources))
     recipes = provenance.recipe_table(sources)
     if recipes is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dalr.evaluation.table import markdown
 from dalr.report.tables import Table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 
 
 def markdown_document(title: str, tables: Sequence[Table]) -> str:

@@ -6,7 +6,7 @@ report's provenance. Two results of one model are told apart by the settings in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -85,7 +85,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
         raise ConfigError([Problem(where=name, what="named more than once") for name in twice])
     problems: list[Problem] = []
     found: list[_Found] = []
-    comparisons: list[Comparison] = []
+    comparisons: dict[Path, list[Comparison]] = {}
     for path in paths:
         try:
             more, compared = _read(path)
@@ -93,7 +93,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             problems += error.problems
             continue
         found += more
-        comparisons += compared
+        comparisons[path] = compared
     if problems:
         raise DataError(problems)
     labels = distinct_labels([each.name for each in found], [_settings(each) for each in found])
@@ -188,6 +188,10 @@ def _parts(name: str) -> list[str]:
     return parts or [name or "unnamed"]
 
 
-def _named(comparisons: Sequence[Comparison], subjects: Sequence[Subject]) -> list[NamedComparison]:
-    labels = {each.evaluation.model: each.label for each in subjects if each.evaluation is not None}
-    return [NamedComparison(a=labels.get(c.a, c.a), b=labels.get(c.b, c.b), result=c) for c in comparisons]
+def _named(comparisons: Mapping[Path, Sequence[Comparison]], subjects: Sequence[Subject]) -> list[NamedComparison]:
+    """A comparison is between models of its own file: another file may hold the same model with other settings."""
+    named = []
+    for source, compared in comparisons.items():
+        labels = {s.evaluation.model: s.label for s in subjects if s.evaluation is not None and s.source == source}
+        named += [NamedComparison(a=labels.get(c.a, c.a), b=labels.get(c.b, c.b), result=c) for c in compared]
+    return named

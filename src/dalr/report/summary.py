@@ -93,8 +93,8 @@ def _among_published(best: float, name: Literal["sts", "transfer"]) -> Iterator[
         "{} {}."
     ).format(
         len(rows),
-        below if below else "none",
-        "is" if below == 1 else "are",
+        "all" if below == len(rows) else below or "none",
+        "is" if below < 2 else "are",
         top.method,
         top.setting,
         formatted(top.scores[AVERAGE], top.decimals),

@@ -34,6 +34,8 @@ class Chart:
     """A picture for a page."""
 
     svg: Markup
+    width: float
+    """At which its letters are as large as the page's small print, in CSS pixels."""
     label: str
     """What it shows, for readers who do not see it."""
 
@@ -100,7 +102,8 @@ def to_chart(figure: Figure, *, label: str) -> Chart:
         # only the widths of letters are guessed here: the reader's browser draws them
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    return Chart(svg=Markup(_inline(text.getvalue(), label)), label=label)
+    width = INCH * float(figure.get_size_inches()[0])
+    return Chart(svg=Markup(_inline(text.getvalue(), label)), width=width, label=label)
 
 
 def _inline(svg: str, label: str) -> str:

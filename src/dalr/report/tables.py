@@ -18,7 +18,7 @@ class Cell:
     """One entry."""
 
     text: str = DASH
-    value: float | None = None
+    value: float | int | None = None
     """What a number sorts and compares by."""
     detail: str = ""
     """A second, smaller line; on the page only."""
