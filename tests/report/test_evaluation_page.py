@@ -223,8 +223,22 @@ def test_worst_pairs_stand_with_gold_cosine_and_error(models: Evaluations, read:
     table = read.table("Worst-predicted pairs of dalr")
     worst = models.models[0].details.sts["STS12"].worst[0]
     error = f"{worst.rank_error:+.2f}".replace("-", "−")
-    expected = [worst.first, worst.second, f"{worst.gold:.1f}", f"{worst.cosine:.2f}".replace("-", "−"), error]
+    expected = [worst.first, f"{worst.gold:.1f}", f"{worst.cosine:.2f}".replace("-", "−"), error]
     assert [*expected, worst.subset] in table.rows
+    assert f"{worst.first} {worst.second} {worst.gold:.1f}" in read.words
+
+
+def test_a_pair_that_occurs_several_times_is_shown_once(tmp_path: Path) -> None:
+    read = Reader(report(tmp_path, evaluation("m", pairs=60, sentences=("one", "two"))))
+    heads = [row[0] for row in read.table("Worst-predicted pairs of m").rows]
+    start = heads.index("STS12")
+    assert sorted(heads[start + 1 : heads.index("STS13")]) == ["one", "two"]
+
+
+def test_a_model_that_was_cut_says_so_beside_its_name(tmp_path: Path) -> None:
+    each = evaluation("m", pairs=60, extras=False)
+    cut = each.model_copy(update={"settings": each.settings.model_copy(update={"num_layers": 3, "pooling": "cls"})})
+    assert "m first 3 layers, cls pooling" in Reader(report(tmp_path, cut)).words
 
 
 def test_overlap_shows_the_score_with_and_without(models: Evaluations, read: Reader) -> None:

@@ -12,19 +12,17 @@ from generated import evaluation, three_models
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dalr.console import Console
 from dalr.evaluation.results import Evaluation, Evaluations, StsResult, write_results
-from dalr.report.latex import escape
-from dalr.report.write import write_report
+from dalr.report.latex import escape, latex_document
+from dalr.report.sources import read_sources
+from dalr.report.write import paper_tables
 
 HOSTILE = "100% of $x_1$ & {#2} ~^\\input{/etc/passwd} <a|b> \"c\" 'd' `e` -- naïve 漢字 \u202e[x] 🙂"
 
 
 def tables(folder: Path, results: Evaluation | Evaluations) -> str:
     write_results(folder / "results.json", results)
-    latex = folder / "tables.tex"
-    write_report([folder / "results.json"], out=folder / "r.html", latex=latex, console=Console(quiet=True))
-    return latex.read_text(encoding="utf-8")
+    return latex_document(paper_tables(read_sources([folder / "results.json"])))
 
 
 def hostile() -> Evaluation:
@@ -92,7 +90,8 @@ def test_hostile_names_compile_to_balanced_groups(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_pdflatex_sets_the_tables_without_an_error(tmp_path: Path) -> None:
     models = three_models(pairs=60)
-    tables(tmp_path, Evaluations(models=(*models.models, hostile()), comparisons=models.comparisons))
+    everything = Evaluations(models=(*models.models, hostile()), comparisons=models.comparisons)
+    (tmp_path / "tables.tex").write_text(tables(tmp_path, everything), encoding="utf-8")
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{textcomp}\\usepackage{booktabs}\n"
         "\\begin{document}\\input{tables}\\end{document}\n"

@@ -8,19 +8,17 @@ import pytest
 from generated import evaluation, three_models
 from markdown_it import MarkdownIt
 
-from dalr.console import Console
 from dalr.evaluation.results import Evaluation, Evaluations, write_results
-from dalr.report.markdown import escape
-from dalr.report.write import write_report
+from dalr.report.markdown import escape, markdown_document
+from dalr.report.sources import read_sources
+from dalr.report.write import paper_tables
 
 HOSTILE = "a|b *c* _d_ `e` <script> &amp; [f](g) \\ ~~h~~ # i\nj"
 
 
 def tables(folder: Path, results: Evaluation | Evaluations) -> str:
     write_results(folder / "results.json", results)
-    markdown = folder / "tables.md"
-    write_report([folder / "results.json"], out=folder / "r.html", markdown=markdown, console=Console(quiet=True))
-    return markdown.read_text(encoding="utf-8")
+    return markdown_document("title", paper_tables(read_sources([folder / "results.json"])))
 
 
 def rows(text: str) -> list[list[str]]:

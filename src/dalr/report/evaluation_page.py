@@ -108,7 +108,7 @@ def _worst(sources: Sources) -> Iterable[Block]:
     for subject, each in having:
         yield Folded(
             summary=f"Worst pairs of {subject.label}",
-            blocks=(TableBlock(table=_worst_table(subject, each)),),
+            blocks=(TableBlock(table=_worst_table(subject, each), stacked=True),),
             open=subject is having[0][0],
         )
 
@@ -116,14 +116,15 @@ def _worst(sources: Sources) -> Iterable[Block]:
 def _worst_table(subject: Subject, each: Evaluation) -> Table:
     groups = []
     for task in score_tables.task_order(each.details.sts):
-        worst = sorted(each.details.sts[task].worst, key=lambda pair: -abs(pair.rank_error))[:WORST_SHOWN]
-        groups.append(Group(title=task, rows=tuple(map(_worst_row, worst))))
+        worst = sorted(each.details.sts[task].worst, key=lambda pair: -abs(pair.rank_error))
+        distinct = {(pair.first, pair.second): pair for pair in reversed(worst)}  # some pairs occur several times
+        shown = sorted(distinct.values(), key=lambda pair: -abs(pair.rank_error))[:WORST_SHOWN]
+        groups.append(Group(title=task, rows=tuple(map(_worst_row, shown))))
     return table(
         name=f"worst-{subject.number}",
         caption=f"Worst-predicted pairs of {subject.label}",
-        head="first sentence",
+        head="pair",
         columns=[
-            Column(name="second sentence", numeric=False),
             Column(name="gold"),
             Column(name="cosine"),
             Column(name="error"),
@@ -135,8 +136,8 @@ def _worst_table(subject: Subject, each: Evaluation) -> Table:
 
 def _worst_row(pair: WorstPair) -> Row:
     error = Cell(text=formatted(pair.rank_error, 2, signed=True), value=pair.rank_error)
-    cells = (words(pair.second), number(pair.gold, 1), number(pair.cosine, 2), error, words(pair.subset))
-    return Row(head=pair.first, cells=cells)
+    cells = (number(pair.gold, 1), number(pair.cosine, 2), error, words(pair.subset))
+    return Row(head=pair.first, about=pair.second, cells=cells)
 
 
 def _maps(sources: Sources) -> Iterable[Block]:

@@ -67,6 +67,8 @@ class Figure:
 class TableBlock:
     table: Table
     sortable: bool = True
+    stacked: bool = False
+    """What a row is about stands below its head, as large: for two sentences and their numbers on a phone."""
 
 
 @dataclass(frozen=True, kw_only=True)

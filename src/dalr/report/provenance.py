@@ -160,7 +160,7 @@ def _settings_row(subject: Subject, each: Evaluation | None) -> Row:
             words(str(subject.source)),
             words(each.created),
             words(each.dalr),
-            words(settings.pooling or "the model's own"),
+            words(settings.pooling or "its own"),
             words(layers),
             words(settings.classifier),
             words(changed),

@@ -71,6 +71,7 @@ def sts_table(sources: Sources) -> Table | None:
     measured = [
         Row(
             head=subject.label,
+            about=subject.setting,
             colour=model_colour(subject.number),
             cells=(
                 *(cell(results.get(name)) for name in STS_TASKS),
@@ -117,6 +118,7 @@ def transfer_table(sources: Sources) -> Table | None:
         return tuple(
             Row(
                 head=subject.label,
+                about=subject.setting,
                 colour=model_colour(subject.number),
                 cells=(
                     *(value(results[name]) if name in results else Cell() for name in TRANSFER_TASKS),

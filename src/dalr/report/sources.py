@@ -31,6 +31,16 @@ class Subject:
     history: History | None
     """None for scores without a run folder."""
 
+    @property
+    def setting(self) -> str:
+        """How the model was used, where that is not as it stands in its files; empty where it is."""
+        if self.evaluation is None:
+            return ""
+        settings = self.evaluation.settings
+        layers = f"first {settings.num_layers} layers" if settings.num_layers is not None else ""
+        pooling = f"{settings.pooling} pooling" if settings.pooling is not None else ""
+        return ", ".join(filter(None, (layers, pooling)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class NamedComparison:
