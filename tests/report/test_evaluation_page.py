@@ -92,6 +92,30 @@ def test_a_model_without_a_group_has_dashes_and_never_a_zero(tmp_path: Path) -> 
     assert "m has no STS average, since STS12, STS13 and STS14 are missing." in read.words
 
 
+def test_a_development_score_alone_stands_alone(tmp_path: Path) -> None:
+    each = evaluation("m", pairs=60, without=STS_TASKS, transfer=False, extras=False, failed=())
+    read = Reader(report(tmp_path, each))
+    result = each.tasks["sts-b-dev"]
+    assert isinstance(result, StsResult)
+    table = read.table("Semantic textual similarity")
+    assert table.row("m") == {"model": "m", "sts-b-dev": f"{result.spearman:.2f}"}
+    assert ["Measured (sts-b-dev: split dev, aggregation all)"] in table.rows
+    assert f"has a Spearman × 100 of {result.spearman:.2f} on sts-b-dev (dev)" in read.words
+
+
+def test_scores_that_were_formed_differently_say_so_each(tmp_path: Path) -> None:
+    each = evaluation("m", pairs=60, extras=False)
+    other = each.model_copy(
+        update={
+            "model": "n",
+            "tasks": {**each.tasks, "STS12": each.tasks["STS12"].model_copy(update={"aggregation": "mean"})},
+        }
+    )
+    words = Reader(report(tmp_path, each, other)).words
+    assert "· split test, aggregation mean" in words
+    assert "Measured (split test, aggregation all" not in words
+
+
 def test_intervals_stand_below_the_scores(models: Evaluations, read: Reader) -> None:
     result = models.models[0].tasks["STS12"]
     assert isinstance(result, StsResult)

@@ -66,6 +66,7 @@ def test_rows_columns_rules_and_bold_are_right(tmp_path: Path) -> None:
         assert rows
         assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {width - 1}
         assert block.count(r"\toprule") == block.count(r"\bottomrule") == 1
+    assert r"{\emph{dalr minus simcse}} \\" in text
     sts = text[: text.index(r"\end{table*}")]
     first = models.models[0].tasks["STS12"]
     assert isinstance(first, StsResult)

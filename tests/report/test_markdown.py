@@ -41,6 +41,12 @@ def test_scores_averages_dashes_and_bold(tmp_path: Path) -> None:
     assert "KDMCSE (bert-base-uncased, wiki+flickr)" in [row[0] for row in table]
 
 
+def test_paired_tests_say_which_model_is_subtracted_from_which(tmp_path: Path) -> None:
+    assert [
+        row[0] for row in rows(tables(tmp_path, three_models(pairs=60))) if "minus" in row[0]
+    ] == ["*dalr minus simcse*"]
+
+
 @pytest.mark.parametrize("text", [HOSTILE, "$x$", "**", "1. a", "![a](http://b)", "a\\|b"])
 def test_escaped_text_reads_as_it_was(text: str) -> None:
     rendered = MarkdownIt("gfm-like", {"linkify": False}).enable("table").render(f"| {escape(text)} |\n|--|\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from generated import comparison, evaluation, run_folder
 
+from dalr.errors import DataError
 from dalr.evaluation.results import Evaluations, write_results
 from dalr.report.sources import distinct_labels, read_sources
 
@@ -44,6 +45,21 @@ def test_comparisons_are_between_the_models_of_their_own_file(tmp_path: Path) ->
         ("a (0.json)", "b (0.json)"),
         ("a (1.json)", "b (1.json)"),
     }
+
+
+def test_lists_of_unequal_length_are_named(tmp_path: Path) -> None:
+    each = evaluation("m", pairs=60)
+    assert each.details.map is not None
+    short = each.details.sts["STS13"].model_copy(update={"cosine": (0.5,)})
+    empty = each.details.map.model_copy(update={"x": (), "y": (), "task": ()})
+    details = each.details.model_copy(update={"sts": {**each.details.sts, "STS13": short}, "map": empty})
+    write_results(tmp_path / "r.json", each.model_copy(update={"details": details}))
+    with pytest.raises(DataError) as caught:
+        read_sources([tmp_path / "r.json"])
+    first, second = str(caught.value).splitlines()
+    assert "r.json: details.sts.STS13: " in first
+    assert "found 60 and 1 for m" in first
+    assert "r.json: details.map: " in second
 
 
 def test_colours_follow_the_order_of_the_arguments(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def bars(categories: Sequence[str], series: Sequence[Series], *, unit: str, labe
                     end = max(end, high)
                 text = formatted(estimate.value, 1)
                 axes.text(end + highest * 0.015, y, text, va="center", size=9, color=sentinel("ink"))
-        axes.set_yticks([place * step for place in range(len(categories))], list(categories))
+        axes.set_yticks([place * step for place in range(len(categories))], [_short(name) for name in categories])
         for tick in axes.get_yticklabels():
             tick.set_color(sentinel("ink"))
         axes.set_ylim(step * (len(categories) - 0.5), -step * 0.5)
@@ -150,7 +150,7 @@ def differences(rows: Sequence[tuple[str, Estimate]], *, ahead: str, behind: str
             axes.plot(
                 [each.value], [place], "o", color=colour, markerfacecolor=face, markersize=6.5, markeredgewidth=1.6
             )
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.set_yticks(range(len(rows)), [_short(name) for name, _ in rows])
         for tick in axes.get_yticklabels():
             tick.set_color(sentinel("ink"))
         axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -75,7 +75,7 @@ def latex_table(table: Table) -> str:
     ]
     for group in table.groups:
         lines.append(r"\midrule")
-        if group.title and len(table.groups) > 1:
+        if group.title:
             lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(group.title)}}}}} \\")
         for row in group.rows:
             name = f"{row.head} ({row.about})" if row.about else row.head

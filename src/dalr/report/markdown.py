@@ -19,8 +19,8 @@ def markdown_document(title: str, tables: Sequence[Table]) -> str:
 def markdown_table(table: Table) -> str:
     """One table under its caption; a group's title is a row of its own."""
     rows: list[list[str]] = []
-    for place, group in enumerate(table.groups):
-        if group.title and (place > 0 or len(table.groups) > 1):
+    for group in table.groups:
+        if group.title:
             rows.append([f"*{escape(group.title)}*", *[""] * len(table.columns)])
         for row in group.rows:
             head = f"{row.head} ({row.about})" if row.about else row.head

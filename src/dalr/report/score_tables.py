@@ -33,6 +33,7 @@ TRANSFER_NOTE = (
 )
 BOLD_NOTE = "Bold: best of the measured models. Published rows differ in backbone and training data."
 _PUBLISHED = "Published, as printed"
+_AVERAGE_EXPLAINED = "mean of the seven; a dash unless all seven are there"
 
 
 def results_of(evaluation: Evaluation, kind: type[T]) -> dict[str, T]:
@@ -52,21 +53,22 @@ def sts_table(sources: Sources) -> Table | None:
     found = task_order(name for _, _, results in rows for name in results)
     if not found:
         return None
+    seven = STS_TASKS if set(STS_TASKS) & set(found) else ()
     others = [name for name in found if name not in STS_TASKS]
-    shared = _shared(
-        {
-            (result.split, result.aggregation)
-            for _, _, results in rows
-            for name, result in results.items()
-            if name in STS_TASKS
-        }
-    )
+    average = (AVERAGE,) if seven else ()
+    formed = {
+        names: _shared({_formed(results[name]) for _, _, results in rows for name in names if name in results})
+        for names in (seven, *((name,) for name in others))
+        if names
+    }
 
-    def cell(result: StsResult | None) -> Cell:
+    def cell(name: str, result: StsResult | None) -> Cell:
         if result is None:
             return Cell()
-        about = "" if shared or result.split == "dev" else f" · {result.split}, {result.aggregation}"
-        return number(result.spearman, detail=interval(result.interval, 1) + about)
+        known = formed[seven if name in seven else (name,)]
+        return number(
+            result.spearman, detail=interval(result.interval, 1) + ("" if known else f" · {_formed(result)}")
+        )
 
     measured = [
         Row(
@@ -74,36 +76,40 @@ def sts_table(sources: Sources) -> Table | None:
             about=subject.setting,
             colour=model_colour(subject.number),
             cells=(
-                *(cell(results.get(name)) for name in STS_TASKS),
-                number(each.sts_avg),
-                *(cell(results.get(name)) for name in others),
+                *(cell(name, results.get(name)) for name in seven),
+                *(number(each.sts_avg) for _ in average),
+                *(cell(name, results.get(name)) for name in others),
             ),
         )
         for subject, each, results in rows
         if results
     ]
-    formed = f" (split {shared[0]}, aggregation {shared[1]})" if shared else ""
+    title = "; ".join(
+        f"{'' if names == seven else names[0] + ': '}{how}" for names, how in formed.items() if how is not None
+    )
+    published = load_published().of("sts") if seven else []
     return table(
         name="sts",
         caption="Semantic textual similarity: Spearman × 100 of cosine and gold score",
         head="model",
         columns=[
-            *(Column(name=name, better="higher") for name in STS_TASKS),
-            Column(name=AVERAGE, better="higher", explained="mean of the seven; a dash unless all seven are there"),
+            *(Column(name=name, better="higher") for name in seven),
+            *(Column(name=name, better="higher", explained=_AVERAGE_EXPLAINED) for name in average),
             *(Column(name=name, better="higher") for name in others),
         ],
         groups=[
-            Group(rows=tuple(measured), title=f"Measured{formed}", ranked=True),
+            Group(rows=tuple(measured), title=f"Measured ({title})" if title else "Measured", ranked=True),
             Group(
-                rows=tuple(
-                    _published_row(row, (*STS_TASKS, AVERAGE), blanks=len(others))
-                    for row in load_published().of("sts")
-                ),
+                rows=tuple(_published_row(row, (*seven, *average), blanks=len(others)) for row in published),
                 title=_PUBLISHED,
             ),
         ],
         notes=[BOLD_NOTE],
     )
+
+
+def _formed(result: StsResult) -> str:
+    return f"split {result.split}, aggregation {result.aggregation}"
 
 
 def transfer_table(sources: Sources) -> Table | None:
@@ -140,7 +146,7 @@ def transfer_table(sources: Sources) -> Table | None:
         head="model",
         columns=[
             *(Column(name=name, better="higher") for name in TRANSFER_TASKS),
-            Column(name=AVERAGE, better="higher", explained="mean of the seven; a dash unless all seven are there"),
+            Column(name=AVERAGE, better="higher", explained=_AVERAGE_EXPLAINED),
         ],
         groups=[
             Group(rows=measured(acc, lambda each: each.transfer_avg), title=f"Measured acc{by}", ranked=True),

@@ -116,7 +116,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
 
 def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
     if not path.is_dir():
-        evaluations, comparisons = read_results(path)
+        evaluations, comparisons = _read_results(path)
         return [_Found(source=path, evaluation=each, history=None) for each in evaluations], comparisons
     if not (path / "run.json").is_file():
         what = "expected a run folder (with run.json) or a file of `dalr evaluate --json`, found another folder"
@@ -130,7 +130,7 @@ def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
         problems += error.problems
     try:
         if (path / RESULT_OF_RUN).exists():
-            evaluations, comparisons = read_results(path / RESULT_OF_RUN)
+            evaluations, comparisons = _read_results(path / RESULT_OF_RUN)
     except DataError as error:
         problems += error.problems
     if problems:
@@ -138,6 +138,24 @@ def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
     first = _Found(source=path, evaluation=evaluations[0] if evaluations else None, history=history)
     others = [_Found(source=path, evaluation=each, history=None) for each in evaluations[1:]]
     return [first, *others], comparisons
+
+
+def _read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
+    """A result file, its lists as long as each other: a picture of half the pairs would look like any other."""
+    evaluations, comparisons = read_results(path)
+    problems = []
+    for each in evaluations:
+        lists = {f"details.sts.{task}": (pairs.gold, pairs.cosine) for task, pairs in each.details.sts.items()}
+        plan = each.details.map
+        for name, columns in (lists | ({"details.map": (plan.x, plan.y, plan.task)} if plan else {})).items():
+            lengths = [len(column) for column in columns]
+            if len(set(lengths)) > 1 or not lengths[0]:
+                found = " and ".join(map(str, lengths))
+                what = f"expected lists of one length, with an entry or more; found {found} for {each.model}"
+                problems.append(Problem(where=f"{path}: {name}", what=what))
+    if problems:
+        raise DataError(problems)
+    return evaluations, comparisons
 
 
 def _settings(found: _Found) -> dict[str, str]:

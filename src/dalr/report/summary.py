@@ -25,6 +25,7 @@ def summary(sources: Sources) -> Markup:
     sentences = [
         _contents(sources),
         *_group(sources, "sts"),
+        *_other_sts(sources),
         *_group(sources, "transfer"),
         *_tests(sources.comparisons),
         *_trainings(sources),
@@ -81,6 +82,20 @@ def _group(sources: Sources, name: Literal["sts", "transfer"]) -> Iterator[Marku
         yield Markup("{} has no {}, since {} {} missing.").format(
             label, what.partition(" (")[0], _listed(missing), "is" if len(missing) == 1 else "are"
         )
+
+
+def _other_sts(sources: Sources) -> Iterator[Markup]:
+    """Scores on sets outside the seven, such as a development set, where no model has any of the seven."""
+    if any(isinstance(each.tasks.get(task), StsResult) for _, each in sources.evaluated for task in STS_TASKS):
+        return
+    for subject, each in sources.evaluated:
+        scores = [
+            f"{formatted(result.spearman)} on {name} ({result.split})"
+            for name, result in each.tasks.items()
+            if isinstance(result, StsResult)
+        ]
+        if scores:
+            yield Markup("<strong>{}</strong> has a Spearman × 100 of {}.").format(subject.label, _listed(scores))
 
 
 def _among_published(best: float, name: Literal["sts", "transfer"]) -> Iterator[Markup]:
