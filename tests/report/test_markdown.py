@@ -42,9 +42,9 @@ def test_scores_averages_dashes_and_bold(tmp_path: Path) -> None:
 
 
 def test_paired_tests_say_which_model_is_subtracted_from_which(tmp_path: Path) -> None:
-    assert [
-        row[0] for row in rows(tables(tmp_path, three_models(pairs=60))) if "minus" in row[0]
-    ] == ["*dalr minus simcse*"]
+    assert [row[0] for row in rows(tables(tmp_path, three_models(pairs=60))) if "minus" in row[0]] == [
+        "*dalr minus simcse*"
+    ]
 
 
 @pytest.mark.parametrize("text", [HOSTILE, "$x$", "**", "1. a", "![a](http://b)", "a\\|b"])

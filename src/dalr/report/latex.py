@@ -55,7 +55,7 @@ _LATIN = re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿ0-9 .,:;!?()\[\]/@*+=-]")
 
 def latex_document(tables: Sequence[Table]) -> str:
     r"""All tables, for `\input`; what the preamble needs is said in the first lines."""
-    preamble = "% \\usepackage[T1]{fontenc}, \\usepackage{textcomp} and \\usepackage{booktabs} in the preamble\n"
+    preamble = "% \\usepackage[T1]{fontenc} and \\usepackage{textcomp,booktabs,graphicx} in the preamble\n"
     return preamble + "".join(f"\n{latex_table(table)}" for table in tables)
 
 
@@ -66,9 +66,11 @@ def latex_table(table: Table) -> str:
     head = " & ".join([escape(table.head), *(escape(column.name) for column in table.columns)])
     lines = [
         r"\begin{table*}",
-        r"\centering\small",
+        r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{escape(table.caption)}}}",
         rf"\label{{tab:{re.sub('[^a-z0-9-]', '-', table.name.lower())}}}",
+        # never wider than the text, and never stretched
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
         rf"{head} \\",
@@ -82,7 +84,7 @@ def latex_table(table: Table) -> str:
             cells = [rf"\textbf{{{escape(cell.text)}}}" if cell.best else escape(cell.text) for cell in row.cells]
             # a bracket at the start of a row would be read as an argument of the line break before it
             lines.append(rf"{{}}{escape(name)} & {' & '.join(cells)} \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
     lines += [
         rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {escape(note)}\end{{minipage}}"
         for note in table.notes
