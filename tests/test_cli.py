@@ -62,7 +62,9 @@ except SystemExit as stopped:
     print("code", stopped.code or 0, *sys.modules)
 """
 
-    @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["features", "--help"]])
+    @pytest.mark.parametrize(
+        "arguments", [["--help"], ["--version"], ["train", "--help"], ["features", "--help"], ["report", "--help"]]
+    )
     def test_help_and_version_import_nothing_heavy(self, arguments: list[str]) -> None:
         done = subprocess.run(
             [sys.executable, "-c", self.IMPORTS, *arguments], capture_output=True, text=True, timeout=60, check=True
@@ -77,10 +79,12 @@ except SystemExit as stopped:
     def test_help_names_every_command(self, cli: Cli) -> None:
         outcome = cli("--help")
         assert outcome.code == 0
-        for command in ("demo", "check", "train", "evaluate", "recipe", "features", "cache"):
+        for command in ("demo", "check", "train", "evaluate", "recipe", "features", "cache", "report"):
             assert f"\n  {command} " in outcome.out
 
-    @pytest.mark.parametrize("command", ["demo", "check", "train", "evaluate", "recipe", "features", "cache"])
+    @pytest.mark.parametrize(
+        "command", ["demo", "check", "train", "evaluate", "recipe", "features", "cache", "report"]
+    )
     def test_every_command_has_help(self, cli: Cli, command: str) -> None:
         outcome = cli(command, "--help")
         assert outcome.code == 0

@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("io", "seed", "section", "console"),
     ("data", "features", "models", "objectives"),
     ("training", "evaluation", "encode"),
-    ("config",),
+    ("config", "report"),
     ("recipe",),
     ("api", "scoring", "demo"),
     ("cli",),

@@ -227,6 +227,27 @@ def evaluate(
 
 
 @app.command()
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RUN|JSON...", help="Run folders, or files of `dalr evaluate --json`.")
+    ],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    markdown: Annotated[Path | None, typer.Option(help="Also write the score tables as Markdown.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Also write the score tables as LaTeX (booktabs).")] = None,
+    title: Annotated[str | None, typer.Option(help="The page's title [default: the models' names].")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """One self-contained page on one or more models: scores beside the published ones, pictures, provenance."""
+    from dalr.report.write import write_report
+
+    console = Console(quiet=quiet, verbose=verbose)
+    write_report(results, out=out, markdown=markdown, latex=latex, title=title, console=console)
+    for written in filter(None, (out, markdown, latex)):
+        typer.echo(f"{written}: {written.stat().st_size / 1000:.0f} kB")
+
+
+@app.command()
 def cache(
     clean: Annotated[bool, typer.Option("--clean", help="Delete everything in it.")] = False,
 ) -> None:

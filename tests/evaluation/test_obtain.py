@@ -121,12 +121,14 @@ class TestFromServer:
     def test_wrong_and_missing_files_are_named_together_and_the_rest_is_kept(
         self, server: FileServer, tmp_path: Path
     ) -> None:
-        server.files["base/MR/rt-polarity.pos"] = b"corrupted\n" * 5
+        server.files["base/MR/rt-polarity.pos"] = b"corrupted\n" * 15
         del server.files["base/TREC/TREC_10.label"]
         with pytest.raises(DataError) as caught:
             get("transfer", f"{server.address}/base", tmp_path / "out")
         wrong, missing = (str(problem) for problem in caught.value.problems)
-        assert wrong.startswith(f"{server.address}/base/MR/rt-polarity.pos: 5 rows as in the official file, but an")
+        assert wrong.startswith(
+            f"{server.address}/base/MR/rt-polarity.pos: 15 rows as in the official file, but an"
+        )
         assert missing == f"{server.address}/base/TREC/TREC_10.label: the server answers 404 Not Found"
         assert not (tmp_path / "out" / "MR" / "rt-polarity.pos").exists()
         assert not list((tmp_path / "out").rglob("*.part*"))

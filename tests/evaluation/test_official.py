@@ -122,7 +122,7 @@ class TestFolder:
         place.write_text("".join(place.read_text().splitlines(keepends=True)[:2]))
         [check] = [check for check in check_task(data, "SUBJ") if not check.good]
         assert (check.state, check.changed) == (State.ROWS, True)
-        assert "expected 5 rows as in the official file, found 2" in check.problem().what
+        assert "expected 15 rows as in the official file, found 2" in check.problem().what
 
     def test_one_other_letter_is_another_content(self, data: Path) -> None:
         place = data / "STS" / "STS14-en-test" / "STS.input.images.txt"

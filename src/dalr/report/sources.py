@@ -1,0 +1,225 @@
+"""What a report is made of: models with their scores, where those came from, and how the models trained.
+
+A model is called by the shortest end of its path that tells it from the others; the whole name stands in the
+report's provenance. Two results of one model are told apart by the settings in which they differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dalr.errors import ConfigError, DalrError, DataError, Problem
+from dalr.evaluation.results import Comparison, Evaluation, read_results
+from dalr.report.history import History, read_history
+
+RESULT_OF_RUN = "evaluation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One model of the report."""
+
+    label: str
+    number: int
+    """Its place, from 0: the same colour everywhere."""
+    source: Path
+    """The file or run folder that was named."""
+    evaluation: Evaluation | None
+    """None for a run that was not evaluated."""
+    history: History | None
+    """None for scores without a run folder."""
+
+    @property
+    def setting(self) -> str:
+        """How the model was used, where that is not as it stands in its files; empty where it is."""
+        if self.evaluation is None:
+            return ""
+        settings = self.evaluation.settings
+        layers = f"first {settings.num_layers} layers" if settings.num_layers is not None else ""
+        pooling = f"{settings.pooling} pooling" if settings.pooling is not None else ""
+        return ", ".join(filter(None, (layers, pooling)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedComparison:
+    """A comparison, with the labels of its two models."""
+
+    a: str
+    b: str
+    result: Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Everything that was read."""
+
+    subjects: tuple[Subject, ...]
+    comparisons: tuple[NamedComparison, ...]
+
+    @property
+    def evaluated(self) -> list[tuple[Subject, Evaluation]]:
+        return [(each, each.evaluation) for each in self.subjects if each.evaluation is not None]
+
+    @property
+    def trained(self) -> list[tuple[Subject, History]]:
+        return [(each, each.history) for each in self.subjects if each.history is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    source: Path
+    evaluation: Evaluation | None
+    history: History | None
+
+    @property
+    def name(self) -> str:
+        if self.history is not None:
+            return self.history.folder.resolve().as_posix()
+        assert self.evaluation is not None
+        return self.evaluation.model
+
+
+def read_sources(paths: Sequence[Path]) -> Sources:
+    """Read result files (`dalr evaluate --json`) and run folders, in the order given.
+
+    Raises:
+        ConfigError: nothing was named, or something twice.
+        DataError: a path is neither, or what lies there cannot be read; all of them at once.
+    """
+    if not paths:
+        raise ConfigError(Problem(where="RUN|JSON", what="name at least one run folder or result file"))
+    twice = sorted({str(path) for path in paths if [p.resolve() for p in paths].count(path.resolve()) > 1})
+    if twice:
+        raise ConfigError([Problem(where=name, what="named more than once") for name in twice])
+    problems: list[Problem] = []
+    found: list[_Found] = []
+    comparisons: dict[Path, list[Comparison]] = {}
+    for path in paths:
+        try:
+            more, compared = _read(path)
+        except DataError as error:
+            problems += error.problems
+            continue
+        found += more
+        comparisons[path] = compared
+    if problems:
+        raise DataError(problems)
+    labels = distinct_labels([each.name for each in found], [_settings(each) for each in found])
+    subjects = tuple(
+        Subject(label=label, number=number, source=each.source, evaluation=each.evaluation, history=each.history)
+        for number, (label, each) in enumerate(zip(labels, found, strict=True))
+    )
+    return Sources(subjects=subjects, comparisons=tuple(_named(comparisons, subjects)))
+
+
+def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
+    if not path.is_dir():
+        evaluations, comparisons = _read_results(path)
+        return [_Found(source=path, evaluation=each, history=None) for each in evaluations], comparisons
+    if not (path / "run.json").is_file():
+        what = "expected a run folder (with run.json) or a file of `dalr evaluate --json`, found another folder"
+        raise DataError(Problem(where=str(path), what=what))
+    problems: list[Problem] = []
+    history: History | None = None
+    evaluations, comparisons = [], []
+    try:
+        history = read_history(path)
+    except DalrError as error:
+        problems += error.problems
+    try:
+        if (path / RESULT_OF_RUN).exists():
+            evaluations, comparisons = _read_results(path / RESULT_OF_RUN)
+    except DataError as error:
+        problems += error.problems
+    if problems:
+        raise DataError(problems)
+    first = _Found(source=path, evaluation=evaluations[0] if evaluations else None, history=history)
+    others = [_Found(source=path, evaluation=each, history=None) for each in evaluations[1:]]
+    return [first, *others], comparisons
+
+
+def _read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
+    """A result file, its lists as long as each other: a picture of half the pairs would look like any other."""
+    evaluations, comparisons = read_results(path)
+    problems = []
+    for each in evaluations:
+        lists = {f"details.sts.{task}": (pairs.gold, pairs.cosine) for task, pairs in each.details.sts.items()}
+        plan = each.details.map
+        for name, columns in (lists | ({"details.map": (plan.x, plan.y, plan.task)} if plan else {})).items():
+            lengths = [len(column) for column in columns]
+            if len(set(lengths)) > 1 or not lengths[0]:
+                found = " and ".join(map(str, lengths))
+                what = f"expected lists of one length, with an entry or more; found {found} for {each.model}"
+                problems.append(Problem(where=f"{path}: {name}", what=what))
+    if problems:
+        raise DataError(problems)
+    return evaluations, comparisons
+
+
+def _settings(found: _Found) -> dict[str, str]:
+    """What may tell two results of one model apart."""
+    if found.evaluation is None:
+        return {}
+    settings = found.evaluation.settings
+    return {
+        "layers": f"{settings.num_layers} layers" if settings.num_layers is not None else "all layers",
+        "pooling": f"{settings.pooling or 'own'} pooling",
+        "classifier": settings.classifier or "",
+        "file": found.source.name,
+    }
+
+
+def distinct_labels(names: Sequence[str], settings: Sequence[dict[str, str]]) -> list[str]:
+    """A short label for each name, no two alike: ends of paths, then settings, then numbers."""
+    parts = [_parts(name) for name in names]
+    lengths = [1] * len(names)
+
+    def tails() -> list[str]:
+        return ["/".join(part[-length:]) for part, length in zip(parts, lengths, strict=True)]
+
+    while True:
+        labels = tails()
+        longer = [
+            index
+            for index, label in enumerate(labels)
+            if lengths[index] < len(parts[index])
+            and any(label == other and parts[index] != parts[at] for at, other in enumerate(labels))
+        ]
+        if not longer:
+            break
+        for index in longer:
+            lengths[index] += 1
+    for key in ("layers", "pooling", "classifier", "file"):
+        alike = [[at for at, other in enumerate(labels) if other == label] for label in labels]
+        labels = [
+            f"{label} ({settings[index][key]})"
+            if len({settings[at].get(key) for at in alike[index]}) > 1 and settings[index].get(key)
+            else label
+            for index, label in enumerate(labels)
+        ]
+    counts = {label: labels.count(label) for label in labels}
+    seen: dict[str, int] = {}
+    for index, label in enumerate(labels):
+        if counts[label] > 1:
+            seen[label] = seen.get(label, 0) + 1
+            labels[index] = f"{label} #{seen[label]}"
+    return labels
+
+
+def _parts(name: str) -> list[str]:
+    """Folders of a path or hub id; `model`, as every run calls its product, says nothing."""
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".")]
+    if len(parts) > 1 and parts[-1] == "model":
+        parts = parts[:-1]
+    return parts or [name or "unnamed"]
+
+
+def _named(comparisons: Mapping[Path, Sequence[Comparison]], subjects: Sequence[Subject]) -> list[NamedComparison]:
+    """A comparison is between models of its own file: another file may hold the same model with other settings."""
+    named = []
+    for source, compared in comparisons.items():
+        labels = {s.evaluation.model: s.label for s in subjects if s.evaluation is not None and s.source == source}
+        named += [NamedComparison(a=labels.get(c.a, c.a), b=labels.get(c.b, c.b), result=c) for c in compared]
+    return named

@@ -1,0 +1,67 @@
+"""`dalr report`: read result files and run folders, write the page and, if asked, the tables for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dalr.console import Console
+from dalr.io.atomic import write_text
+from dalr.report import diagnostic_tables, score_tables
+from dalr.report.evaluation_page import SECTIONS, evaluation_page
+from dalr.report.latex import latex_document
+from dalr.report.markdown import markdown_document
+from dalr.report.page import render
+from dalr.report.sources import Sources, read_sources
+from dalr.report.tables import Table
+
+
+def write_report(
+    paths: Sequence[Path],
+    *,
+    out: Path,
+    markdown: Path | None = None,
+    latex: Path | None = None,
+    title: str | None = None,
+    console: Console | None = None,
+) -> None:
+    """Report on `paths` (run folders or files of `dalr evaluate --json`) in one HTML file, `out`.
+
+    The same input gives the same bytes. `markdown` and `latex` get the score tables alone.
+
+    Raises:
+        ConfigError: nothing was named, or something twice.
+        DataError: what was named cannot be read; all problems at once, and nothing is written.
+        StorageError: a file cannot be written.
+    """
+    sources = read_sources(paths)
+    heading = title if title is not None else _title([each.label for each in sources.subjects])
+    with (console or Console()).bar("report", len(SECTIONS), "section") as bar:
+        page = evaluation_page(sources, title=heading, progress=lambda done: bar.update(done))
+    write_text(out, render(page))
+    tables = paper_tables(sources)
+    if markdown is not None:
+        write_text(markdown, markdown_document(heading, tables))
+    if latex is not None:
+        write_text(latex, latex_document(tables))
+
+
+def _title(labels: Sequence[str]) -> str:
+    """The models' names, where they make a heading."""
+    if len(labels) > 3:
+        return f"{len(labels)} models: {labels[0]} to {labels[-1]}"
+    return ", ".join(labels)
+
+
+def paper_tables(sources: Sources) -> list[Table]:
+    """All tables that go into a paper: those for which there is a number, in reading order."""
+    candidates = [
+        score_tables.sts_table(sources),
+        score_tables.transfer_table(sources),
+        score_tables.retrieval_table(sources),
+        diagnostic_tables.geometry_table(sources),
+        score_tables.mteb_table(sources),
+        diagnostic_tables.comparison_table(sources.comparisons),
+        diagnostic_tables.failed_table(sources),
+    ]
+    return [each for each in candidates if each is not None]
