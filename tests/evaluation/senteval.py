@@ -65,7 +65,9 @@ def write_transfer(folder: Path) -> Path:
             f"{label}:kind {word} {'café ' * (n % 3)}is {n} ?\n"
             for n in range(EXAMPLES)
             for label, word in zip(
-                ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"), "what how which who where many".split()
+                ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"),
+                ["what", "how", "which", "who", "where", "many"],
+                strict=False,
             )
         ]
         (place / name).write_bytes("".join(rows).encode("latin-1"))

@@ -1,4 +1,4 @@
-"""SentEval's classifier side by side gives what one fit after the other gives; the converged one has no slope left."""
+"""Fits side by side give what one fit after the other gives; the converged one has no slope left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dalr.evaluation.classifier.selection import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
-from sequential_classifier import SequentialClassifier  # noqa: E402
+from sequential_classifier import SequentialClassifier
 
 SHORT = replace(SENTEVAL, folds=3, max_passes=24, penalties=(1e-4, 1e-2))
 """The protocol with less of everything."""

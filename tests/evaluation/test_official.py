@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from official_copy import write_official_copy
-from senteval import SUBSETS
 
 from dalr.evaluation.official import (
     GROUPS,

@@ -111,7 +111,7 @@ class TestRefused:
 class TestScores:
     def vectors(self, sentences: list[str]) -> np.ndarray:
         """Whether a sentence has each of some words, and noise."""
-        words = "fine drab what how which who where many rain dog".split()
+        words = ["fine", "drab", "what", "how", "which", "who", "where", "many", "rain", "dog"]
         known = np.array([[word in sentence.split() for word in words] for sentence in sentences], np.float32)
         return known + 0.01 * np.random.default_rng(0).normal(size=known.shape).astype(np.float32)
 
