@@ -10,7 +10,6 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -24,6 +23,8 @@ class CaptionedImage:
     captions: tuple[str, ...]
     where: str
     """file:line of its first caption."""
+    split: str | None = None
+    """The part of the data set that it belongs to, where the file says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ def is_blank(sentence: str) -> bool:
 
 def has_surrogate(text: str) -> bool:
     """Whether a string holds half of a surrogate pair, as JSON's \\ud800 gives."""
-    return any("\ud800" <= char <= "\udfff" for char in text)
+    return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def sentences_sha256(sentences: Sequence[str]) -> str:
@@ -85,7 +86,3 @@ def text_id(number: int) -> str:
 
 def caption_id(image: str, index: int) -> str:
     return f"{image}#{index}"
-
-
-def suffix_of(path: Path) -> str:
-    return path.suffix.lower()
