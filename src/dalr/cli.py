@@ -206,21 +206,37 @@ def recipe_show(
 
 @features_app.command("import")
 def features_import(
-    matrix: Annotated[Path, typer.Argument(help="An .npy matrix (rows, width).")],
-    ids: Annotated[Path, typer.Option(help="Names of the rows: .txt, one a line, or .jsonl with `image`.")],
-    out: Annotated[Path, typer.Option(help="The store to write.")],
+    file: Annotated[
+        Path, typer.Argument(help="An .npy matrix (rows, width); MCSE's .hdf5; KDMCSE's or DALR's .json.")
+    ],
+    out: Annotated[Path, typer.Option(help="The store to write; for .hdf5, .json a folder of pairs and stores.")],
+    ids: Annotated[
+        Path | None, typer.Option(help="Names of the rows: .txt, one a line, or .jsonl with `image`.")
+    ] = None,
+    captions: Annotated[Path | None, typer.Option(help="For .hdf5: one caption a line, line i for row i.")] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a feature store of vectors that somebody else computed."""
+    """Make feature stores of vectors that somebody else computed."""
     from dalr.features.importing import import_matrix
+    from dalr.features.predecessors import FOLDER_ENDINGS, import_folder
     from dalr.features.store import open_store
+    from dalr.io.text import ending
 
-    import_matrix(matrix, ids, out)
+    console = Console(quiet=quiet, verbose=verbose)
+    if ending(file) in FOLDER_ENDINGS:
+        with console.bar("import", 100, "%") as bar:
+            found = import_folder(
+                file, out, captions=captions, ids=ids, progress=lambda share: bar.update(int(100 * share))
+            )
+        for line in found.lines(out):
+            typer.echo(line)
+        return
+    if ids is None:
+        raise ConfigError(Problem(where="--ids", what="an .npy matrix needs the file that names its rows"))
+    import_matrix(file, ids, out)
     store = open_store(out)
-    Console(quiet=quiet, verbose=verbose).detail(
-        f"{len(store.shards)} shards of up to {store.shard_rows} rows, fp16"
-    )
+    console.detail(f"{len(store.shards)} shards of up to {store.shard_rows} rows, fp16")
     typer.echo(f"{out}: {len(store)} rows of width {store.width}")
 
 

@@ -7,10 +7,12 @@ that begins as gzip does is unpacked, whatever its name.
 
 from __future__ import annotations
 
-import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
+from typing import BinaryIO
 
 from dalr.errors import DataError, Problem
 
@@ -59,17 +61,38 @@ def read_data(path: Path) -> bytes:
         DataError: missing, not readable, named .gz without being gzip, cut short, or unpacking to a size that no
             text has.
     """
+    with open_data(path) as file:
+        if not isinstance(file, GzipFile):
+            return file.read()
+        packed = path.stat().st_size
+        limit = max(_FREE, _RATIO * packed)
+        parts: list[bytes] = []
+        size = 0
+        while part := file.read(_CHUNK):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                what = f"{packed} bytes of gzip unpack to more than {limit}, which no text does"
+                raise DataError(Problem(where=str(path), what=what))
+        return b"".join(parts)
+
+
+@contextmanager
+def open_data(path: Path) -> Iterator[BinaryIO | GzipFile]:
+    """A file open for reading in pieces, unpacked if it is gzip; errors while it is read are ours, as above."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as raw:
+            packed = raw.read(len(_GZIP)) == _GZIP
+            raw.seek(0)
+            if path.suffix.lower() == ".gz" and not packed:
+                raise DataError(Problem(where=str(path), what="named .gz, but it is not gzip; unpack or rename it"))
+            yield GzipFile(fileobj=raw) if packed else raw
     except FileNotFoundError:
         raise DataError(Problem(where=str(path), what="no such file")) from None
-    except (OSError, ValueError) as error:
+    except (BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(Problem(where=str(path), what=f"not whole gzip: {error}")) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be a file's
         raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
-    if data.startswith(_GZIP):
-        return _unpacked(path, data)
-    if path.suffix.lower() == ".gz":
-        raise DataError(Problem(where=str(path), what="named .gz, but it is not gzip; unpack or rename it"))
-    return data
 
 
 def first_line(path: Path) -> str:
@@ -80,17 +103,8 @@ def first_line(path: Path) -> str:
     Raises:
         DataError: missing, not readable or not gzip.
     """
-    try:
-        with open(path, "rb") as raw:
-            packed = raw.read(len(_GZIP)) == _GZIP
-            raw.seek(0)
-            head = GzipFile(fileobj=raw).read(_HEAD) if packed else raw.read(_HEAD)
-    except FileNotFoundError:
-        raise DataError(Problem(where=str(path), what="no such file")) from None
-    except (BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(Problem(where=str(path), what=f"not whole gzip: {error}")) from None
-    except (OSError, ValueError) as error:
-        raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
+    with open_data(path) as file:
+        head = file.read(_HEAD)
     lines = split_lines(head.removeprefix(_BOM).decode("utf-8", "replace"))
     return next((line for line in lines if line.strip()), "")
 
@@ -99,23 +113,6 @@ def ending(path: Path) -> str:
     """The ending of a file's name in lower case, without `.gz`."""
     inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return inner.suffix.lower()
-
-
-def _unpacked(path: Path, data: bytes) -> bytes:
-    limit = max(_FREE, _RATIO * len(data))
-    parts: list[bytes] = []
-    size = 0
-    try:
-        with GzipFile(fileobj=io.BytesIO(data)) as file:
-            while part := file.read(_CHUNK):
-                parts.append(part)
-                size += len(part)
-                if size > limit:
-                    what = f"{len(data)} bytes of gzip unpack to more than {limit}, which no text does"
-                    raise DataError(Problem(where=str(path), what=what))
-    except (BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(Problem(where=str(path), what=f"not whole gzip: {error}")) from None
-    return b"".join(parts)
 
 
 def _undecodable(path: Path, data: bytes) -> list[Problem]:

@@ -1,8 +1,8 @@
 """Which format a pairs file has: its name says the family, its content which member, and the reader checks it.
 
 A name alone cannot tell Flickr30k's results.csv from an ordinary table, nor Karpathy's JSON from COCO's, and
-content alone would turn a typo in the first line into another format. `data.format` in a recipe overrules both. A new
-format is one function that reads and one line in `FORMATS`.
+content alone would turn a typo in the first line into another format. `data.format` in a recipe overrules both.
+A new format is one function that reads and one line in `FORMATS`.
 """
 
 from __future__ import annotations
