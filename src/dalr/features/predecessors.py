@@ -21,7 +21,7 @@ import numpy as np
 from dalr.data.rows import text_id
 from dalr.errors import ConfigError, DataError, Problem, StorageError
 from dalr.features.importing import read_ids
-from dalr.features.spool import pairs_line
+from dalr.features.spool import Spool, pairs_line
 from dalr.features.store import row_problems, write_store
 from dalr.io.atomic import storage_errors, write_text, write_with
 from dalr.io.text import ending, open_data, read_lines
@@ -120,12 +120,12 @@ def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) 
     problems: list[Problem] = []
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name,
-            _Spool(Path(name)) as spool,
-        ):
-            for key, record in _json_items(source, progress):
-                spool.add(key, record, f"{source}: {key!r:.80}", problems)
+        with _temporary_folder(out) as folder, Spool(folder) as spool:
+            try:
+                for key, record in _json_items(source, progress):
+                    spool.add(key, record, f"{source}: {key!r:.80}", problems)
+            except DataError as error:  # the file ends early: what was wrong before is said as well
+                problems.extend(error.problems)
             if not spool.image.ids and not problems:
                 problems.append(Problem(where=str(source), what="no image in it"))
             if problems:
