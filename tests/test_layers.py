@@ -21,7 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("training", "evaluation", "encode"),
     ("config",),
     ("recipe",),
-    ("api", "demo"),
+    ("api", "demo", "check", "starter"),
     ("cli",),
     ("__main__",),
 )

@@ -83,22 +83,42 @@ def demo(
 
 
 @app.command()
-def check(recipe: str, settings: Settings = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Report every configuration and data problem of a recipe at once, before any model is loaded."""
-    from dalr.config import missing_models
-    from dalr.recipe import load_recipe
-    from dalr.training.inputs import load_inputs
+def init(
+    pairs: Annotated[Path, typer.Option(help="Image-caption pairs, in any format that is read.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
+    text: Annotated[Path | None, typer.Option(help="Plain text, one sentence a line.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Store of the images' vectors, if there is one.")] = None,
+    out: Annotated[Path, typer.Option(help="The recipe to write; never overwritten.")] = Path("recipe.yaml"),
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a commented recipe for your own data; then: dalr check, dalr train."""
+    from dalr.starter import write_starter
 
-    loaded = load_recipe(recipe, settings or [])
-    inputs = load_inputs(loaded.job())
-    for name, value in inputs.dataset.report.items():
-        typer.echo(f"{name}: {value}")
     console = Console(quiet=quiet, verbose=verbose)
-    for kind, rows in inputs.plan.left_over().items():
-        console.detail(f"{kind} batches in an epoch: {inputs.plan.kinds(0).count(kind)}, rows left over: {rows}")
-    for model in missing_models(loaded):
-        console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
-    console.say("no problems found")
+    for note in write_starter(out, pairs=pairs, images=images, text=text, features=features):
+        console.say(note)
+    typer.echo(f"{out}")
+
+
+@app.command()
+def check(
+    recipe: str,
+    settings: Settings = None,
+    json_file: Json = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Report every configuration and data problem of a recipe at once, before any model is loaded."""
+    from dalr.check import check_recipe, show
+    from dalr.io.atomic import write_json
+
+    checked = check_recipe(recipe, settings or [])
+    if json_file is not None:
+        write_json(json_file, checked.as_json())
+    show(checked, Console(quiet=quiet, verbose=verbose))
+    if checked.error is not None:
+        raise typer.Exit(checked.error.exit_code)
 
 
 @app.command()
