@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -200,6 +200,7 @@ def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[_Rows | None]:
         yield None
 
 
+@runtime_checkable
 class _Rows(Protocol):
     """What an HDF5 dataset and a matrix have in common."""
 

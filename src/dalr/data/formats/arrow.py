@@ -97,7 +97,7 @@ def _refuse_foreign_names(folder: Path) -> None:
 
 def _require_plain(folder: Path, names: list[object]) -> None:
     for name in names:
-        if not isinstance(name, str) or not name or Path(name).name != name or "\\" in name:
+        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name or "\\" in name:
             raise DataError(
                 Problem(where=str(folder), what=f"{name!r:.80} is not the name of a file in this folder")
             )
