@@ -36,7 +36,7 @@ def test_problems_as_a_table_with_the_code_of_before(cli: Cli, toys: Toys, tmp_p
     outcome = cli("check", toys.recipe(tmp_path), "-s", f"data.pairs={tmp_path}/p.jsonl")
     assert outcome.code == 3
     assert not outcome.err.startswith("error:")
-    [empty] = [line for line in outcome.err.splitlines() if "caption 1 of image" in line]
+    [empty] = [line for line in outcome.err.splitlines() if "caption 1 of image '000.jpg'" in line]
     assert f"{tmp_path}/p.jsonl:1" in empty
     assert "image 'x[red]'" in outcome.err, "brackets in data are no markup"
     assert outcome.err.splitlines()[-1] == "2 problems"

@@ -57,11 +57,15 @@ class Text:
 
 def comparable(sentence: str) -> str:
     """The form in which two sentences count as the same: NFKC, case and white space folded."""
+    if sentence.isascii():  # nothing to normalise; this runs for every row of a million
+        return " ".join(sentence.lower().split())
     return " ".join(unicodedata.normalize("NFKC", sentence).casefold().split())
 
 
 def is_blank(sentence: str) -> bool:
     """Empty, or only white space and zero-width characters."""
+    if sentence[:1].isalnum():  # nearly every sentence
+        return False
     return not any(not char.isspace() and unicodedata.category(char) not in ("Cf", "Cc") for char in sentence)
 
 

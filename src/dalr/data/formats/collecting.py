@@ -46,13 +46,19 @@ class Source:
     def tree(self) -> object:
         """Its content as one JSON value; raises DataError if it is none."""
         try:
-            return json.loads(read_text(self.path))
+            return json.loads(read_text(self.path), object_hook=_without_tokens)
         except RecursionError:
             raise DataError(Problem(where=str(self.path), what="not JSON: nested too deeply")) from None
         except ValueError as error:
             line = getattr(error, "lineno", None)
             where = f"{self.path}:{line}" if line else str(self.path)
             raise DataError(Problem(where=where, what=f"not JSON: {error}")) from None
+
+
+def _without_tokens(record: dict[str, object]) -> dict[str, object]:
+    """Karpathy's files hold each sentence a second time, cut into words: half a gigabyte for COCO's."""
+    record.pop("tokens", None)
+    return record
 
 
 class Collector:
