@@ -503,6 +503,7 @@ class TestRealFiles:
             "A black Honda motorcycle parked in front of a garage."
         )
 
+    @pytest.mark.slow  # shapes and types of 300,000 captions are checked one by one here
     def test_the_captions_of_flickr30k(self, shared: Path) -> None:
         path = shared / "data/captions/flickr30k_captions.jsonl.gz"
         data = load_dataset(DataConfig(pairs=str(path), split="train"), seed=0)
