@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version); set PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(if $(INDEX),--index-url $(INDEX)) \
-		--constraint constraints.txt --editable '.[test,minilm]'
+		--constraint constraints.txt --editable '.[test,minilm,formats]'
 	touch $@
 
 clean:

@@ -7,7 +7,6 @@ with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 s
 from __future__ import annotations
 
 import sys
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,6 @@ from dalr.console import Console
 from dalr.errors import ConfigError, DalrError, Problem
 
 if TYPE_CHECKING:
-    from dalr.data.dataset import Dataset
     from dalr.data.rows import Pairs
     from dalr.evaluation.run import MapMethod
     from dalr.models.config import EncoderConfig, PoolingMode
@@ -88,49 +86,46 @@ def demo(
 
 
 @app.command()
+def init(
+    pairs: Annotated[Path, typer.Option(help="Image-caption pairs, in any format that is read.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
+    text: Annotated[Path | None, typer.Option(help="Plain text, one sentence a line.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Store of the images' vectors, if there is one.")] = None,
+    out: Annotated[Path, typer.Option(help="The recipe to write; never overwritten.")] = Path("recipe.yaml"),
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a commented recipe for your own data; then: dalr check, dalr train."""
+    from dalr.starter import write_starter
+
+    console = Console(quiet=quiet, verbose=verbose)
+    for note in write_starter(out, pairs=pairs, images=images, text=text, features=features):
+        console.say(note)
+    typer.echo(f"{out}")
+
+
+@app.command()
 def check(
     recipe: str,
     settings: Settings = None,
     against: Annotated[
         Path | None, typer.Option(help="SentEval folder: count the training sentences that occur in its STS sets.")
     ] = None,
+    json_file: Json = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Report every configuration and data problem of a recipe at once, before any model is loaded."""
-    from dalr.config import missing_models
-    from dalr.recipe import load_recipe
-    from dalr.training.inputs import load_inputs
+    from dalr.check import check_recipe, show
+    from dalr.io.atomic import write_json
 
-    loaded = load_recipe(recipe, settings or [])
-    inputs = load_inputs(loaded.job())
-    for name, value in inputs.dataset.report.items():
-        typer.echo(f"{name}: {value}")
     console = Console(quiet=quiet, verbose=verbose)
-    for kind, rows in inputs.plan.left_over().items():
-        console.detail(f"{kind} batches in an epoch: {inputs.plan.kinds(0).count(kind)}, rows left over: {rows}")
-    for model in missing_models(loaded):
-        console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
-    if against is not None:
-        _show_overlap(inputs.dataset, against, console)
-    console.say("no problems found")
-
-
-def _show_overlap(dataset: Dataset, data: Path, console: Console) -> None:
-    from dalr.evaluation.overlap import audit
-    from dalr.evaluation.sts import load_sts
-    from dalr.evaluation.tasks import resolve_tasks
-
-    tasks = resolve_tasks(["sts", "sts-b-dev"])
-    pairs = [load_sts(data, task) for task in tasks]
-    captions = dataset.pairs.captions if dataset.pairs is not None else ()
-    lines = dataset.text.lines if dataset.text is not None else ()
-    with console.bar("compare", len(captions) + len(lines), "sentence") as bar:
-        report = audit(chain(captions, lines), pairs, progress=bar.update)
-    typer.echo(report.table({each.name: each.subset_rows() for each in pairs if len(each.subset_sizes) > 1}))
-    for task in report.tasks.values():
-        for match in task.examples(2):
-            console.detail(f"{task.name}: {match.evaluation!r} is nearly {match.training!r}")
+    checked = check_recipe(recipe, settings or [], against=against, console=console)
+    if json_file is not None:
+        write_json(json_file, checked.as_json())
+    show(checked, console)
+    if checked.error is not None:
+        raise typer.Exit(checked.error.exit_code)
 
 
 @app.command()
@@ -287,21 +282,37 @@ def recipe_show(
 
 @features_app.command("import")
 def features_import(
-    matrix: Annotated[Path, typer.Argument(help="An .npy matrix (rows, width).")],
-    ids: Annotated[Path, typer.Option(help="Names of the rows: .txt, one a line, or .jsonl with `image`.")],
-    out: Annotated[Path, typer.Option(help="The store to write.")],
+    file: Annotated[
+        Path, typer.Argument(help="An .npy matrix (rows, width); MCSE's .hdf5; KDMCSE's or DALR's .json.")
+    ],
+    out: Annotated[Path, typer.Option(help="The store to write; for .hdf5, .json a folder of pairs and stores.")],
+    ids: Annotated[
+        Path | None, typer.Option(help="Names of the rows: .txt, one a line, or .jsonl with `image`.")
+    ] = None,
+    captions: Annotated[Path | None, typer.Option(help="For .hdf5: one caption a line, line i for row i.")] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a feature store of vectors that somebody else computed."""
+    """Make feature stores of vectors that somebody else computed."""
     from dalr.features.importing import import_matrix
+    from dalr.features.predecessors import FOLDER_ENDINGS, import_folder
     from dalr.features.store import open_store
+    from dalr.io.text import ending
 
-    import_matrix(matrix, ids, out)
+    console = Console(quiet=quiet, verbose=verbose)
+    if ending(file) in FOLDER_ENDINGS:
+        with console.bar("import", 100, "%") as bar:
+            found = import_folder(
+                file, out, captions=captions, ids=ids, progress=lambda share: bar.update(int(100 * share))
+            )
+        for line in found.lines(out):
+            typer.echo(line)
+        return
+    if ids is None:
+        raise ConfigError(Problem(where="--ids", what="an .npy matrix needs the file that names its rows"))
+    import_matrix(file, ids, out)
     store = open_store(out)
-    Console(quiet=quiet, verbose=verbose).detail(
-        f"{len(store.shards)} shards of up to {store.shard_rows} rows, fp16"
-    )
+    console.detail(f"{len(store.shards)} shards of up to {store.shard_rows} rows, fp16")
     typer.echo(f"{out}: {len(store)} rows of width {store.width}")
 
 

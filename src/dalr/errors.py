@@ -6,7 +6,7 @@ problems, because a user who mends one typo at a time starts the program ten tim
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -81,3 +81,13 @@ class StorageError(DalrError):
     """Writing failed: no space, no permission, a folder in use."""
 
     exit_code = 6
+
+
+def together(errors: Sequence[DalrError]) -> DalrError:
+    """One error with the problems of all; data decides its class before files, recipe and models."""
+    order = (DataError, CorruptFileError, ConfigError, ModelFileError)
+    kinds = [type(error) for error in errors]
+    kind = next((kind for kind in order if kind in kinds), kinds[0])
+    gravest_first = sorted(errors, key=lambda error: type(error) is not kind)
+    problems = [problem for error in gravest_first for problem in error.problems]
+    return kind(problems, total=sum(error.total for error in errors))

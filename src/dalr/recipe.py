@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from dalr.config import Recipe, conflicts
+from dalr.data.config import DataConfig
 from dalr.errors import ConfigError, Problem
 from dalr.section import Section
 
@@ -53,6 +54,17 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
             if not problems:
                 return recipe
     raise ConfigError(problems)
+
+
+def load_data_section(reference: str, overrides: Sequence[str] = ()) -> DataConfig | None:
+    """The data section of a recipe that may be wrong elsewhere, or None if it cannot be had."""
+    try:
+        document = _read(reference, depth=0)
+        for override in overrides:
+            _apply_override(document, override)
+        return DataConfig.model_validate(_with_tuples(document.tree.get("data")))
+    except (ConfigError, ValidationError):
+        return None
 
 
 def shipped_recipes() -> list[str]:

@@ -11,8 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from dalr.data.formats.arrow import HUB
+from dalr.data.formats.collecting import Columns
 from dalr.data.paths import expand
 from dalr.section import Section
+
+FormatName = Literal["jsonl", "karpathy", "coco", "flickr-token", "flickr-csv", "tsv", "csv", "parquet", "datasets"]
 
 
 class DataConfig(Section):
@@ -21,7 +25,13 @@ class DataConfig(Section):
     root: str | None = None
     """Folder that relative paths of this recipe start from."""
     pairs: str | None = None
-    """Image-caption pairs: JSONL or CSV with `image` and `caption` or `captions`."""
+    """Image-caption pairs: a file of one of `FORMATS`, a saved data set, or `hf:OWNER/NAME`."""
+    format: FormatName | None = None
+    """What `pairs` is; None tells it by the name and the content."""
+    columns: Columns = Columns()
+    """What the columns of a table and the keys of JSON lines are called."""
+    split: str | tuple[str, ...] | None = None
+    """Which split of the pairs is used: one name, several, or `all`; needed where a file has more than one."""
     text: str | None = None
     """Plain text, one sentence a line."""
     held_out_images: Annotated[int, Field(ge=0)] = 0
@@ -34,6 +44,8 @@ class DataConfig(Section):
     """How many captions of an image are trained on, drawn once under the seed."""
 
     def path(self, value: str) -> Path:
-        """A path of the recipe as it stands on this machine."""
+        """A path of the recipe as it stands on this machine; `hf:` names are no paths."""
+        if value.startswith(HUB):
+            return Path(value)
         root = expand(self.root) if self.root is not None else Path()
         return root / expand(value)

@@ -15,6 +15,7 @@ import numpy as np
 
 from dalr.data.config import DataConfig
 from dalr.data.formats import read_pairs_file
+from dalr.data.formats.collecting import Columns
 from dalr.data.rows import CaptionedImage, Pairs, Text, caption_id, comparable, has_surrogate, is_blank, text_id
 from dalr.errors import DataError, Problem
 from dalr.io.text import read_lines
@@ -42,7 +43,15 @@ def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
     report: dict[str, int | str] = {}
     pairs = held_out = text = None
     if config.pairs is not None:
-        everything = read_pairs(config.path(config.pairs), problems, report, on_empty=config.on_empty)
+        everything = read_pairs(
+            config.path(config.pairs),
+            problems,
+            report,
+            on_empty=config.on_empty,
+            format=config.format,
+            columns=config.columns,
+            split=config.split,
+        )
         pairs, held_out = _split(everything, config, seed, problems, report)
     if config.text is not None:
         text = read_text(config.path(config.text), problems, report, on_empty=config.on_empty)
@@ -57,10 +66,17 @@ def read_pairs(
     report: dict[str, int | str],
     *,
     on_empty: Literal["error", "drop"] = "error",
+    format: str | None = None,
+    columns: Columns | None = None,
+    split: str | tuple[str, ...] | None = "all",
 ) -> Pairs:
-    """The checked pairs of one file; what is wrong is appended to `problems`."""
+    """The checked pairs of one file; what is wrong is appended to `problems`.
+
+    `split` names the splits to keep; None keeps everything of a file that has not more than one.
+    """
     before = len(problems)
-    rows = read_pairs_file(path, problems)
+    rows = read_pairs_file(path, problems, format=format, columns=columns or Columns())
+    rows = _of_splits(rows, split, str(path), problems, report)
     first: dict[str, str] = {}
     images: list[str] = []
     captions: list[str] = []
@@ -133,6 +149,34 @@ def read_text(
         "text_repeated": _repetitions(sentences),
     }
     return Text(lines=sentences, ids=tuple(name for name, _ in kept))
+
+
+def _of_splits(
+    rows: list[CaptionedImage],
+    wanted: str | tuple[str, ...] | None,
+    where: str,
+    problems: list[Problem],
+    report: dict[str, int | str],
+) -> list[CaptionedImage]:
+    """The images of the wanted splits; to train on all splits of a file is never taken for granted."""
+    counts = Counter(row.split for row in rows)
+    named = sorted(name for name in counts if name is not None)
+    listed = ", ".join(f"{name or '(none)'} {count}" for name, count in counts.items())
+    if named:
+        report["images_by_split"] = listed
+    if wanted == "all" or not rows:
+        return rows
+    if wanted is None:
+        if len(counts) > 1:
+            what = f"has the splits {listed} (images); say which with data.split: NAME, or data.split: all"
+            problems.append(Problem(where=where, what=what))
+        return rows
+    names = (wanted,) if isinstance(wanted, str) else wanted
+    for name in names:
+        if name not in named:
+            what = f"no image of split {name!r}; " + (f"found {listed}" if named else "this file names no splits")
+            problems.append(Problem(where=where, what=what))
+    return [row for row in rows if row.split in names]
 
 
 def _split(

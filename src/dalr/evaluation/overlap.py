@@ -16,15 +16,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
 
 from dalr.data.dataset import read_pairs, read_text
-from dalr.data.formats import FORMATS
-from dalr.data.rows import suffix_of
+from dalr.data.formats import holds_pairs
 from dalr.errors import ConfigError, DataError, Problem
+from dalr.evaluation.sts import ScoredPairs
 from dalr.evaluation.table import markdown
 
 THRESHOLD = 0.8
@@ -32,18 +31,6 @@ EXAMPLES = 5
 _REPORT_EVERY = 10_000
 _SLACK = 1e-9
 """Keeps a bound that is a whole number from being rounded past it; candidates are compared without it."""
-
-
-@runtime_checkable
-class SentencePairs(Protocol):
-    """What is audited: named pairs, such as `ScoredPairs`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def first(self) -> Sequence[str]: ...
-    @property
-    def second(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +71,8 @@ class TaskOverlap:
     """Both sentences of each pair, folded."""
     matches: Mapping[str, Match]
     """Folded evaluation sentence -> where it was found."""
+    subset_rows: Mapping[str, slice]
+    """Subset -> its pairs."""
 
     @property
     def affected(self) -> Bool[np.ndarray, " pairs"]:
@@ -118,25 +107,21 @@ class OverlapReport:
     threshold: float
     tasks: Mapping[str, TaskOverlap]
 
-    def table(self, parts: Mapping[str, Mapping[str, slice]] | None = None) -> str:
-        """A Markdown table, a row a set, and one for each of its parts that has a match.
-
-        Args:
-            parts: task -> subset -> its pairs.
-        """
+    def table(self) -> str:
+        """A Markdown table, a row a set, and one for each of its subsets that has a match."""
         rows = []
         for name, task in self.tasks.items():
             rows.append(_cells(name, task.counts()))
-            for part, where in (parts or {}).get(name, {}).items():
-                if task.affected[where].any():
-                    rows.append(_cells(f"{name} {part}", task.counts(where)))
+            for subset, where in task.subset_rows.items():
+                if task.affected[where].any() and len(task.subset_rows) > 1:
+                    rows.append(_cells(f"{name} {subset}", task.counts(where)))
         headers = ["set", "pairs", "exact", "near", "affected", "sentences", "found exactly", "found nearly"]
         return markdown(headers, rows)
 
 
 def audit(
     training: Iterable[str],
-    pairs: Sequence[SentencePairs],
+    pairs: Sequence[ScoredPairs],
     *,
     threshold: float = THRESHOLD,
     progress: Callable[[int], None] = lambda done: None,
@@ -165,13 +150,13 @@ def audit(
 
 
 def training_sentences(path: Path) -> tuple[str, ...]:
-    """All captions of a pairs file, or all lines of a text file; which it is, its ending says.
+    """All captions of a pairs file, or all lines of a text file; its ending and its content say which it is.
 
     Raises:
         DataError: with every problem in it. Empty lines are none here.
     """
     problems: list[Problem] = []
-    if suffix_of(path) in FORMATS:
+    if holds_pairs(path):
         sentences = read_pairs(path, problems, {}, on_empty="drop").captions
     else:
         sentences = read_text(path, problems, {}, on_empty="drop").lines
@@ -272,12 +257,19 @@ class _Index:
         )
 
 
-def _task_overlap(pairs: SentencePairs, matches: Mapping[str, Match]) -> TaskOverlap:
+def _task_overlap(pairs: ScoredPairs, matches: Mapping[str, Match]) -> TaskOverlap:
     keys = tuple((folded(a), folded(b)) for a, b in zip(pairs.first, pairs.second, strict=True))
     exact = np.array([any(key in matches and matches[key].exact for key in both) for both in keys], dtype=bool)
     found = np.array([any(key in matches for key in both) for both in keys], dtype=bool)
     own = {key: matches[key] for both in keys for key in both if key in matches}
-    return TaskOverlap(name=pairs.name, exact=exact, near=found & ~exact, keys=keys, matches=own)
+    return TaskOverlap(
+        name=pairs.name,
+        exact=exact,
+        near=found & ~exact,
+        keys=keys,
+        matches=own,
+        subset_rows=pairs.subset_rows(),
+    )
 
 
 def _cells(name: str, counts: Counts) -> list[str]:

@@ -1,16 +1,28 @@
 r"""Strict text: UTF-8 or a list of the places where it is not; lines end at \n or \r\n and nowhere else.
 
 `str.splitlines` also splits at U+2028, VT and NEL, which shifts every caption after such a character against its
-features. Bytes that are not UTF-8 are never replaced: a silently changed sentence is worse than a stop.
+features. Bytes that are not UTF-8 are never replaced: a silently changed sentence is worse than a stop. A file
+that begins as gzip does is unpacked, whatever its name.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from gzip import BadGzipFile, GzipFile
 from pathlib import Path
+from typing import BinaryIO
 
 from dalr.errors import DataError, Problem
 
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+_CHUNK = 1 << 20
+_HEAD = 1 << 16
+_FREE = 256 << 20
+"""Bytes that any gzip file may unpack to; beyond them text does not shrink by more than `_RATIO`."""
+_RATIO = 100
 
 
 def read_lines(path: Path, *, else_latin_1: bool = False) -> list[str]:
@@ -19,25 +31,92 @@ def read_lines(path: Path, *, else_latin_1: bool = False) -> list[str]:
     With `else_latin_1` a file that is not UTF-8 is latin-1, as TREC's official one is.
 
     Raises:
-        DataError: the file is missing or not readable, or some lines are not UTF-8 (`file:line: byte n is 0x..`).
+        DataError: the file is missing or not readable, not whole gzip, or some lines are not UTF-8
+            (`file:line: byte n is 0x..`).
     """
+    return split_lines(read_text(path, else_latin_1=else_latin_1))
+
+
+def read_text(path: Path, *, else_latin_1: bool = False) -> str:
+    """The whole text of a UTF-8 file, unpacked if it is gzip; options and errors are those of `read_lines`."""
+    data = read_data(path).removeprefix(_BOM)
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(Problem(where=str(path), what="no such file")) from None
-    except (OSError, ValueError) as error:
-        raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
-    data = data.removeprefix(_BOM)
-    try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError:
-        if not else_latin_1:
-            raise DataError(_undecodable(path, data)) from None
-        text = data.decode("latin-1")
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+        if else_latin_1:
+            return data.decode("latin-1")
+        raise DataError(_undecodable(path, data)) from None
+
+
+def split_lines(text: str) -> list[str]:
+    r"""The lines of a text, ended by \n or \r\n."""
+    lines = text.split("\n")
+    if "\r" in text:
+        lines = [line.removesuffix("\r") for line in lines]
     if lines[-1] == "":
         lines.pop()
     return lines
+
+
+def read_data(path: Path) -> bytes:
+    """The bytes of a file, unpacked if it is gzip.
+
+    Raises:
+        DataError: missing, not readable, named .gz without being gzip, cut short, or unpacking to a size that no
+            text has.
+    """
+    with open_data(path) as file:
+        if not isinstance(file, GzipFile):
+            return file.read()
+        packed = path.stat().st_size
+        limit = max(_FREE, _RATIO * packed)
+        parts: list[bytes] = []
+        size = 0
+        while part := file.read(_CHUNK):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                what = f"{packed} bytes of gzip unpack to more than {limit}, which no text does"
+                raise DataError(Problem(where=str(path), what=what))
+        return b"".join(parts)
+
+
+@contextmanager
+def open_data(path: Path) -> Iterator[BinaryIO | GzipFile]:
+    """A file open for reading in pieces, unpacked if it is gzip; errors while it is read are ours, as above."""
+    try:
+        with open(path, "rb") as raw:
+            packed = raw.read(len(_GZIP)) == _GZIP
+            raw.seek(0)
+            if path.suffix.lower() == ".gz" and not packed:
+                raise DataError(Problem(where=str(path), what="named .gz, but it is not gzip; unpack or rename it"))
+            yield GzipFile(fileobj=raw) if packed else raw
+    except FileNotFoundError:
+        raise DataError(Problem(where=str(path), what="no such file")) from None
+    except (BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(Problem(where=str(path), what=f"not whole gzip: {error}")) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be a file's
+        raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
+
+
+def first_line(path: Path) -> str:
+    """The first line that is not blank, as far as it stands in the first 64 KiB, to tell what a file is.
+
+    Bytes that are not UTF-8 are shown as U+FFFD here: whoever reads the file says where they are.
+
+    Raises:
+        DataError: missing, not readable or not gzip.
+    """
+    with open_data(path) as file:
+        head = file.read(_HEAD)
+    lines = split_lines(head.removeprefix(_BOM).decode("utf-8", "replace"))
+    return next((line for line in lines if line.strip()), "")
+
+
+def ending(path: Path) -> str:
+    """The ending of a file's name in lower case, without `.gz`."""
+    inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return inner.suffix.lower()
 
 
 def _undecodable(path: Path, data: bytes) -> list[Problem]:

@@ -15,7 +15,7 @@ import numpy as np
 from dalr.data.dataset import Dataset, load_dataset
 from dalr.data.rows import comparable
 from dalr.data.schedule import Kind, Plan, Stream, numbered, pair_interval
-from dalr.errors import ConfigError, CorruptFileError, DataError, Problem
+from dalr.errors import ConfigError, DalrError, DataError, Problem, together
 from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts
 from dalr.features.source import open_features
 from dalr.features.store import FeatureStore
@@ -45,21 +45,18 @@ def load_inputs(job: Job) -> Inputs:
     """Read and check everything that `job` names.
 
     Raises:
-        DataError: with every problem of every input.
-        CorruptFileError: a feature store fails its verification, and nothing else is wrong.
-        ConfigError: the schedule would never read the text.
-        ModelFileError: a model named by folder or package is not there.
+        DataError: with every problem of every input, whatever its kind.
+        CorruptFileError: no data is wrong, but a feature store fails its verification.
+        ConfigError: neither, but the schedule would never read the text.
+        ModelFileError: none of these, but a model named by folder or package is not there.
     """
-    problems: list[Problem] = []
-    corrupt: list[CorruptFileError] = []
+    errors: list[DalrError] = []
 
     def attempt(read: Callable[[], _T]) -> _T | None:
         try:
             return read()
-        except DataError as error:
-            problems.extend(error.problems)
-        except CorruptFileError as error:
-            corrupt.append(error)
+        except DalrError as error:
+            errors.append(error)
         return None
 
     dataset = attempt(lambda: load_dataset(job.data, seed=job.seed))
@@ -82,17 +79,14 @@ def load_inputs(job: Job) -> Inputs:
             attempt(lambda store=store, ids=ids, what=what: store.rows_of(ids, what=what))  # type: ignore[misc]
     plan = make_plan(job, dataset) if dataset is not None else None
     if plan is not None:
-        problems.extend(_batch_problems(plan))
-    if problems:
-        raise DataError(problems)
-    if corrupt:
-        raise corrupt[0]
+        attempt(lambda: _require_batches(job, plan))
+    for model in dict.fromkeys((job.student.model, *(teacher.model for teacher in job.teachers))):
+        if model is not None:
+            attempt(lambda model=model: require_if_local(model))  # type: ignore[misc]
+    if errors:
+        raise together(errors)
     assert dataset is not None
     assert plan is not None
-    _require_pair_interval(job, plan)
-    for model in (job.student.model, *(teacher.model for teacher in job.teachers)):
-        if model is not None:
-            require_if_local(model)
     return Inputs(
         dataset=dataset,
         images=images,
@@ -133,6 +127,11 @@ def make_plan(job: Job, dataset: Dataset) -> Plan:
     )
 
 
+def _require_batches(job: Job, plan: Plan) -> None:
+    _require_full_batches(plan)
+    _require_pair_interval(job, plan)
+
+
 def _require_pair_interval(job: Job, plan: Plan) -> None:
     """The release's rule reads no text at all when there are about as many pair batches as text batches."""
     schedule = job.training.schedule
@@ -148,9 +147,9 @@ def _require_pair_interval(job: Job, plan: Plan) -> None:
         raise ConfigError(Problem(where="training.schedule", what=what))
 
 
-def _batch_problems(plan: Plan) -> list[Problem]:
+def _require_full_batches(plan: Plan) -> None:
     left_over = plan.left_over()
-    return [
+    problems = [
         Problem(
             where=f"{stream.kind} stream",
             what=f"{len(stream)} rows give no full batch of {plan.batch_size} without a repeated sentence"
@@ -159,6 +158,8 @@ def _batch_problems(plan: Plan) -> list[Problem]:
         for stream in plan.streams
         if left_over[stream.kind] == len(stream)
     ]
+    if problems:
+        raise DataError(problems)
 
 
 def image_names(dataset: Dataset) -> list[str]:

@@ -1,0 +1,165 @@
+"""What `dalr check` finds: every problem of a recipe and of all that it names, and counts of what is in order.
+
+A recipe with a mistake does not hide what is wrong with its data: the data section is then checked alone. A person
+at a terminal gets tables; a pipe gets `where: what`, one problem a line, as every other error is written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dalr.config import missing_models
+from dalr.console import Console
+from dalr.data.dataset import Dataset, load_dataset
+from dalr.errors import SHOWN, ConfigError, DalrError, DataError
+from dalr.evaluation.overlap import OverlapReport, audit
+from dalr.evaluation.sts import load_sts
+from dalr.evaluation.tasks import STS_DEV, STS_TASKS
+from dalr.recipe import load_data_section, load_recipe
+from dalr.training.inputs import load_inputs
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """How the rows of one kind fill an epoch."""
+
+    per_epoch: int
+    rows_left_over: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """The outcome of a check."""
+
+    recipe: str
+    error: DalrError | None = None
+    """Holds all problems, and the exit code."""
+    report: Mapping[str, int | str] = field(default_factory=dict)
+    batches: Mapping[str, Batches] = field(default_factory=dict)
+    missing_models: tuple[str, ...] = ()
+    overlap: OverlapReport | None = None
+    """Training sentences in evaluation sets, where that was asked for."""
+
+    def as_json(self) -> dict[str, Any]:
+        problems = self.error.problems if self.error is not None else []
+        return {
+            "recipe": self.recipe,
+            "ok": self.error is None,
+            "exit_code": self.error.exit_code if self.error is not None else 0,
+            "problems": [asdict(problem) for problem in problems],
+            "data": dict(self.report),
+            "batches": {kind: asdict(each) for kind, each in self.batches.items()},
+            "missing_models": list(self.missing_models),
+            "overlap": {name: asdict(task.counts()) for name, task in self.overlap.tasks.items()}
+            if self.overlap is not None
+            else None,
+        }
+
+
+def check_recipe(
+    reference: str, overrides: Sequence[str] = (), *, against: Path | None = None, console: Console | None = None
+) -> Checked:
+    """Check a recipe (a shipped name or a path) with everything that it names; raises nothing of ours.
+
+    With `against`, a SentEval folder, its training sentences are also looked up in the STS sets.
+    """
+    try:
+        recipe = load_recipe(reference, overrides)
+    except ConfigError as error:
+        return Checked(recipe=reference, error=_with_data_problems(error, reference, overrides))
+    try:
+        inputs = load_inputs(recipe.job())
+        overlap = _overlap(inputs.dataset, against, console or Console(quiet=True)) if against is not None else None
+    except DalrError as error:
+        return Checked(recipe=reference, error=error)
+    left_over, kinds = inputs.plan.left_over(), inputs.plan.kinds(0)
+    return Checked(
+        recipe=reference,
+        report=inputs.dataset.report,
+        batches={
+            kind: Batches(per_epoch=kinds.count(kind), rows_left_over=rows) for kind, rows in left_over.items()
+        },
+        missing_models=tuple(missing_models(recipe)),
+        overlap=overlap,
+    )
+
+
+def _overlap(dataset: Dataset, data: Path, console: Console) -> OverlapReport:
+    pairs = [load_sts(data, task) for task in (*STS_TASKS, STS_DEV)]
+    captions = dataset.pairs.captions if dataset.pairs is not None else ()
+    lines = dataset.text.lines if dataset.text is not None else ()
+    with console.bar("compare", len(captions) + len(lines), "sentence") as bar:
+        return audit(chain(captions, lines), pairs, progress=bar.update)
+
+
+def show(checked: Checked, console: Console) -> None:
+    """Print the outcome: counts to standard output, the rest to standard error.
+
+    Raises:
+        DalrError: `checked.error`, where standard error is not a terminal, for `main` to print.
+    """
+    from rich.console import Console as RichConsole
+
+    if checked.error is not None:
+        terminal = RichConsole(stderr=True)
+        if not terminal.is_terminal:
+            raise checked.error
+        _show_problems(checked.error, terminal, everything=console.verbose)
+        return
+    terminal = RichConsole()
+    if terminal.is_terminal:
+        _print_table(terminal, ("data", ""), [(name, str(value)) for name, value in checked.report.items()])
+    else:
+        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in checked.report.items()))
+    for kind, batches in checked.batches.items():
+        left = batches.rows_left_over
+        console.detail(f"{kind} batches in an epoch: {batches.per_epoch}, rows left over: {left}")
+    for model in checked.missing_models:
+        console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
+    if checked.overlap is not None:
+        sys.stdout.write(checked.overlap.table() + "\n")
+        for task in checked.overlap.tasks.values():
+            for match in task.examples(2):
+                console.detail(f"{task.name}: {match.evaluation!r} is nearly {match.training!r}")
+    console.say("no problems found")
+
+
+def _with_data_problems(error: ConfigError, reference: str, overrides: Sequence[str]) -> ConfigError:
+    data = load_data_section(reference, overrides)
+    if data is None:
+        return error
+    try:
+        load_dataset(data, seed=0)
+    except DataError as found:
+        return ConfigError([*error.problems, *found.problems])
+    except ConfigError:
+        pass  # a variable that is not set: the recipe's own problem
+    return error
+
+
+def _show_problems(error: DalrError, terminal: RichConsole, *, everything: bool) -> None:
+    shown = error.problems if everything else error.problems[:SHOWN]
+    _print_table(terminal, ("where", "what"), [(problem.where, problem.what) for problem in shown])
+    hidden = error.total - len(shown)
+    more = f", {hidden} of them not shown: -v shows all, --json FILE writes all" if hidden else ""
+    terminal.print(f"{error.total} {'problem' if error.total == 1 else 'problems'}{more}", highlight=False)
+
+
+def _print_table(terminal: RichConsole, names: tuple[str, str], rows: Sequence[tuple[str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=any(names), show_lines=False)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for cells in rows:
+        table.add_row(*map(Text, cells))  # Text: brackets in data are no markup
+    terminal.print(table)

@@ -1,0 +1,143 @@
+"""What readers share: the file that is read, and the images and captions that were found in it.
+
+Readers differ in where captions stand; that a key must be a string, that captions of one image belong together and
+that an image has one split is said once, here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from dalr.data.rows import CaptionedImage
+from dalr.errors import DataError, Problem
+from dalr.io.text import first_line, read_lines, read_text
+from dalr.section import Section
+
+
+class Columns(Section):
+    """Names of the columns of a table, or of the keys of a record; not for formats that fix theirs."""
+
+    image: str = "image"
+    caption: str | None = None
+    """None: `caption` for one sentence, or `captions` for a list."""
+    split: str = "split"
+
+
+class Source:
+    """A pairs file, read when its reader asks for it."""
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.path, self.columns = path, columns
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Its lines; raises DataError where they are not UTF-8."""
+        return read_lines(self.path)
+
+    @cached_property
+    def first_line(self) -> str:
+        """The first line that is not blank, for telling what the file is."""
+        return first_line(self.path)
+
+    @cached_property
+    def tree(self) -> object:
+        """Its content as one JSON value; raises DataError if it is none."""
+        try:
+            return json.loads(read_text(self.path), object_hook=_without_tokens)
+        except RecursionError:
+            raise DataError(Problem(where=str(self.path), what="not JSON: nested too deeply")) from None
+        except ValueError as error:
+            line = getattr(error, "lineno", None)
+            where = f"{self.path}:{line}" if line else str(self.path)
+            raise DataError(Problem(where=where, what=f"not JSON: {error}")) from None
+
+
+def _without_tokens(record: dict[str, object]) -> dict[str, object]:
+    """Karpathy's files hold each sentence a second time, cut into words: half a gigabyte for COCO's."""
+    record.pop("tokens", None)
+    return record
+
+
+class Collector:
+    """Images in the order of the file; what is wrong goes to `problems`."""
+
+    def __init__(self, problems: list[Problem], columns: Columns) -> None:
+        self.problems, self.columns = problems, columns
+        self._images: list[_Growing] = []
+        self._by_caption: dict[str, _Growing] = {}
+
+    def found(self) -> list[CaptionedImage]:
+        return [image.frozen() for image in self._images]
+
+    def problem(self, where: str, what: str) -> None:
+        self.problems.append(Problem(where=where, what=what))
+
+    def record(self, record: Mapping[str, object], where: str, split: str | None = None) -> None:
+        """A row with the image, and one caption or all of its captions; `split` where the row names none."""
+        columns = self.columns
+        image = record.get(columns.image)
+        if not isinstance(image, str) or not image.strip():
+            self.problem(where, f"expected a string under {columns.image!r}, found {image!r:.80}")
+            return
+        key = columns.caption or ("captions" if "captions" in record else "caption")
+        if columns.caption is None and ("caption" in record) == ("captions" in record):
+            self.problem(where, "expected either 'caption' or 'captions'")
+            return
+        captions = record.get(key)
+        several = isinstance(captions, list) if columns.caption is not None else key == "captions"
+        stated = record.get(columns.split)
+        if stated is not None and not isinstance(stated, str):
+            self.problem(where, f"expected a string under {columns.split!r}, found {stated!r:.80}")
+        elif several:
+            self.image(image, captions, where, stated or split, key=key)
+        else:
+            self.caption(image, captions, where, stated or split, key=key)
+
+    def image(
+        self, image: str, captions: object, where: str, split: str | None = None, *, key: str = "captions"
+    ) -> None:
+        """An image with all of its captions."""
+        if isinstance(captions, list) and all(isinstance(caption, str) for caption in captions):
+            self._images.append(_Growing(image, where, split, list(captions)))
+        else:
+            self.problem(where, f"expected a list of strings under {key!r}, found {captions!r:.80}")
+
+    def caption(
+        self, image: str, caption: object, where: str, split: str | None = None, *, key: str = "caption"
+    ) -> None:
+        """One more caption of an image; captions of one image are put together."""
+        if not isinstance(caption, str):
+            self.problem(where, f"expected a string under {key!r}, found {caption!r:.80}")
+            return
+        known = self._by_caption.get(image)
+        if known is None:
+            known = self._by_caption[image] = _Growing(image, where, split, [])
+            self._images.append(known)
+        elif known.split != split:
+            self.problem(
+                where, f"image {image!r} is in split {split!r} here and in {known.split!r} at {known.where}"
+            )
+        known.captions.append(caption)
+
+    def numbered_caption(self, image: str, number: str, caption: str, where: str) -> None:
+        """A caption with the number that the file gives it; numbers go 0, 1, 2 ... within an image."""
+        known = self._by_caption.get(image)
+        expected = len(known.captions) if known is not None else 0
+        if number != str(expected):
+            self.problem(where, f"caption number of {image!r}: expected {expected}, found {number!r:.40}")
+        self.caption(image, caption, where)
+
+
+class _Growing:
+    """An image whose captions are still being collected."""
+
+    __slots__ = ("captions", "image", "split", "where")
+
+    def __init__(self, image: str, where: str, split: str | None, captions: list[str]) -> None:
+        self.image, self.where, self.split, self.captions = image, where, split, captions
+
+    def frozen(self) -> CaptionedImage:
+        return CaptionedImage(image=self.image, captions=tuple(self.captions), where=self.where, split=self.split)

@@ -1,0 +1,53 @@
+"""Formats with one record a line: JSON lines, and the token files in which Flickr8k and Flickr30k are published."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from dalr.data.formats.collecting import Collector, Source
+
+_TOKEN = re.compile(r"(?P<image>[^\t]*[^\t\s][^\t]*)#(?P<number>[0-9]{1,4})\t(?P<caption>.*)\Z", re.DOTALL)
+
+
+def read_jsonl(source: Source, into: Collector) -> None:
+    """Lines `{"image": key, "captions": [...]}`, or `{"image": key, "caption": "..."}` repeated per caption."""
+    for number, line in enumerate(source.lines, start=1):
+        where = f"{source.path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            into.problem(where, f"not JSON: {error}")
+            continue
+        if isinstance(record, dict):
+            into.record(record, where)
+        else:
+            into.problem(where, f"expected a JSON object, found {type(record).__name__}")
+
+
+def is_jsonl(source: Source) -> bool:
+    """Whether the first line is a JSON object of its own, with one of the keys of a record."""
+    try:
+        record = json.loads(source.first_line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and source.columns.image in record
+
+
+def read_flickr_token(source: Source, into: Collector) -> None:
+    """Lines `name.jpg#k<TAB>caption`, k from 0 within each image."""
+    for number, line in enumerate(source.lines, start=1):
+        where = f"{source.path}:{number}"
+        if not line.strip():
+            continue
+        match = _TOKEN.match(line)
+        if match is None:
+            into.problem(where, f"expected name#number, a tab and a caption, found {line!r:.80}")
+        else:
+            into.numbered_caption(match["image"], match["number"], match["caption"], where)
+
+
+def is_flickr_token(source: Source) -> bool:
+    return _TOKEN.match(source.first_line) is not None

@@ -1,0 +1,244 @@
+"""The feature files of the methods that `dalr` contains: MCSE's HDF5 and the JSON of KDMCSE and DALR.
+
+Both hold captions and vectors in one, without names that a pairs file could be joined by. An import therefore
+leaves a folder that fits together: `pairs.jsonl`, a store `image` by image, and a store `caption` by caption id
+where there are vectors of captions. The JSON of Flickr30k has 4 GB on one line, so it is parsed as a stream and its
+vectors wait on disk: memory does not grow with the features.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from dalr.data.rows import text_id
+from dalr.errors import ConfigError, DataError, Problem, StorageError
+from dalr.features.importing import read_ids
+from dalr.features.spool import Spool, pairs_line
+from dalr.features.store import row_problems, write_store
+from dalr.io.atomic import storage_errors, write_text, write_with
+from dalr.io.text import ending, open_data, read_lines
+
+FOLDER_ENDINGS = (".hdf5", ".h5", ".json")
+PAIRS, IMAGE, CAPTION = "pairs.jsonl", "image", "caption"
+_DATASET = "features"
+_BLOCK_ROWS = 4096
+_INSTALL = "pip install 'dalr[formats]'"
+
+OnProgress = Callable[[float], None]
+"""Called with the share that is done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What an import left in its folder."""
+
+    images: int
+    captions: int
+    image_width: int
+    caption_width: int | None
+
+    def lines(self, out: Path) -> list[str]:
+        """What to tell whoever asked for it."""
+        found = [
+            f"{out / PAIRS}: {self.images} images, {self.captions} captions",
+            f"{out / IMAGE}: {self.images} rows of width {self.image_width}",
+        ]
+        if self.caption_width is not None:
+            found.append(f"{out / CAPTION}: {self.captions} rows of width {self.caption_width}")
+        return found
+
+
+def import_folder(
+    file: Path, out: Path, *, captions: Path | None, ids: Path | None, progress: OnProgress | None = None
+) -> Imported:
+    """Import a file whose name ends as one of `FOLDER_ENDINGS`."""
+    if ending(file) == ".json":
+        if captions is not None or ids is not None:
+            raise ConfigError(Problem(where="--captions, --ids", what="a .json holds both itself"))
+        return import_json(file, out, progress=progress)
+    if captions is None:
+        what = "an HDF5 file holds no captions: name the file that MCSE reads beside it, one a line"
+        raise ConfigError(Problem(where="--captions", what=what))
+    return import_hdf5(file, captions, out, ids=ids, progress=progress)
+
+
+def import_hdf5(
+    matrix: Path, captions: Path, out: Path, *, ids: Path | None = None, progress: OnProgress | None = None
+) -> Imported:
+    """MCSE: row i of the HDF5 dataset `features` is the image of line i of `captions`.
+
+    Without `ids` (one image name a line) an image is named by its line number, because the files name none.
+
+    Raises:
+        DataError: not such a file, counts that differ (with both numbers), bad rows; all at once.
+        StorageError: `out` is not a new or empty folder.
+    """
+    _require_empty(out)
+    problems: list[Problem] = []
+    lines = _attempt(lambda: read_lines(captions), problems)
+    with _hdf5_rows(matrix, problems) as rows:
+        total = len(rows) if rows is not None else len(lines)
+        names = [text_id(number) for number in range(1, total + 1)]
+        if ids is not None:
+            names = _attempt(lambda: read_ids(ids), problems)
+        if rows is not None:
+            for file, count, what in ((captions, len(lines), "captions"), (ids, len(names), "ids")):
+                if file is not None and count and count != total:
+                    problems.append(Problem(where=str(matrix), what=f"{total} rows, but {file} has {count} {what}"))
+            for first, block in _blocks(rows, matrix, progress):
+                problems.extend(row_problems(block, first=first + 1, origin=str(matrix)))
+        if problems:
+            raise DataError(problems)
+        assert rows is not None
+        source = {"kind": "import", "matrix": matrix.name, "ids": (ids or captions).name}
+        blocks = (block for _, block in _blocks(rows, matrix))
+        write_store(out / IMAGE, ids=names, blocks=blocks, source=source, origin=str(matrix))
+        width = rows.shape[1]
+    write_text(out / PAIRS, "".join(pairs_line(name, [line]) for name, line in zip(names, lines, strict=True)))
+    return Imported(images=total, captions=total, image_width=width, caption_width=None)
+
+
+def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) -> Imported:
+    """KDMCSE, DALR: `{key: {"image", "captions": [...], "image_feat": [...], "lang_feat": [[...], ...]}}`.
+
+    An image is named by `image`, or by its key where there is none.
+
+    Raises:
+        DataError: not such a file, vectors of another width than those before, more or fewer vectors than captions,
+            bad rows; all at once.
+        StorageError: `out` is not a new or empty folder, or the disk is full.
+    """
+    _require_empty(out)
+    problems: list[Problem] = []
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary_folder(out) as folder, Spool(folder) as spool:
+            try:
+                for key, record in _json_items(source, progress):
+                    spool.add(key, record, f"{source}: {key!r:.80}", problems)
+            except DataError as error:  # the file ends early: what was wrong before is said as well
+                problems.extend(error.problems)
+            if not spool.image.ids and not problems:
+                problems.append(Problem(where=str(source), what="no image in it"))
+            if problems:
+                raise DataError(problems)
+            origin = {"kind": "import", "matrix": source.name, "ids": source.name}
+            for name, vectors in ((IMAGE, spool.image), (CAPTION, spool.caption)):
+                write_store(out / name, ids=vectors.ids, blocks=vectors.blocks(), source=origin, origin=str(source))
+            write_with(out / PAIRS, spool.copy_pairs)
+    return Imported(
+        images=len(spool.image.ids),
+        captions=len(spool.caption.ids),
+        image_width=spool.image.width,
+        caption_width=spool.caption.width,
+    )
+
+
+def _json_items(path: Path, progress: OnProgress | None) -> Iterator[tuple[str, object]]:
+    """Keys and values of a JSON object, one at a time."""
+    try:
+        import ijson
+    except ImportError:
+        raise DataError(Problem(where=str(path), what=f"reading this needs ijson: {_INSTALL}")) from None
+    last = None
+    with open_data(path) as file:
+        total = path.stat().st_size
+        try:
+            for key, value in ijson.kvitems(file, "", use_float=True):
+                yield key, value
+                last = key
+                if progress is not None:
+                    progress(os.lseek(file.fileno(), 0, os.SEEK_CUR) / total)
+        except ijson.JSONError as error:
+            after = f" after {last!r:.80}" if last is not None else ""
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(Problem(where=str(path), what=f"not whole JSON{after}: {first:.200}")) from None
+
+
+@contextmanager
+def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[_Rows | None]:
+    """The dataset `features` of an HDF5 file, read from disk piece by piece; None after saying what is wrong."""
+    try:
+        import h5py
+    except ImportError:
+        raise DataError(Problem(where=str(path), what=f"reading this needs h5py: {_INSTALL}")) from None
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        problems.append(Problem(where=str(path), what="no such file"))
+        yield None
+        return
+    except (OSError, ValueError) as error:
+        problems.append(Problem(where=str(path), what=f"not an HDF5 file: {error!s:.200}"))
+        yield None
+        return
+    with file:
+        rows, wrong = None, ""
+        try:
+            rows = file[_DATASET] if file.get(_DATASET, getlink=True).__class__ is h5py.HardLink else None
+        except (KeyError, OSError, RuntimeError) as error:
+            wrong = f" ({error!s:.120})"
+        if not isinstance(rows, h5py.Dataset):
+            found = ", ".join(file)[:200] or "nothing"
+            what = f"expected the dataset {_DATASET!r} in this file, found {found}{wrong}"
+        elif rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind != "f":
+            what = f"expected a matrix (rows, width) of floating-point numbers, found {rows.shape} of {rows.dtype}"
+        elif rows.external or rows.is_virtual:
+            what = "the numbers are in other files, which are not opened; write them into this one"
+        else:
+            yield rows
+            return
+        problems.append(Problem(where=f"{path}: {_DATASET}", what=what))
+        yield None
+
+
+@runtime_checkable
+class _Rows(Protocol):
+    """What an HDF5 dataset and a matrix have in common."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+
+def _blocks(rows: _Rows, path: Path, progress: OnProgress | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first row, rows) in pieces."""
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        try:
+            block = np.asarray(rows[start : start + _BLOCK_ROWS])
+        except (OSError, RuntimeError, ValueError) as error:
+            what = f"rows from {start + 1} on cannot be read: {error!s:.200}"
+            raise DataError(Problem(where=str(path), what=what)) from None
+        yield start, block
+        if progress is not None:
+            progress((start + len(block)) / len(rows))
+
+
+def _attempt(read: Callable[[], list[str]], problems: list[Problem]) -> list[str]:
+    try:
+        return read()
+    except DataError as error:
+        problems.extend(error.problems)
+        return []
+
+
+@contextmanager
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        yield Path(name)
+
+
+def _require_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StorageError(f"{out} exists and is not empty; nothing was overwritten: choose another --out")

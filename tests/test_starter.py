@@ -1,0 +1,162 @@
+"""`dalr init`: what it writes is accepted by `dalr check` as it stands, and trains."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Outcome
+from dalr.recipe import load_recipe
+from tiny import TinyData, Toys, write_data, write_pairs
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without the real encoder."""
+    monkeypatch.setattr("dalr.starter._MINILM", "package:none_such/model")
+    find = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name.startswith("gt_all") else find(name))
+
+
+@pytest.fixture
+def store(cli: Cli, tiny_data: TinyData, tmp_path: Path) -> Path:
+    cli("features", "import", tiny_data.matrix, "--ids", tiny_data.ids, "--out", tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+@pytest.mark.parametrize("with_store", [False, True])
+def test_check_accepts_it_as_it_stands(
+    cli: Cli, tiny_data: TinyData, store: Path, tmp_path: Path, with_text: bool, with_store: bool
+) -> None:
+    out = tmp_path / "mine.yaml"
+    text = ("--text", tiny_data.text) if with_text else ()
+    features = ("--features", store) if with_store else ()
+    outcome = cli("init", "--pairs", tiny_data.pairs, "--out", out, *text, *features)
+    assert (outcome.code, outcome.out) == (0, f"{out}\n"), outcome.err
+    assert f"next: dalr check {out}" in outcome.err
+    checked = cli("check", out)
+    assert checked.code == 0, checked.err
+    recipe = load_recipe(str(out))
+    assert (recipe.data.text is not None) == with_text
+    assert (recipe.objective.term("grounding") is not None) == with_store
+    assert recipe.data.held_out_images == (4 if with_store else 0)
+
+
+def test_the_marked_lines_are_a_recipe_with_pictures_once_there_is_a_store(
+    cli: Cli, tiny_data: TinyData, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "mine.yaml"
+    cli("init", "--pairs", tiny_data.pairs, "--out", out, "--text", tiny_data.text)
+    written = out.read_text()
+    assert re.search(r"dalr features images --pairs \S+ --images FOLDER --model \S+ --out stores/images", written)
+    out.write_text(re.sub(r"(?m)^#\+ ", "", written))
+    (tmp_path / "stores").mkdir()
+    store.rename(tmp_path / "stores" / "images")
+    monkeypatch.chdir(tmp_path)
+    checked = cli("check", out)
+    assert checked.code == 0, checked.err
+    recipe = load_recipe(str(out))
+    assert recipe.development is not None
+    assert recipe.development.kind == "retrieval"
+    assert recipe.objective.term("consistency") is not None
+
+
+@pytest.mark.parametrize("with_store", [False, True])
+def test_it_trains(cli: Cli, toys: Toys, store: Path, tmp_path: Path, plain: None, with_store: bool) -> None:
+    out = tmp_path / "mine.yaml"
+    features = ("--features", store) if with_store else ()
+    cli("init", "--pairs", toys.data.pairs, "--text", toys.data.text, "--out", out, *features)
+    assert load_recipe(str(out)).student.model == "bert-base-uncased"
+    settings = (
+        f"student.model={toys.student}",
+        "training.max_steps=3",
+        "heads.grounding_dim=8",
+        "heads.aligner_dim=8",
+    )
+    outcome = cli(
+        "train", out, "--out", tmp_path / "run", "-q", *(part for each in settings for part in ("-s", each))
+    )
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "run" / "model" / "modules.json").is_file()
+
+
+def test_splits_empty_captions_and_pictures_that_are_missing_are_told(cli: Cli, tmp_path: Path) -> None:
+    rows = [
+        {
+            "image": f"{number}.jpg",
+            "split": "train" if number < 20 else "test",
+            "captions": [f"caption {number}", ""],
+        }
+        for number in range(24)
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "0.jpg").touch()
+    outcome = cli(
+        *("init", "--pairs", tmp_path / "p.jsonl", "--images", tmp_path / "photos", "--out", tmp_path / "r.yaml")
+    )
+    assert outcome.code == 0, outcome.err
+    assert f"note: 19 images are not in {tmp_path}/photos, the first is '1.jpg'" in outcome.err
+    recipe = load_recipe(str(tmp_path / "r.yaml"))
+    assert (recipe.data.split, recipe.data.on_empty) == ("train", "drop")
+    assert "20 empty captions or lines are left out" in (tmp_path / "r.yaml").read_text()
+    assert cli("check", tmp_path / "r.yaml").code == 0
+
+
+@pytest.mark.parametrize("name", ["../outside.jpg", "/etc/passwd", "a\x00b", "x" * 5000])
+def test_names_that_lead_out_of_the_folder_are_not_looked_at(cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "outside.jpg").touch()
+    write_pairs(tmp_path / "p.jsonl", [name, "b", "c", "d"], [["one"], ["two"], ["three"], ["four"]])
+    outcome = cli(
+        *("init", "--pairs", tmp_path / "p.jsonl", "--images", tmp_path / "photos", "--out", tmp_path / "r.yaml")
+    )
+    assert outcome.code == 0
+    assert "note: 4 images are not in" in outcome.err
+
+
+def test_an_existing_recipe_is_never_overwritten(cli: Cli, tiny_data: TinyData, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("mine")
+    outcome = cli("init", "--pairs", tiny_data.pairs, "--out", tmp_path / "r.yaml")
+    assert outcome.code == 6
+    assert "was not overwritten" in outcome.err
+    assert (tmp_path / "r.yaml").read_text() == "mine"
+
+
+def test_bad_data_is_refused_with_every_problem_and_nothing_is_written(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text("nonsense\n3\n")
+    outcome = cli(
+        "init", "--pairs", tmp_path / "p.jsonl", "--text", tmp_path / "no.txt", "--out", tmp_path / "r.yaml"
+    )
+    assert outcome.code == 3
+    assert len(outcome.err.splitlines()) == 3
+    assert not (tmp_path / "r.yaml").exists()
+
+
+@pytest.mark.parametrize("folder", ["with space", "1e5", "it's", 'quo"te', "日本", "a: b", "# x", "[y]"])
+def test_paths_come_back_as_they_are(
+    cli: Cli, tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_data(tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    pairs = Path(folder) / data.pairs.name
+    assert cli("init", "--pairs", pairs, "--out", Path(folder) / "r.yaml").code == 0
+    assert load_recipe(str(Path(folder) / "r.yaml")).data.pairs == str(pairs)
+
+
+@pytest.mark.parametrize("folder", ["$HOME", "a\nb", "~x"])
+def test_paths_that_a_recipe_cannot_hold_are_refused(
+    cli: Cli, tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data(tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    outcome = cli("init", "--pairs", Path(folder) / "pairs.jsonl", "--out", "r.yaml")
+    assert outcome.code == 2
+    assert "cannot stand in a recipe" in outcome.err
