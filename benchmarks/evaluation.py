@@ -64,9 +64,7 @@ def measure_sts(encoder: SentenceTransformer, data: Path) -> None:
     floor = tokens / rate
     largest = max(abs(scores[task] - report.tasks[task].spearman) for task in STS_TASKS)
     print(f"STS suite {ours:.1f} s; the protocol's own way {protocol:.1f} s: {protocol / ours:.2f} times as long")
-    print(
-        f"{len(sentences)} distinct sentences, {tokens} tokens; bare encoder {rate:.0f} tokens/s: floor {floor:.1f} s"
-    )
+    print(f"{len(sentences)} distinct sentences, {tokens} tokens, bare encoder {rate:.0f} tokens/s: {floor:.1f} s")
     print(f"suite / floor {ours / floor:.2f}; largest difference of a score to the protocol's way {largest:.4f}")
 
 

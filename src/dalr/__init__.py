@@ -3,6 +3,7 @@
 import dalr
 result = dalr.train("recipe.yaml", overrides=["training.learning_rate=1e-4"], out="runs/first")
 # SentenceTransformer(result.model) is the product
+dalr.evaluate(result.run, data="senteval", tasks=["sts", "transfer"]).sts_avg
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dalr.api import TrainResult, load_recipe, train
+    from dalr.api import Evaluation, TrainResult, evaluate, load_recipe, train
 
 __version__ = "0.1.0"
-__all__ = ["TrainResult", "__version__", "load_recipe", "train"]
+__all__ = ["Evaluation", "TrainResult", "__version__", "evaluate", "load_recipe", "train"]
 
 
 def __getattr__(name: str) -> object:

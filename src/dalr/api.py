@@ -9,10 +9,14 @@ from pathlib import Path
 from dalr.config import Recipe, conflicts
 from dalr.console import Console
 from dalr.errors import ConfigError, Problem
+from dalr.evaluation.results import Evaluation
+from dalr.models.config import PoolingMode
 from dalr.recipe import load_recipe
+from dalr.scoring import Request
+from dalr.scoring import evaluate as evaluate_models
 from dalr.training.run import TrainResult, run
 
-__all__ = ["Recipe", "TrainResult", "load_recipe", "train"]
+__all__ = ["Evaluation", "Recipe", "TrainResult", "evaluate", "load_recipe", "train"]
 
 
 def train(
@@ -41,6 +45,39 @@ def train(
         raise ConfigError([Problem(where=".".join(map(str, each.path)), what=each.what) for each in found])
     folder = Path(out) if out is not None else default_run_folder(recipe.name)
     return run(recipe.job(), out=folder, recipe=recipe.model_dump(mode="json"), console=console or Console())
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    tasks: Sequence[str] = ("sts",),
+    classifier: str = "senteval",
+    pooling: PoolingMode | None = None,
+    num_layers: int | None = None,
+    console: Console | None = None,
+) -> Evaluation:
+    """Score a model on tasks; `dalr.scoring.evaluate` has all options, and takes several models.
+
+    Args:
+        model: a model folder, a run, a checkpoint or a hub id.
+        data: a folder in SentEval's `downstream` layout; not needed for retrieval of a run alone.
+        tasks: names or groups, such as `sts`, `transfer`, `geometry`, `retrieval`, `STS12`.
+        classifier: `senteval`, `senteval-fast` or `lbfgs`, for transfer tasks.
+        console: where progress goes; None shows it on standard error.
+
+    Raises:
+        ConfigError, DataError, ModelFileError: nothing could be scored. A task that could not is in `failed`.
+    """
+    request = Request(
+        data=Path(data) if data is not None else None,
+        tasks=tasks,
+        classifier=classifier,
+        pooling=pooling,
+        num_layers=num_layers,
+        console=console or Console(),
+    )
+    return evaluate_models([str(model)], request).models[0]
 
 
 def default_run_folder(name: str) -> Path:

@@ -1,0 +1,206 @@
+"""Evaluating what a person names: runs, checkpoints, several models; retrieval with no more than the run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dalr
+from dalr.console import Console
+from dalr.data.dataset import read_pairs
+from dalr.errors import ConfigError, DataError
+from dalr.evaluation.results import RetrievalResult, StsResult, read_results
+from dalr.evaluation.retrieval import retrieval_score
+from dalr.models.config import EncoderConfig
+from dalr.models.embedding import embed
+from dalr.models.heads import ground
+from dalr.models.loading import load_encoder
+from dalr.scoring import RUN_RESULT, Request, evaluate
+from senteval import write_senteval
+from tiny import Outcome, Toys
+
+Cli = Callable[..., Outcome]
+HELD_OUT = 6
+
+
+@pytest.fixture(scope="module")
+def run(toys: Toys, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that held out some images."""
+    folder = tmp_path_factory.mktemp("scoring")
+    recipe = toys.recipe(folder)
+    held_out = [f"data.held_out_images={HELD_OUT}", "development.every=2"]
+    return dalr.train(recipe, overrides=held_out, out=folder / "run", console=Console(quiet=True)).run
+
+
+@pytest.fixture
+def fresh(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that may be written to."""
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    """STS-B and SICK-R of a few pairs."""
+    return write_senteval(tmp_path / "senteval")
+
+
+@pytest.fixture(autouse=True)
+def made_up_data_is_the_official_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dalr.evaluation.loaded.check_task", lambda data, task: [])
+
+
+def request(**options: object) -> Request:
+    return Request(**{"console": Console(quiet=True), **options})  # type: ignore[arg-type]
+
+
+def retrieval_of(models: list[str], **options: object) -> RetrievalResult:
+    result = evaluate(models, request(tasks=["retrieval"], **options)).models[0].tasks["retrieval"]
+    assert isinstance(result, RetrievalResult)
+    return result
+
+
+class TestRetrieval:
+    def expected(self, run: Path, toys: Toys, count: int) -> tuple[float, float]:
+        """Recall at 1 over the last `count` images, step by step."""
+        pairs = read_pairs(toys.data.pairs, [], {})
+        first = len(pairs.images) - count
+        chosen = np.flatnonzero(pairs.image_of >= first)
+        h = embed(
+            load_encoder(EncoderConfig(model=str(run / "model"))), [pairs.captions[index] for index in chosen]
+        )
+        images = np.load(toys.data.matrix).astype(np.float16).astype(np.float32)[first:]
+        sentences, pictures = ground(run / "heads.safetensors", sentences=h, images=images)
+        found = retrieval_score(sentences, pictures, pairs.image_of[chosen] - first)
+        return found.text_to_image.r1, found.image_to_text.r1
+
+    def test_a_run_is_scored_on_the_images_that_it_held_out(self, fresh: Path, toys: Toys) -> None:
+        found = retrieval_of([str(fresh)])
+        assert (found.images, found.captions, found.space) == (HELD_OUT, 3 * HELD_OUT, "grounding")
+        assert (found.text_to_image.r1, found.image_to_text.r1) == self.expected(fresh, toys, HELD_OUT)
+
+    def test_or_on_other_pairs(self, fresh: Path, toys: Toys) -> None:
+        options = {"pairs": toys.data.pairs, "features": toys.data.matrix, "image_ids": toys.data.ids}
+        found = retrieval_of([str(fresh)], **options)
+        count = len(toys.data.images)
+        assert found.images == count
+        assert (found.text_to_image.r1, found.image_to_text.r1) == self.expected(fresh, toys, count)
+
+    def test_a_checkpoint_has_heads_of_its_own(self, fresh: Path, toys: Toys) -> None:
+        (checkpoint,) = (fresh / "checkpoints").iterdir()
+        options = {"pairs": toys.data.pairs, "features": toys.data.matrix, "image_ids": toys.data.ids}
+        assert retrieval_of([str(checkpoint)], **options) == retrieval_of([str(fresh)], **options)
+
+    def test_what_is_missing_is_said(self, fresh: Path, toys: Toys) -> None:
+        with pytest.raises(ConfigError, match="name the heads of a training run with --heads"):
+            retrieval_of([str(fresh / "model")])
+        with pytest.raises(ConfigError, match="retrieval needs the image features of --pairs"):
+            retrieval_of([str(fresh)], pairs=toys.data.pairs)
+        heads = fresh / "heads.safetensors"
+        with pytest.raises(ConfigError, match="retrieval needs captions and images; name --pairs and --features"):
+            retrieval_of([str(fresh / "model")], heads=heads)
+
+    def test_a_run_that_held_out_nothing_says_so(self, fresh: Path) -> None:
+        record = json.loads((fresh / "run.json").read_text())
+        record["recipe"]["data"]["held_out_images"] = 0
+        (fresh / "run.json").write_text(json.dumps(record))
+        with pytest.raises(ConfigError, match="the run held out no images"):
+            retrieval_of([str(fresh)])
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"recipe": {"name": 3}}', "{}"])
+    def test_a_record_that_is_none_is_a_data_error(self, fresh: Path, content: str) -> None:
+        (fresh / "run.json").write_text(content)
+        with pytest.raises(DataError, match=r"run\.json: "):
+            retrieval_of([str(fresh)])
+
+
+class TestKeeping:
+    def test_the_scores_of_a_run_come_together_in_its_folder(self, fresh: Path, benchmark: Path) -> None:
+        for task in ("STS-B", "SICK-R"):
+            evaluate([str(fresh)], request(data=benchmark, tasks=[task]))
+        (kept,), _ = read_results(fresh / RUN_RESULT)
+        assert list(kept.tasks) == ["STS-B", "SICK-R"]
+
+    def test_a_file_that_cannot_be_read_any_more_is_replaced(self, fresh: Path, benchmark: Path) -> None:
+        (fresh / RUN_RESULT).write_text("{")
+        evaluate([str(fresh)], request(data=benchmark, tasks=["STS-B"]))
+        assert list(read_results(fresh / RUN_RESULT)[0][0].tasks) == ["STS-B"]
+
+    def test_a_model_folder_is_left_as_it_is(self, fresh: Path, benchmark: Path) -> None:
+        before = sorted(fresh.rglob("*"))
+        evaluate([str(fresh / "model")], request(data=benchmark, tasks=["STS-B"]))
+        assert sorted(fresh.rglob("*")) == before
+
+
+class TestSeveral:
+    def test_every_two_models_are_compared(self, cli: Cli, fresh: Path, toys: Toys, benchmark: Path) -> None:
+        outcome = cli(
+            *("evaluate", fresh, fresh / "model", toys.teacher, "--data", benchmark, "--tasks", "STS-B"),
+            *("--json", benchmark / "all.json", "-q"),
+        )
+        assert outcome.code == 0, outcome.err
+        models, comparisons = read_results(benchmark / "all.json")
+        assert [each.model for each in models] == [str(fresh), str(fresh / "model"), str(toys.teacher)]
+        assert [(each.a, each.b) for each in comparisons] == [
+            (str(fresh), str(fresh / "model")),
+            (str(fresh), str(toys.teacher)),
+            (str(fresh / "model"), str(toys.teacher)),
+        ]
+        assert comparisons[0].difference == 0
+        assert comparisons[0].p_value == 1
+        assert "Paired bootstrap" in outcome.out
+
+    def test_settings_go_into_the_result(self, toys: Toys, benchmark: Path) -> None:
+        found = evaluate([str(toys.teacher)], request(data=benchmark, tasks=["STS-B"], num_layers=1, pooling="cls"))
+        settings = found.models[0].settings
+        assert (settings.num_layers, settings.pooling) == (1, "cls")
+        whole = evaluate([str(toys.teacher)], request(data=benchmark, tasks=["STS-B"]))
+        assert whole.models[0].model_sha256 != found.models[0].model_sha256
+
+
+class TestOptions:
+    def test_seen_sentences_are_left_out_beside(self, toys: Toys, benchmark: Path, tmp_path: Path) -> None:
+        (tmp_path / "seen.txt").write_text("test dog 2\nsomething else\n")
+        found = evaluate(
+            [str(toys.teacher)], request(data=benchmark, tasks=["STS-B"], exclude_overlap=tmp_path / "seen.txt")
+        ).models[0]
+        result = found.tasks["STS-B"]
+        assert isinstance(result, StsResult)
+        assert result.without_overlap is not None
+        assert (result.without_overlap.pairs, result.without_overlap.left_out_exact) == (5, 1)
+        assert found.settings.overlap_with == str(tmp_path / "seen.txt")
+
+    @pytest.mark.parametrize(
+        ("options", "code", "words"),
+        [
+            ([], 2, "--data: needed for STS-B"),
+            (["--classifier", "svm"], 2, "unknown classifier 'svm'; known: senteval, senteval-fast, lbfgs"),
+            (["--classifier", "lbfgs", "--fast"], 2, "--fast: settings of the senteval classifier, not of lbfgs"),
+            (["--map", "umap"], 2, "--map: expected pca, t-sne or none, found 'umap'"),
+            (["--data", "/nowhere"], 3, "--data: no such folder: /nowhere"),
+        ],
+    )
+    def test_bad_options_are_refused(self, cli: Cli, toys: Toys, options: list[str], code: int, words: str) -> None:
+        outcome = cli("evaluate", toys.teacher, "--tasks", "STS-B", *options)
+        assert outcome.code == code
+        assert words in outcome.err
+
+    def test_a_transfer_task_from_the_command_line(self, cli: Cli, toys: Toys, benchmark: Path) -> None:
+        outcome = cli(
+            *("evaluate", toys.teacher, "--data", benchmark, "--tasks", "CR", "--fast"),
+            *("--json", benchmark / "cr.json"),
+        )
+        assert outcome.code == 0, outcome.err
+        written = json.loads((benchmark / "cr.json").read_text())["tasks"]["CR"]
+        assert {"acc", "devacc", "split", "classifier"} <= set(written)
+        assert "| CR   | acc, 5-fold cross-validation (senteval-fast)" in outcome.out
+        assert "CR: 105/105" in outcome.err
+
+    def test_the_same_from_python(self, toys: Toys, benchmark: Path) -> None:
+        found = dalr.evaluate(toys.teacher, data=benchmark, tasks=["STS-B"], console=Console(quiet=True))
+        assert list(found.tasks) == ["STS-B"]
