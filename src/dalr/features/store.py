@@ -86,7 +86,7 @@ def open_store(folder: Path) -> FeatureStore:
     verify_sealed(folder, manifest, remedy=_REMEDY, only="ids.jsonl")
     ids = tuple(json.loads(line) for line in read_lines(folder / "ids.jsonl"))
     shards = tuple(
-        _map_shard(folder / _shard_name(number), rows=min(shard_rows, rows - start), width=width)
+        map_shard(folder / _shard_name(number), rows=min(shard_rows, rows - start), width=width)
         for number, start in enumerate(range(0, rows, shard_rows))
     )
     return FeatureStore(
@@ -99,6 +99,15 @@ def store_width(folder: Path) -> int:
     return int(read_manifest(folder, format=FORMAT, version=VERSION, remedy=_REMEDY).metadata["width"])
 
 
+def verify_store(folder: Path) -> None:
+    """Compare every byte of a store with what was sealed.
+
+    Raises:
+        CorruptFileError: naming the file that differs.
+    """
+    verify_sealed(folder, read_manifest(folder, format=FORMAT, version=VERSION, remedy=_REMEDY), remedy=_REMEDY)
+
+
 def write_store(
     folder: Path,
     *,
@@ -107,8 +116,12 @@ def write_store(
     source: Mapping[str, Any],
     origin: str,
     shard_rows: int = SHARD_ROWS,
+    work: str | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a sealed store of the rows that `blocks` yields, in the order of `ids`.
+
+    `work` is a folder of unfinished work inside `folder` (see `write_sealed`); `beside` are further files to seal.
 
     Raises:
         DataError: duplicate ids, rows that are not finite, all zero or beyond fp16, counts that differ; each
@@ -125,17 +138,18 @@ def write_store(
             rows += len(shard)
             shape["width"] = shard.shape[1]
             if not problems:
-                _write_shard(temporary / _shard_name(number), shard)
+                write_shard(temporary / _shard_name(number), shard)
         if rows != len(ids):
             problems.append(Problem(where=origin, what=f"{rows} rows of features for {len(ids)} ids"))
         if problems:
             raise DataError(problems)
         lines = "".join(json.dumps(name, ensure_ascii=False) + "\n" for name in ids)
-        (temporary / "ids.jsonl").write_bytes(lines.encode("utf-8"))
+        for name, content in {"ids.jsonl": lines.encode("utf-8"), **(beside or {})}.items():
+            (temporary / name).write_bytes(content)
         metadata.update(width=shape["width"], rows=rows, shard_rows=shard_rows, dtype="float16")
 
     metadata: dict[str, Any] = {"source": dict(source)}
-    write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill)
+    write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill, work=work)
 
 
 def row_problems(matrix: Shaped[np.ndarray, "_ width"], *, first: int, origin: str) -> Iterator[Problem]:
@@ -184,13 +198,13 @@ def _regroup(blocks: Iterable[Shaped[np.ndarray, "_ width"]], size: int) -> Iter
         yield np.concatenate(kept)
 
 
-def _write_shard(path: Path, shard: Shaped[np.ndarray, "_ width"]) -> None:
+def write_shard(path: Path, shard: Shaped[np.ndarray, "_ width"]) -> None:
     from safetensors.numpy import save_file
 
     save_file({"vectors": np.ascontiguousarray(shard, dtype=np.float16)}, path)
 
 
-def _map_shard(path: Path, *, rows: int, width: int) -> Float16[np.ndarray, "rows width"]:
+def map_shard(path: Path, *, rows: int, width: int) -> Float16[np.ndarray, "rows width"]:
     """Map the one tensor of a safetensors file: 8 bytes of header length, the header, then the data."""
     with open(path, "rb") as file:
         header = int.from_bytes(file.read(8), "little")
