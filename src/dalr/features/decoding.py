@@ -99,7 +99,7 @@ def decode(data: bytes) -> Image:
 
     try:
         with _strict_pillow():
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
             _refuse_many_pixels(image.width * image.height)
             image.load()
             return _upright(_as_rgb(image), image)
@@ -114,6 +114,14 @@ def decode(data: bytes) -> Image:
         raise ImageRefusedError(_reason(error)) from None
     except Exception as error:  # noqa: BLE001 - decoders raise a dozen kinds; each means that this file is broken
         raise ImageRefusedError(f"cannot be decoded: {_reason(error)}") from None
+
+
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from dalr.errors import CorruptFileError, DataError, Problem
 from dalr.features.decode_ahead import PictureBatch, decoded_ahead
 from dalr.features.making import PLACES, existing_store, refuse_other_making
 from dalr.features.picture_files import PicturePlan, plan_pictures
-from dalr.features.store import SHARD_ROWS, map_shard, row_problems, write_shard, write_store
+from dalr.features.shard import map_shard, write_shard
+from dalr.features.store import SHARD_ROWS, row_problems, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
 from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
 
