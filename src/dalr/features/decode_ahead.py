@@ -2,8 +2,7 @@
 
 Processes, because half of the work holds Python's lock, and because a decoder that crashes on a hostile file then
 takes a worker along instead of the run. Batches come back through a pipe rather than in shared memory, of which
-containers often have 64 MB. Beside a model on the CPU the workers give way to it: a layer waits for its slowest
-thread, so a core lent to decoding for a moment costs all of them, while between two layers there is time to spare.
+containers often have 64 MB.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from dalr.features.decoding import ImageRefusedError, read_image
 from dalr.models.pixels import PixelReader
 
 _MAX_WORKERS = 16
-_NICER = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class DecodedBatch:
 
 
 def decoded_ahead(
-    batches: Sequence[PictureBatch], reader: PixelReader, *, workers: int | None = None, nice: bool = False
+    batches: Sequence[PictureBatch], reader: PixelReader, *, workers: int | None = None
 ) -> Iterator[DecodedBatch]:
     """The batches decoded, in order. `workers` None takes one a core; 0 decodes in this process, when asked.
 
@@ -59,7 +57,6 @@ def decoded_ahead(
         num_workers=count,
         prefetch_factor=2 if count else None,
         collate_fn=_unchanged,
-        worker_init_fn=_give_way if nice else None,
     )
     stream = iter(loader)
     for number in range(len(batches)):
@@ -115,7 +112,3 @@ class _Decoding(Dataset[DecodedBatch]):
 
 def _unchanged(batch: Any) -> Any:
     return batch
-
-
-def _give_way(worker: int) -> None:
-    os.nice(_NICER)

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
 WORK = ".partial"
 BAD_IMAGES = "bad_images.jsonl"
-PART_IMAGES = 1024
+PART_IMAGES = 256
 _PART_FORMAT, _PART_VERSION = "dalr-features-part", 1
 _PLAN = "making.json"
+_VECTORS = "vectors.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +68,16 @@ class _Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PartResult:
-    vectors: Float16[np.ndarray, "good width"]
+class _SealedPart:
+    folder: Path
+    rows: int
+    width: int
     bad: Mapping[int, str]
     """Index of a distinct picture -> why it has no vector."""
+
+    def vectors(self) -> Float16[np.ndarray, "rows width"]:
+        """Mapped when asked for: a mapping holds a file open, and a large store has thousands of parts."""
+        return map_shard(self.folder / _VECTORS, rows=self.rows, width=self.width)
 
 
 def write_image_store(
@@ -175,7 +182,7 @@ def _compute(
 ) -> int:
     """Compute and seal the pending parts; how many pictures went through the model."""
     batches = [batch for part in pending for batch in _batches(plan, part, batch_size)]
-    decoded = decoded_ahead(batches, model.pixels, workers=workers, nice=model.device.type == "cpu")
+    decoded = decoded_ahead(batches, model.pixels, workers=workers)
     computed = done = 0
     refused = 0
     with console.bar("images", sum(part.stop - part.start for part in pending), "image") as bar:
@@ -192,7 +199,7 @@ def _compute(
                 computed, refused = computed + len(batch.pictures), refused + len(batch.refused)
                 done += len(batch.pictures) + len(batch.refused)
                 _show(bar, done, refused)
-            _seal(out, part, _PartResult(vectors=np.concatenate(vectors), bad=bad))
+            _seal(out, part, np.concatenate(vectors), bad)
     return computed
 
 
@@ -228,22 +235,22 @@ def _show(bar: Bar, done: int, refused: int) -> None:
         bar.update(done)
 
 
-def _seal(out: Path, part: _Part, result: _PartResult) -> None:
+def _seal(out: Path, part: _Part, vectors: Float16[np.ndarray, "good width"], bad: Mapping[int, str]) -> None:
     metadata = {
         "stamp": part.stamp,
-        "rows": len(result.vectors),
-        "bad": sorted([index, reason] for index, reason in result.bad.items()),
+        "rows": len(vectors),
+        "bad": sorted([index, reason] for index, reason in bad.items()),
     }
     write_sealed(
         part.folder(out),
         format=_PART_FORMAT,
         version=_PART_VERSION,
         metadata=metadata,
-        fill=lambda folder: write_shard(folder / "vectors.safetensors", result.vectors),
+        fill=lambda folder: write_shard(folder / _VECTORS, vectors),
     )
 
 
-def _sealed(out: Path, part: _Part, width: int, console: Console) -> _PartResult | None:
+def _sealed(out: Path, part: _Part, width: int, console: Console) -> _SealedPart | None:
     """A part that an earlier run sealed, if it verifies and its files are still the same."""
     folder = part.folder(out)
     if not folder.exists():
@@ -255,8 +262,8 @@ def _sealed(out: Path, part: _Part, width: int, console: Console) -> _PartResult
         if metadata["stamp"] != part.stamp:
             console.say(f"{folder.name}: its image files have changed; it is computed again")
         else:
-            vectors = map_shard(folder / "vectors.safetensors", rows=int(metadata["rows"]), width=width)
-            return _PartResult(vectors=vectors, bad={int(index): str(reason) for index, reason in metadata["bad"]})
+            bad = {int(index): str(reason) for index, reason in metadata["bad"]}
+            return _SealedPart(folder=folder, rows=int(metadata["rows"]), width=width, bad=bad)
     except CorruptFileError as error:
         console.say(str(error))
     with storage_errors(folder):
@@ -264,7 +271,7 @@ def _sealed(out: Path, part: _Part, width: int, console: Console) -> _PartResult
     return None
 
 
-def _required(out: Path, part: _Part, width: int) -> _PartResult:
+def _required(out: Path, part: _Part, width: int) -> _SealedPart:
     result = _sealed(out, part, width, Console(quiet=True))
     if result is None:
         raise CorruptFileError(f"{part.folder(out)} was just sealed and does not verify: the disk is failing")
@@ -301,18 +308,18 @@ def _list_bad(out: Path, plan: PicturePlan, bad_of: Mapping[int, str], allowed: 
 
 
 def _rows(
-    results: Sequence[_PartResult], bad_of: Mapping[int, str], pictures: Sequence[int]
+    results: Sequence[_SealedPart], bad_of: Mapping[int, str], pictures: Sequence[int]
 ) -> Iterator[Float16[np.ndarray, "_ width"]]:
     """The vectors of these pictures in blocks, gathered from the parts."""
-    starts = np.cumsum([0, *(len(result.vectors) for result in results)])
+    starts = np.cumsum([0, *(part.rows for part in results)])
     bad = np.fromiter(sorted(bad_of), np.int64, len(bad_of))
     wanted = np.asarray(pictures, np.int64)
     rows = wanted - np.searchsorted(bad, wanted)  # a picture's row among the good ones
     for start in range(0, len(rows), SHARD_ROWS):
         block = rows[start : start + SHARD_ROWS]
-        out = np.empty((len(block), results[0].vectors.shape[1]), np.float16)
+        out = np.empty((len(block), results[0].width), np.float16)
         part_of = np.searchsorted(starts, block, side="right") - 1
         for part in np.unique(part_of):
             chosen = part_of == part
-            out[chosen] = results[part].vectors[block[chosen] - starts[part]]
+            out[chosen] = results[part].vectors()[block[chosen] - starts[part]]
         yield out

@@ -70,11 +70,15 @@ class VisionModel:
         """Vectors of pictures that `pixels` has read."""
         import torch
 
-        reader = self.pixels
+        mean, std = (
+            torch.tensor(each, device=self.device).view(3, 1, 1) for each in (self.pixels.mean, self.pixels.std)
+        )
         with torch.inference_mode():
-            values = torch.from_numpy(pixels).to(self.device).float() * reader.factor
-            mean, std = (torch.tensor(each, device=self.device).view(3, 1, 1) for each in (reader.mean, reader.std))
-            return _image_vectors(self.network, (values - mean) / std).float().cpu().numpy()
+            values = torch.from_numpy(pixels).to(self.device).float()
+            values.mul_(self.pixels.factor / std).sub_(
+                mean / std
+            )  # in place: beside a small model this is the cost
+            return _image_vectors(self.network, values).float().cpu().numpy()
 
     def embed_images(
         self, images: Sequence[Image], *, progress: OnProgress | None = None
