@@ -43,6 +43,8 @@ Settings = Annotated[
 ]
 Pooling = Annotated[str | None, typer.Option(help="cls or mean, for a model that states none.")]
 Layers = Annotated[int | None, typer.Option(min=1, help="Keep only the first layers of the model.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0, ...")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 
@@ -316,29 +318,103 @@ def features_import(
     typer.echo(f"{out}: {len(store)} rows of width {store.width}")
 
 
+@features_app.command("images")
+def features_images(
+    pairs: Annotated[Path, typer.Option(help="Pairs file; its image names are the ids.")],
+    images: Annotated[Path, typer.Option(help="Folder that the image names start from.")],
+    model: Annotated[str, typer.Option(help="CLIP, SigLIP, ResNet, ViT, DINO, ...: a folder or a hub id.")],
+    out: Annotated[Path, typer.Option(help="The store to write.")],
+    revision: Revision = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run was.")] = False,
+    max_bad_images: Annotated[int, typer.Option(min=0, help="Images that may be unusable and left out.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes [default: one a core].")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch of the model.")] = 32,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compute the vectors of image files with a frozen image model, identical files once."""
+    import time
+
+    from dalr.data.dataset import read_pairs
+    from dalr.errors import DataError
+    from dalr.features.images import write_image_store
+    from dalr.models.vision import load_vision_model
+
+    problems: list[Problem] = []
+    ids = read_pairs(pairs, problems, {}).images
+    if problems:
+        raise DataError(problems)
+    console = Console(quiet=quiet, verbose=verbose)
+    vision = load_vision_model(model, revision=revision, device=device)
+    console.detail(f"{model}: width {vision.width} on {vision.device}, sha256 {vision.source['sha256'][:12]}")
+    start = time.monotonic()
+    report = write_image_store(
+        out,
+        ids=ids,
+        root=images,
+        model=vision,
+        resume=resume,
+        max_bad_images=max_bad_images,
+        workers=workers,
+        batch_size=batch_size,
+        console=console,
+    )
+    seconds = time.monotonic() - start
+    left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
+    typer.echo(
+        f"{out}: {report.rows} images of width {report.width} ({report.distinct} distinct{left_out}); "
+        f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
+    )
+
+
 @features_app.command("text")
 def features_text(
-    model: Annotated[str, typer.Option(help="A SentenceTransformer or Hugging Face encoder.")],
+    model: Annotated[str, typer.Option(help="A SentenceTransformer, Hugging Face encoder, or CLIP (text tower).")],
     out: Annotated[Path, typer.Option(help="The store to write.")],
     pairs: Annotated[Path | None, typer.Option(help="Captions of this pairs file; ids are image#k.")] = None,
     text: Annotated[Path | None, typer.Option(help="Lines of this text file; ids are line numbers.")] = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
     max_tokens: Annotated[int | None, typer.Option(min=3, help="Longest input [default: the model's own].")] = None,
+    revision: Revision = None,
+    device: Device = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Encode captions and text with a frozen teacher, each distinct sentence once, before any Normalize."""
-    from dalr.features.extraction import write_text_store
+    from dalr.features.extraction import text_source, tower_source, write_text_store, write_tower_store
+    from dalr.features.making import refuse_other_making
+    from dalr.models.vision import has_text_tower, load_vision_model
 
     ids, sentences = _captions_and_lines(pairs, text)
-    encoder = _encoder(model, pooling, num_layers, max_tokens)
+    encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(update={"revision": revision})
     console = Console(quiet=quiet, verbose=verbose)
-    console.detail(f"{len(ids)} rows, {len(set(sentences))} distinct sentences")
-    with console.bar("encode", len(set(sentences)), "sentence") as bar:
-        write_text_store(
-            out, encoder=encoder, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
-        )
+    distinct = len(set(sentences))
+    console.detail(f"{len(ids)} rows, {distinct} distinct sentences")
+    if has_text_tower(encoder.model, revision):
+        if pooling or num_layers or max_tokens:
+            what = "a text tower has its own; leave --pooling, --num-layers and --max-tokens out"
+            raise ConfigError(Problem(where=f"model {model!r}", what=what))
+        vision = load_vision_model(encoder.model, revision=revision, device=device)
+        refuse_other_making(out, tower_source(vision))
+        if cut := vision.too_long(sentences):
+            console.say(f"note: {cut} sentences are longer than {vision.max_tokens} tokens and are cut")
+        with console.bar("encode", distinct, "sentence") as bar:
+            write_tower_store(
+                out, model=vision, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
+            )
+    else:
+        refuse_other_making(out, text_source(encoder))
+        with console.bar("encode", distinct, "sentence") as bar:
+            write_text_store(
+                out,
+                encoder=encoder,
+                ids=ids,
+                sentences=sentences,
+                progress=lambda done, _: bar.update(done),
+                device=device,
+            )
     typer.echo(f"{out}: {len(ids)} rows")
 
 

@@ -1,20 +1,24 @@
-"""Vectors of sentences by a frozen encoder, written as a feature store: each distinct sentence once, before any
-Normalize module (vectors taken after one carry less: cosines are the same, but a transfer classifier, or a head,
-sees another geometry)."""
+"""Vectors of sentences by a frozen encoder or by CLIP's text tower, written as a feature store: each distinct
+sentence once, before any Normalize module (vectors taken after one carry less: cosines are the same, but a transfer
+classifier, or a head, sees another geometry)."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dalr.data.rows import sentences_sha256
 from dalr.features.store import FeatureStore, open_store, write_store
 from dalr.io.cache import cache_folder, cached
 from dalr.models.config import EncoderConfig
+from dalr.models.device import pick_device
 from dalr.models.embedding import OnProgress, embed
 from dalr.models.loading import encoder_sha256, load_encoder
+
+if TYPE_CHECKING:
+    from dalr.models.vision import VisionModel
 
 
 def write_text_store(
@@ -24,11 +28,12 @@ def write_text_store(
     ids: Sequence[str],
     sentences: Sequence[str],
     progress: OnProgress | None = None,
+    device: str = "cpu",
 ) -> None:
     """Encode `sentences` and write them as a store under `ids`."""
-    model = load_encoder(encoder)
+    model = load_encoder(encoder).to(pick_device(device))
     vectors = embed(model, sentences, max_tokens=encoder.max_tokens, progress=progress)
-    write_store(out, ids=ids, blocks=[vectors], source=_source(encoder), origin=f"vectors of {encoder.model}")
+    write_store(out, ids=ids, blocks=[vectors], source=text_source(encoder), origin=f"vectors of {encoder.model}")
 
 
 def cached_text_store(
@@ -54,10 +59,31 @@ def cached_text_store(
     )
 
 
-def _source(encoder: EncoderConfig) -> dict[str, Any]:
+def write_tower_store(
+    out: Path,
+    *,
+    model: VisionModel,
+    ids: Sequence[str],
+    sentences: Sequence[str],
+    progress: OnProgress | None = None,
+) -> None:
+    """The same by the text tower of a model of the CLIP kind, in the space of its image vectors (KDMCSE)."""
+    vectors = model.embed_texts(sentences, progress=progress)
+    origin = f"vectors of {model.reference}"
+    write_store(out, ids=ids, blocks=[vectors], source=tower_source(model), origin=origin)
+
+
+def text_source(encoder: EncoderConfig) -> dict[str, Any]:
+    """How the vectors of `write_text_store` are made, as the manifest states it."""
     return {
         "kind": "text",
         "encoder": encoder.model_dump(mode="json"),
         "sha256": encoder_sha256(encoder),
         "normalized": False,
     }
+
+
+def tower_source(model: VisionModel) -> dict[str, Any]:
+    """How the vectors of `write_tower_store` are made, as the manifest states it."""
+    stated = {key: value for key, value in model.source.items() if key != "processor"}
+    return {"kind": "text", **stated, "max_tokens": model.max_tokens, "width": model.width}

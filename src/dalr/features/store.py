@@ -1,8 +1,8 @@
-"""The feature store: fp16 vectors in memory-mapped safetensors shards, read by row id.
+"""The feature store: fp16 vectors in safetensors shards, read by row id.
 
 Frozen encoders give the same vector at every step, so it is computed once. Shards are plain safetensors files
-(one tensor, `vectors`), whose data is mapped straight from disk: a batch costs one gather, resident memory does
-not grow with the store, and any other tool can read it. fp16 keeps 11 bits of each number, which moves a cosine
+(one tensor, `vectors`), of which a batch reads just its rows: resident memory does not grow with the store, and any
+other tool can read it. fp16 keeps 11 bits of each number, which moves a cosine
 by less than 1e-3; numbers beyond its range are refused.
 """
 
@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, Float32, Int64, Shaped
 
-from dalr.errors import CorruptFileError, DataError, Problem
+from dalr.errors import DataError, Problem
+from dalr.features.shard import REMEDY, Shard, write_shard
 from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
 from dalr.io.text import read_lines
 
 FORMAT, VERSION = "dalr-features", 1
 SHARD_ROWS = 16_384
 _FP16_MAX = 65_504.0
-_REMEDY = "make the store again with dalr features"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,13 @@ class FeatureStore:
     width: int
     source: Mapping[str, Any]
     """What the vectors were made from, as stated when the store was written."""
-    shards: tuple[Float16[np.ndarray, "_ width"], ...]
+    files: tuple[Shard, ...]
     shard_rows: int
+
+    @property
+    def shards(self) -> tuple[Float16[np.ndarray, "_ width"], ...]:
+        """Every shard as a memory-mapped array."""
+        return tuple(shard.array for shard in self.files)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,13 +70,18 @@ class FeatureStore:
         return str(self.folder)
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n width"]:
-        """The vectors of these rows in fp32."""
-        out = np.empty((len(rows), self.width), np.float32)
-        shard_of = rows // self.shard_rows
-        for shard in np.unique(shard_of):
-            chosen = shard_of == shard
-            out[chosen] = self.shards[shard][rows[chosen] - shard * self.shard_rows]
-        return out
+        """The vectors of these rows in fp32.
+
+        Raises:
+            CorruptFileError: a shard that is read for the first time does not have its sealed bytes.
+        """
+        out = np.empty((len(rows), self.width), np.float16)
+        size = out.itemsize * self.width
+        buffer = out.reshape(-1).view(np.uint8).data
+        shard_of, row_of = np.divmod(rows, self.shard_rows)
+        for place, (shard, row) in enumerate(zip(shard_of.tolist(), row_of.tolist(), strict=True)):
+            self.files[shard].read_row(row, buffer[place * size : (place + 1) * size])
+        return out.astype(np.float32)
 
 
 def open_store(folder: Path) -> FeatureStore:
@@ -80,23 +90,37 @@ def open_store(folder: Path) -> FeatureStore:
     Raises:
         CorruptFileError: not a finished store, or a file of another size than sealed.
     """
-    manifest = read_manifest(folder, format=FORMAT, version=VERSION, remedy=_REMEDY)
+    manifest = read_manifest(folder, format=FORMAT, version=VERSION, remedy=REMEDY)
     metadata = manifest.metadata
     width, rows, shard_rows = int(metadata["width"]), int(metadata["rows"]), int(metadata["shard_rows"])
-    verify_sealed(folder, manifest, remedy=_REMEDY, only="ids.jsonl")
+    verify_sealed(folder, manifest, remedy=REMEDY, only="ids.jsonl")
     ids = tuple(json.loads(line) for line in read_lines(folder / "ids.jsonl"))
     shards = tuple(
-        _map_shard(folder / _shard_name(number), rows=min(shard_rows, rows - start), width=width)
+        Shard(
+            folder / _shard_name(number),
+            rows=min(shard_rows, rows - start),
+            width=width,
+            sha256=manifest.files[_shard_name(number)][1],
+        )
         for number, start in enumerate(range(0, rows, shard_rows))
     )
     return FeatureStore(
-        folder=folder, ids=ids, width=width, source=metadata["source"], shards=shards, shard_rows=shard_rows
+        folder=folder, ids=ids, width=width, source=metadata["source"], files=shards, shard_rows=shard_rows
     )
 
 
 def store_width(folder: Path) -> int:
     """The width of a store, from its manifest alone."""
-    return int(read_manifest(folder, format=FORMAT, version=VERSION, remedy=_REMEDY).metadata["width"])
+    return int(read_manifest(folder, format=FORMAT, version=VERSION, remedy=REMEDY).metadata["width"])
+
+
+def verify_store(folder: Path) -> None:
+    """Compare every byte of a store with what was sealed.
+
+    Raises:
+        CorruptFileError: naming the file that differs.
+    """
+    verify_sealed(folder, read_manifest(folder, format=FORMAT, version=VERSION, remedy=REMEDY), remedy=REMEDY)
 
 
 def write_store(
@@ -107,8 +131,12 @@ def write_store(
     source: Mapping[str, Any],
     origin: str,
     shard_rows: int = SHARD_ROWS,
+    work: str | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a sealed store of the rows that `blocks` yields, in the order of `ids`.
+
+    `work` is a folder of unfinished work inside `folder` (see `write_sealed`); `beside` are further files to seal.
 
     Raises:
         DataError: duplicate ids, rows that are not finite, all zero or beyond fp16, counts that differ; each
@@ -125,17 +153,18 @@ def write_store(
             rows += len(shard)
             shape["width"] = shard.shape[1]
             if not problems:
-                _write_shard(temporary / _shard_name(number), shard)
+                write_shard(temporary / _shard_name(number), shard)
         if rows != len(ids):
             problems.append(Problem(where=origin, what=f"{rows} rows of features for {len(ids)} ids"))
         if problems:
             raise DataError(problems)
         lines = "".join(json.dumps(name, ensure_ascii=False) + "\n" for name in ids)
-        (temporary / "ids.jsonl").write_bytes(lines.encode("utf-8"))
+        for name, content in {"ids.jsonl": lines.encode("utf-8"), **(beside or {})}.items():
+            (temporary / name).write_bytes(content)
         metadata.update(width=shape["width"], rows=rows, shard_rows=shard_rows, dtype="float16")
 
     metadata: dict[str, Any] = {"source": dict(source)}
-    write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill)
+    write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill, work=work)
 
 
 def row_problems(matrix: Shaped[np.ndarray, "_ width"], *, first: int, origin: str) -> Iterator[Problem]:
@@ -182,22 +211,6 @@ def _regroup(blocks: Iterable[Shaped[np.ndarray, "_ width"]], size: int) -> Iter
         held += len(block) - start
     if held:
         yield np.concatenate(kept)
-
-
-def _write_shard(path: Path, shard: Shaped[np.ndarray, "_ width"]) -> None:
-    from safetensors.numpy import save_file
-
-    save_file({"vectors": np.ascontiguousarray(shard, dtype=np.float16)}, path)
-
-
-def _map_shard(path: Path, *, rows: int, width: int) -> Float16[np.ndarray, "rows width"]:
-    """Map the one tensor of a safetensors file: 8 bytes of header length, the header, then the data."""
-    with open(path, "rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if 8 + header + 2 * rows * width != path.stat().st_size:
-        what = f"expected {rows} rows of {width} fp16 numbers behind a header of {header} bytes"
-        raise CorruptFileError(f"{path}: {what}, found {path.stat().st_size} bytes in all; {_REMEDY}")
-    return np.memmap(path, dtype=np.float16, mode="r", offset=8 + header, shape=(rows, width))
 
 
 def _shard_name(number: int) -> str:

@@ -14,6 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,21 +37,34 @@ class Manifest:
 
 
 def write_sealed(
-    folder: Path, *, format: str, version: int, metadata: Mapping[str, Any], fill: Callable[[Path], None]
+    folder: Path,
+    *,
+    format: str,
+    version: int,
+    metadata: Mapping[str, Any],
+    fill: Callable[[Path], None],
+    work: str | None = None,
 ) -> Manifest:
     """Let `fill` write files into a temporary folder, seal it, and give it the name `folder`.
+
+    `work` names a folder inside `folder` where unfinished work lies: what was made of it is then moved in file by
+    file, the manifest last, and only after that is the work deleted. A kill at any moment leaves one of the two.
 
     Raises:
         StorageError: `folder` exists and is not one of ours of the same format, or the disk refuses.
     """
-    _refuse_foreign(folder, format)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    refuse_foreign(folder, format, work)
+    name = f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = folder.with_name(name) if work is None else folder / work / name
     with storage_errors(folder):
         temporary.mkdir(parents=True)
         try:
             fill(temporary)
             manifest = _seal(temporary, format=format, version=version, metadata=metadata)
-            _put_in_place(temporary, folder)
+            if work is None:
+                _put_in_place(temporary, folder)
+            else:
+                _move_into(temporary, folder, work)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -135,6 +149,16 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def _move_into(temporary: Path, folder: Path, work: str) -> None:
+    """Move the files of `temporary` into `folder`: an old manifest goes first, the new one comes last."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in sorted(temporary.iterdir(), key=lambda path: (path.name == MANIFEST, path.name)):
+        sync_folder(folder)  # what is there so far is durable before the next, and before the manifest above all
+        os.replace(path, folder / path.name)
+    sync_folder(folder)
+    shutil.rmtree(folder / work, ignore_errors=True)
+
+
 def _content_sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -146,18 +170,21 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _refuse_foreign(folder: Path, format: str) -> None:
+def refuse_foreign(folder: Path, format: str, work: str | None = None) -> None:
+    """Refuse to write over a folder that is neither empty, nor sealed in this format, nor holds `work` of ours.
+
+    Raises:
+        StorageError: naming the folder.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
         raise StorageError(f"{folder} is a file; a {format} folder was to be written there: choose another --out")
     empty = not any(folder.iterdir())
-    ours = False
+    ours = work is not None and (folder / work).is_dir()
     if (folder / MANIFEST).is_file():
-        try:
+        with suppress(ValueError, AttributeError):
             ours = json.loads((folder / MANIFEST).read_bytes()).get("format") == format
-        except (ValueError, AttributeError):
-            ours = False
     if not (empty or ours):
         raise StorageError(
             f"{folder} exists and is not a {format} folder; nothing was overwritten: choose another --out"

@@ -71,7 +71,12 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
 def encoder_sha256(config: EncoderConfig) -> str:
     """Content key of an encoder as configured: its files, pooling and number of layers."""
     folder = find_model(config.model, config.revision)
-    digest = hashlib.sha256(f"{config.pooling} {config.num_layers}".encode())
+    return files_sha256(folder, f"{config.pooling} {config.num_layers}")
+
+
+def files_sha256(folder: Path, settings: str = "") -> str:
+    """Content key of a model folder's files, used with these settings."""
+    digest = hashlib.sha256(settings.encode())
     names = ("*.safetensors", "*.json", "*.txt", "*.model")
     for path in sorted({path for name in names for path in folder.rglob(name)}):
         digest.update(path.relative_to(folder).as_posix().encode())

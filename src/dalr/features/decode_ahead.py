@@ -1,0 +1,114 @@
+"""Pictures decoded by worker processes ahead of the model, in order.
+
+Processes, because half of the work holds Python's lock, and because a decoder that crashes on a hostile file then
+takes a worker along instead of the run. Batches come back through a pipe rather than in shared memory, of which
+containers often have 64 MB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from torch.utils.data import DataLoader, Dataset
+
+from dalr.errors import DataError, Problem
+from dalr.features.decoding import ImageRefusedError, read_image
+from dalr.models.pixels import PixelReader
+
+_MAX_WORKERS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureBatch:
+    """Files that meet in one batch of the model, each with the number of its picture."""
+
+    files: tuple[tuple[int, Path], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedBatch:
+    """What came of the files of a batch."""
+
+    pictures: tuple[int, ...]
+    """Numbers of the pictures in `pixels`."""
+    pixels: UInt8[np.ndarray, "n 3 height width"]
+    refused: dict[int, str]
+    """Number of a picture -> why it cannot be used."""
+
+
+def decoded_ahead(
+    batches: Sequence[PictureBatch], reader: PixelReader, *, workers: int | None = None
+) -> Iterator[DecodedBatch]:
+    """The batches decoded, in order. `workers` None takes one a core; 0 decodes in this process, when asked.
+
+    Raises:
+        DataError: a worker died, naming the images that it may have died of.
+    """
+    count = min(available_cores() if workers is None else workers, len(batches))
+    loader: DataLoader[Any] = DataLoader(
+        _Decoding(batches, reader),
+        batch_size=None,
+        num_workers=count,
+        prefetch_factor=2 if count else None,
+        collate_fn=_unchanged,
+    )
+    stream = iter(loader)
+    for number in range(len(batches)):
+        try:
+            yield next(stream)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            ahead = batches[number : number + 2 * count]
+            first, last = ahead[0].files[0][1], ahead[-1].files[-1][1]
+            what = (
+                "a decoding process ended without a word (too little memory, or a file that crashes the decoder) "
+                f"between this image and {last}; what is sealed is kept: go on with --resume --workers 1"
+            )
+            raise DataError(Problem(where=str(first), what=what)) from None
+
+
+def available_cores() -> int:
+    """Cores that this process may use, at most 16."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, _MAX_WORKERS)
+
+
+class _Decoding(Dataset[DecodedBatch]):
+    def __init__(self, batches: Sequence[PictureBatch], reader: PixelReader) -> None:
+        self.batches, self.reader = batches, reader
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> DecodedBatch:
+        pixels: list[np.ndarray] = []
+        pictures: list[int] = []
+        refused: dict[int, str] = {}
+        for picture, path in self.batches[index].files:
+            try:
+                pixels.append(self.reader(read_image(path)))
+                pictures.append(picture)
+            except ImageRefusedError as error:
+                refused[picture] = str(error)
+            except (
+                ValueError,
+                MemoryError,
+            ) as error:  # a size that the processor cannot make of it, such as 1 x 9000
+                refused[picture] = f"cannot be resized: {error!s:.150}"
+        shape = (0, 3, self.reader.height, self.reader.width)
+        return DecodedBatch(
+            pictures=tuple(pictures),
+            pixels=np.stack(pixels) if pixels else np.empty(shape, np.uint8),
+            refused=refused,
+        )
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,199 @@
+"""A picture file to upright RGB pixels, or the reason why not.
+
+Only a full decode finds a truncated file, so every file is decoded to its last byte. Limits on bytes and pixels are
+checked before that, from the file's size and its header: a few kilobytes can claim gigabytes. Formats are a closed
+list, because some that Pillow reads start other programs. Of an animation the first frame counts; transparency
+becomes white, 16 bits become 8, and EXIF orientation is applied, as a viewer shows the picture.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 64 * 2**20
+_ORIENTATION = 0x0112
+
+
+class ImageRefusedError(Exception):
+    """One picture cannot be used; its text is the reason. It is counted and listed, never raised to the user."""
+
+
+def locate(root: Path, name: str) -> Path:
+    """The file that `name` means below the resolved folder `root`.
+
+    Raises:
+        ImageRefusedError: it lies outside of `root`, also by way of a symbolic link, or cannot be a path.
+    """
+    try:
+        path = (root / name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ImageRefusedError(f"not a file name: {_reason(error)}") from None
+    if not path.is_relative_to(root):
+        raise ImageRefusedError("resolves to a place outside the image folder, which is never opened")
+    return path
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a picture file, from its directory entry.
+
+    Raises:
+        ImageRefusedError: missing, not a regular file, empty, or larger than `MAX_BYTES`.
+    """
+    return checked_size(stat_of(path))
+
+
+def stat_of(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise ImageRefusedError("no such file") from None
+    except (OSError, ValueError) as error:
+        raise ImageRefusedError(f"not a file name: {_reason(error)}") from None
+
+
+def checked_size(status: os.stat_result) -> int:
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageRefusedError("a folder, expected a picture file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageRefusedError("not a regular file")
+    if status.st_size == 0:
+        raise ImageRefusedError("empty file")
+    if status.st_size > MAX_BYTES:
+        size = f"{status.st_size / 2**20:.1f} MB"
+        raise ImageRefusedError(f"{size}, more than the {MAX_BYTES // 2**20} MB allowed; not opened")
+    return status.st_size
+
+
+def read_image(path: Path) -> Image:
+    """The picture in a file, upright, RGB, fully decoded.
+
+    Raises:
+        ImageRefusedError: with the reason.
+    """
+    file_size(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageRefusedError(f"cannot be read: {_reason(error)}") from None
+    return decode(data)
+
+
+def decode(data: bytes) -> Image:
+    """The picture in these bytes, upright, RGB, fully decoded; raises as `read_image`."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with _strict_pillow():
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+            _refuse_many_pixels(image.width * image.height)
+            image.load()
+            return _upright(_as_rgb(image), image)
+    except ImageRefusedError:
+        raise
+    except UnidentifiedImageError:
+        start = data[:16].decode("ascii", "replace").replace("\ufffd", "?")
+        raise ImageRefusedError(f"not one of {', '.join(FORMATS)} (starts with {start!r})") from None
+    except Image.DecompressionBombError as error:
+        number = re.search(r"\d+", str(error))
+        _refuse_many_pixels(int(number[0]) if number else MAX_PIXELS + 1)
+        raise ImageRefusedError(_reason(error)) from None
+    except Exception as error:  # noqa: BLE001 - decoders raise a dozen kinds; each means that this file is broken
+        raise ImageRefusedError(f"cannot be decoded: {_reason(error)}") from None
+
+
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Pillow's own settings for the time of one decode: no truncated files, and our limit inside containers too."""
+    from PIL import Image, ImageFile
+
+    kept = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this number and refuses above its double
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged EXIF of a whole picture, sizes between the two limits
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = kept
+
+
+def _refuse_many_pixels(count: int) -> None:
+    if count > MAX_PIXELS:
+        what = f"{count / 1e6:.1f} Mpx, more than the {MAX_PIXELS // 10**6} Mpx allowed; not decoded"
+        raise ImageRefusedError(what)
+
+
+def _as_rgb(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep_grey(image)
+    if image.has_transparency_data:
+        visible = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, visible).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image) -> Image:
+    """16 bits to 8 by the range of the format; Pillow's own conversion cuts at 255 and gives white."""
+    from PIL import Image
+
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65_535:
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise ImageRefusedError(f"{kind} pixels have no agreed white; convert the picture to 8 or 16 bits")
+    return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
+
+
+def _upright(rgb: Image, original: Image) -> Image:
+    from PIL import Image
+
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(_orientation(original))
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _orientation(image: Image) -> int:
+    """The EXIF orientation; a picture whose EXIF block is damaged has none."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - as decoders, the EXIF reader raises whatever it meets
+        return 1
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
+    return str(text)[:200]

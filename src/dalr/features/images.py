@@ -1,0 +1,325 @@
+"""Vectors of picture files as a feature store: decoded ahead by workers, sealed part by part, resumed after a kill.
+
+A part is a fixed range of the distinct pictures, so which pictures share a batch never depends on where a run was
+cut, and a resumed store has the bytes of an uninterrupted one. Parts are sealed folders below `STORE/.partial`; the
+store is put together from them at the end. Pictures that cannot be used are collected over the whole pass and
+listed, because whoever is told of one at a time starts the program a hundred times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float16, Float32
+
+from dalr.console import Bar, Console
+from dalr.data.rows import sentences_sha256
+from dalr.errors import CorruptFileError, DataError, Problem
+from dalr.features.decode_ahead import PictureBatch, decoded_ahead
+from dalr.features.making import PLACES, existing_store, refuse_other_making
+from dalr.features.picture_files import PicturePlan, plan_pictures
+from dalr.features.shard import map_shard, write_shard
+from dalr.features.store import SHARD_ROWS, row_problems, write_store
+from dalr.io.atomic import storage_errors, write_json, write_text
+from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
+
+if TYPE_CHECKING:
+    from dalr.models.vision import VisionModel
+
+WORK = ".partial"
+BAD_IMAGES = "bad_images.jsonl"
+PART_IMAGES = 256
+_PART_FORMAT, _PART_VERSION = "dalr-features-part", 1
+_PLAN = "making.json"
+_VECTORS = "vectors.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReport:
+    """What a pass over the pictures came to."""
+
+    rows: int
+    distinct: int
+    computed: int
+    """Pictures that went through the model now; the rest came from sealed parts."""
+    bad: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A range of the distinct pictures, computed and sealed together."""
+
+    number: int
+    start: int
+    stop: int
+    stamp: str
+    """Changes when one of its files does, or which files it holds."""
+
+    def folder(self, out: Path) -> Path:
+        return out / WORK / f"part-{self.number:05d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SealedPart:
+    folder: Path
+    rows: int
+    width: int
+    bad: Mapping[int, str]
+    """Index of a distinct picture -> why it has no vector."""
+
+    def vectors(self) -> Float16[np.ndarray, "rows width"]:
+        """Mapped when asked for: a mapping holds a file open, and a large store has thousands of parts."""
+        return map_shard(self.folder / _VECTORS, rows=self.rows, width=self.width)
+
+
+def write_image_store(
+    out: Path,
+    *,
+    ids: Sequence[str],
+    root: Path,
+    model: VisionModel,
+    resume: bool = False,
+    max_bad_images: int = 0,
+    workers: int | None = None,
+    batch_size: int = 32,
+    part_images: int = PART_IMAGES,
+    console: Console | None = None,
+) -> ImageReport:
+    """Compute the vectors of the pictures `ids` below the folder `root` and write them as a store.
+
+    Raises:
+        DataError: no such folder; vectors that are not finite; after the pass, more than `max_bad_images` pictures
+            that cannot be used, which `STORE/bad_images.jsonl` lists with their reasons.
+        ConfigError: a store that was made otherwise, or unfinished work without `resume`.
+        StorageError: the disk refuses, or `out` is a folder of something else.
+    """
+    console = console or Console()
+    if not root.is_dir():
+        raise DataError(Problem(where=str(root), what="expected the folder that holds the images"))
+    making = _making(model, ids, batch_size, part_images)
+    refuse_other_making(out, making, unfinished=out / WORK / _PLAN, resume=resume)
+    if (store := existing_store(out, making)) is not None:
+        console.say(f"{out} is already made, from the same images by the same model; delete it to make it again")
+        with storage_errors(out):
+            shutil.rmtree(out / WORK, ignore_errors=True)
+        bad = int(store.source["bad_images"])
+        return ImageReport(
+            rows=len(store), distinct=int(store.source["distinct"]), computed=0, bad=bad, width=store.width
+        )
+    with console.bar("look", len(ids), "image") as bar:
+        plan = plan_pictures(ids, root.resolve(), lambda done: bar.update(done))
+    with storage_errors(out):
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+    write_json(out / WORK / _PLAN, making)
+    parts = _parts(plan, making, part_images)
+    pending = [part for part in parts if _sealed(out, part, model.width, console) is None]
+    computed = _compute(out, plan, pending, model, workers, batch_size, console)
+    results = [_required(out, part, model.width) for part in parts]
+    bad_of = {index: reason for result in results for index, reason in result.bad.items()}
+    listed = _list_bad(out, plan, bad_of, max_bad_images)
+    good = [row for row, picture in enumerate(plan.picture_of) if picture not in bad_of]
+    if not good:
+        raise DataError(Problem(where=str(root), what=f"none of the {len(ids)} images can be used"))
+    write_store(
+        out,
+        ids=[ids[row] for row in good],
+        blocks=_rows(results, bad_of, [plan.picture_of[row] for row in good]),
+        source=making | {"distinct": len(plan.distinct) - len(bad_of), "bad_images": len(ids) - len(good)},
+        origin=f"images by {model.reference}",
+        work=WORK,
+        beside={BAD_IMAGES: listed.encode()},
+    )
+    return ImageReport(
+        rows=len(good),
+        distinct=len(plan.distinct) - len(bad_of),
+        computed=computed,
+        bad=len(ids) - len(good),
+        width=model.width,
+    )
+
+
+def _making(model: VisionModel, ids: Sequence[str], batch_size: int, part_images: int) -> dict[str, Any]:
+    """Everything that decides the bytes of the store, as its manifest states it."""
+    return {
+        "kind": "images",
+        **model.source,
+        "width": model.width,
+        "images": len(ids),
+        "ids_sha256": sentences_sha256(ids),
+        "batch_size": batch_size,
+        "part_images": part_images,
+    }
+
+
+def _parts(plan: PicturePlan, making: Mapping[str, Any], size: int) -> list[_Part]:
+    content = {key: value for key, value in making.items() if key not in PLACES}
+    parts = []
+    for number, start in enumerate(range(0, len(plan.distinct), size)):
+        stop = min(start + size, len(plan.distinct))
+        files = [plan.files[plan.distinct[picture]] for picture in range(start, stop)]
+        stamp = json.dumps([content, [[file.id, file.stamp] for file in files]], sort_keys=True)
+        digest = hashlib.sha256(stamp.encode("utf-8", "surrogatepass")).hexdigest()
+        parts.append(_Part(number=number, start=start, stop=stop, stamp=digest))
+    return parts
+
+
+def _compute(
+    out: Path,
+    plan: PicturePlan,
+    pending: Sequence[_Part],
+    model: VisionModel,
+    workers: int | None,
+    batch_size: int,
+    console: Console,
+) -> int:
+    """Compute and seal the pending parts; how many pictures went through the model."""
+    batches = [batch for part in pending for batch in _batches(plan, part, batch_size)]
+    decoded = decoded_ahead(batches, model.pixels, workers=workers)
+    computed = done = 0
+    refused = 0
+    with console.bar("images", sum(part.stop - part.start for part in pending), "image") as bar:
+        for part in pending:
+            bad = _refused(plan, part)
+            done, refused = done + len(bad), refused + len(bad)
+            vectors = [np.empty((0, model.width), np.float16)]
+            for _ in _batches(plan, part, batch_size):
+                batch = next(decoded)
+                if len(batch.pictures):
+                    names = [plan.files[plan.distinct[picture]].id for picture in batch.pictures]
+                    vectors.append(_checked(model.vectors(batch.pixels), names))
+                bad |= batch.refused
+                computed, refused = computed + len(batch.pictures), refused + len(batch.refused)
+                done += len(batch.pictures) + len(batch.refused)
+                _show(bar, done, refused)
+            _seal(out, part, np.concatenate(vectors), bad)
+    return computed
+
+
+def _batches(plan: PicturePlan, part: _Part, size: int) -> list[PictureBatch]:
+    """The pictures of a part that can be opened, in batches that never reach into the next part."""
+    files = {picture: plan.files[plan.distinct[picture]] for picture in range(part.start, part.stop)}
+    paths = [(picture, file.path) for picture, file in files.items() if file.path is not None]
+    return [PictureBatch(files=tuple(paths[start : start + size])) for start in range(0, len(paths), size)]
+
+
+def _refused(plan: PicturePlan, part: _Part) -> dict[int, str]:
+    """Pictures of a part that are not even opened."""
+    files = {picture: plan.files[plan.distinct[picture]] for picture in range(part.start, part.stop)}
+    return {picture: file.refused for picture, file in files.items() if file.refused is not None}
+
+
+def _checked(vectors: Float32[np.ndarray, "n width"], names: Sequence[str]) -> Float16[np.ndarray, "n width"]:
+    """The vectors as they are stored; one that cannot be a feature stops the pass with its image's name."""
+    problems = [
+        Problem(where=f"image {name!r}", what=f"its vector: {problem.what}")
+        for row, name in enumerate(names)
+        for problem in row_problems(vectors[row : row + 1], first=1, origin="")
+    ]
+    if problems:
+        raise DataError(problems)
+    return vectors.astype(np.float16)
+
+
+def _show(bar: Bar, done: int, refused: int) -> None:
+    if refused:
+        bar.update(done, bad=str(refused))
+    else:
+        bar.update(done)
+
+
+def _seal(out: Path, part: _Part, vectors: Float16[np.ndarray, "good width"], bad: Mapping[int, str]) -> None:
+    metadata = {
+        "stamp": part.stamp,
+        "rows": len(vectors),
+        "bad": sorted([index, reason] for index, reason in bad.items()),
+    }
+    write_sealed(
+        part.folder(out),
+        format=_PART_FORMAT,
+        version=_PART_VERSION,
+        metadata=metadata,
+        fill=lambda folder: write_shard(folder / _VECTORS, vectors),
+    )
+
+
+def _sealed(out: Path, part: _Part, width: int, console: Console) -> _SealedPart | None:
+    """A part that an earlier run sealed, if it verifies and its files are still the same."""
+    folder = part.folder(out)
+    if not folder.exists():
+        return None
+    try:
+        manifest = read_manifest(folder, format=_PART_FORMAT, version=_PART_VERSION, remedy="it is computed again")
+        verify_sealed(folder, manifest, remedy="it is computed again")
+        metadata = manifest.metadata
+        if metadata["stamp"] != part.stamp:
+            console.say(f"{folder.name}: its image files have changed; it is computed again")
+        else:
+            bad = {int(index): str(reason) for index, reason in metadata["bad"]}
+            return _SealedPart(folder=folder, rows=int(metadata["rows"]), width=width, bad=bad)
+    except CorruptFileError as error:
+        console.say(str(error))
+    with storage_errors(folder):
+        shutil.rmtree(folder)
+    return None
+
+
+def _required(out: Path, part: _Part, width: int) -> _SealedPart:
+    result = _sealed(out, part, width, Console(quiet=True))
+    if result is None:
+        raise CorruptFileError(f"{part.folder(out)} was just sealed and does not verify: the disk is failing")
+    return result
+
+
+def _list_bad(out: Path, plan: PicturePlan, bad_of: Mapping[int, str], allowed: int) -> str:
+    """The bad images, one JSON object a line; more than `allowed` end the pass.
+
+    Raises:
+        DataError: naming the first of them, the count and the list.
+    """
+    found = [
+        (file, bad_of[picture])
+        for file, picture in zip(plan.files, plan.picture_of, strict=True)
+        if picture in bad_of
+    ]
+    lines = [json.dumps({"image": file.id, "reason": reason}, ensure_ascii=False) for file, reason in found]
+    listed = "".join(f"{line}\n" for line in lines)
+    if len(found) > allowed:
+        write_text(out / BAD_IMAGES, listed)
+        what = (
+            f"{len(found)} of {len(plan.files)} images cannot be used, {allowed} allowed; all are listed in "
+            f"{out / BAD_IMAGES}. Mend or remove them, or allow {len(found)} with --max-bad-images; then go on "
+            f"with --resume, which computes again only what changed"
+        )
+        raise DataError(
+            [
+                Problem(where=str(out), what=what),
+                *(Problem(where=f"image {file.id!r}", what=reason) for file, reason in found),
+            ]
+        )
+    return listed
+
+
+def _rows(
+    results: Sequence[_SealedPart], bad_of: Mapping[int, str], pictures: Sequence[int]
+) -> Iterator[Float16[np.ndarray, "_ width"]]:
+    """The vectors of these pictures in blocks, gathered from the parts."""
+    starts = np.cumsum([0, *(part.rows for part in results)])
+    bad = np.fromiter(sorted(bad_of), np.int64, len(bad_of))
+    wanted = np.asarray(pictures, np.int64)
+    rows = wanted - np.searchsorted(bad, wanted)  # a picture's row among the good ones
+    for start in range(0, len(rows), SHARD_ROWS):
+        block = rows[start : start + SHARD_ROWS]
+        out = np.empty((len(block), results[0].width), np.float16)
+        part_of = np.searchsorted(starts, block, side="right") - 1
+        for part in np.unique(part_of):
+            chosen = part_of == part
+            out[chosen] = results[part].vectors()[block[chosen] - starts[part]]
+        yield out

@@ -1,0 +1,92 @@
+"""How a store was made, and the refusal to mix it with another making.
+
+Vectors of two models in one folder would be indistinguishable, so a store (or an unfinished one) that was made
+otherwise is neither overwritten nor continued; the message names both makings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dalr.errors import ConfigError, CorruptFileError, Problem
+from dalr.features.store import FORMAT, FeatureStore, open_store, verify_store
+from dalr.io.sealed import MANIFEST, refuse_foreign
+
+_RESULTS = ("distinct", "bad_images")
+"""What a store says of its outcome, which is no part of how it was made."""
+PLACES = ("model", "revision")
+"""Where a model was found, which does not matter where its checksum is the same."""
+
+
+def refuse_other_making(
+    out: Path, making: Mapping[str, Any], *, unfinished: Path | None = None, resume: bool = False
+) -> None:
+    """Refuse to write over a store that was made otherwise; `unfinished` says how started work is being made.
+
+    Raises:
+        ConfigError: another making, each difference with both values; or unfinished work without `resume`.
+        StorageError: a folder of something else.
+    """
+    refuse_foreign(out, FORMAT, None if unfinished is None else unfinished.parent.name)
+    if (made := _stated(out / MANIFEST, "metadata", "source")) is not None:
+        _refuse_differences(out, "the store there", made, making)
+    if unfinished is None or not unfinished.is_file():
+        return
+    if (started := _stated(unfinished)) is not None:
+        _refuse_differences(out, "the unfinished store there", started, making)
+    if not resume and not (out / MANIFEST).is_file():
+        what = f"unfinished work of an earlier run; go on with --resume, or delete {out} to start anew"
+        raise ConfigError(Problem(where=f"--out {out}", what=what))
+
+
+def existing_store(out: Path, making: Mapping[str, Any]) -> FeatureStore | None:
+    """The store at `out` if it is whole to the last byte and made in this way."""
+    if not (out / MANIFEST).is_file():
+        return None
+    try:
+        verify_store(out)
+        store = open_store(out)
+    except CorruptFileError:
+        return None
+    return None if list(_differences(_plain(store.source), _plain(making))) else store
+
+
+def _stated(path: Path, *keys: str) -> dict[str, Any] | None:
+    """A making as a file states it, also of a store that is damaged; None where it cannot be told."""
+    try:
+        stated = json.loads(path.read_bytes())
+        for key in keys:
+            stated = stated[key]
+        return _plain(stated)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _refuse_differences(out: Path, what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    problems = [
+        Problem(where=f"--out {out}", what=f"{what} was made with {key} {old!r}, now asked for {new!r}")
+        for key, old, new in _differences(found, _plain(wanted))
+    ]
+    if problems:
+        advice = "nothing was overwritten: choose another --out, or delete that one"
+        raise ConfigError([*problems, Problem(where=f"--out {out}", what=advice)])
+
+
+def _differences(found: Any, wanted: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        same_model = found.get("sha256") == wanted.get("sha256") is not None
+        for name in dict.fromkeys([*wanted, *found]):
+            if same_model and name in PLACES:
+                continue
+            yield from _differences(found.get(name), wanted.get(name), f"{key}.{name}" if key else str(name))
+    elif found != wanted:
+        yield key, found, wanted
+
+
+def _plain(source: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back, without the outcome."""
+    plain: dict[str, Any] = json.loads(json.dumps({k: v for k, v in source.items() if k not in _RESULTS}))
+    return plain

@@ -1,0 +1,102 @@
+"""Which files the ids of images mean, and which of them are the same picture.
+
+Files of one content are computed once. Only files of equal size can be equal, and of those only the ones with equal
+last bytes are read as a whole: most folders cost a look at their directory entries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dalr.features.decoding import ImageRefusedError, checked_size, locate, stat_of
+from dalr.io.sealed import file_sha256
+
+_TAIL = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFile:
+    """What an image's id means on this disk, before it is opened."""
+
+    id: str
+    path: Path | None
+    """None where nothing may be opened; `refused` then says why."""
+    refused: str | None
+    stamp: str
+    """Changes when the file does: its size and time."""
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturePlan:
+    """Every id, and the distinct pictures among them."""
+
+    files: tuple[PictureFile, ...]
+    """One per id, in order."""
+    distinct: tuple[int, ...]
+    """Indices into `files` of the pictures to compute, rising."""
+    picture_of: tuple[int, ...]
+    """For each id, its place in `distinct`."""
+
+
+def plan_pictures(ids: Sequence[str], root: Path, on_progress: Callable[[int], None]) -> PicturePlan:
+    """Look every id up below `root`, the resolved image folder; `on_progress` gets the ids looked up so far."""
+    files: list[PictureFile] = []
+    for name in ids:
+        files.append(_look_up(root, name))
+        on_progress(len(files))
+    first = list(range(len(files)))
+    for group in _equal(files):
+        for index in group:
+            first[index] = group[0]
+    distinct = tuple(sorted(set(first)))
+    place = {index: number for number, index in enumerate(distinct)}
+    return PicturePlan(files=tuple(files), distinct=distinct, picture_of=tuple(place[index] for index in first))
+
+
+def _look_up(root: Path, name: str) -> PictureFile:
+    try:
+        path = locate(root, name)
+        status = stat_of(path)
+        stamp = f"{status.st_size} {status.st_mtime_ns}"
+        size = checked_size(status)
+    except ImageRefusedError as refused:
+        return PictureFile(id=name, path=None, refused=str(refused), stamp=f"refused {refused}", size=-1)
+    return PictureFile(id=name, path=path, refused=None, stamp=stamp, size=size)
+
+
+def _equal(files: Sequence[PictureFile]) -> list[list[int]]:
+    """Groups of two or more indices whose files have the same content, each in rising order."""
+    openable = [index for index, file in enumerate(files) if file.path is not None]
+    by_size = _groups(openable, lambda index: files[index].size)
+    by_tail = [group for same in by_size for group in _groups(same, lambda index: _tail(files[index]))]
+    return [group for same in by_tail for group in _groups(same, lambda index: _content(files[index]))]
+
+
+def _groups(indices: Sequence[int], key: Callable[[int], Hashable]) -> list[list[int]]:
+    found: dict[Hashable, list[int]] = defaultdict(list)
+    for index in indices:
+        found[key(index)].append(index)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _tail(file: PictureFile) -> Hashable:
+    assert file.path is not None
+    try:
+        with open(file.path, "rb") as stream:
+            stream.seek(max(file.size - _TAIL, 0))
+            return hashlib.sha256(stream.read(_TAIL)).digest()
+    except OSError:
+        return file.id  # unreadable, which the pass will say; equal to no other
+
+
+def _content(file: PictureFile) -> Hashable:
+    assert file.path is not None
+    try:
+        return file_sha256(file.path)
+    except OSError:
+        return file.id

@@ -1,0 +1,77 @@
+"""One shard of a feature store: a safetensors file with the one tensor `vectors`, in fp16.
+
+Rows are read with positioned reads instead of through the memory map. Pages that a map has touched count as the
+process's own memory until the system is short of it, so reading at random from a store of a million rows would grow
+to its whole size; measured, 128 single reads also take no longer than 128 page faults. The map stays for whoever
+wants a shard as an array.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from dalr.errors import CorruptFileError
+from dalr.io.sealed import file_sha256
+
+REMEDY = "make the store again with dalr features"
+
+
+class Shard:
+    """An open shard whose bytes are compared with the sealed checksum before the first row is read."""
+
+    def __init__(self, path: Path, *, rows: int, width: int, sha256: str) -> None:
+        """Open the shard.
+
+        Raises:
+            CorruptFileError: not a file of this many rows and numbers.
+        """
+        self.array = map_shard(path, rows=rows, width=width)
+        self.path = path
+        self._sha256 = sha256
+        self._verified = False
+        self._start = int(self.array.offset)
+        self._file = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def read_row(self, row: int, into: memoryview) -> None:
+        """Copy one row's bytes.
+
+        Raises:
+            CorruptFileError: the first time, if the file's bytes are not those that were sealed.
+        """
+        if not self._verified:
+            self._verify()
+        if not hasattr(os, "preadv"):  # Windows
+            into[:] = self.array[row].tobytes()
+        elif os.preadv(self._file, [into], self._start + row * len(into)) != len(into):
+            raise CorruptFileError(f"{self.path}: ends in row {row} of {len(self.array)}; {REMEDY}")
+
+    def _verify(self) -> None:
+        if file_sha256(self.path) != self._sha256:
+            raise CorruptFileError(f"{self.path}: its content differs from the sealed sha256; {REMEDY}")
+        self._verified = True
+
+
+def write_shard(path: Path, vectors: Shaped[np.ndarray, "_ width"]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"vectors": np.ascontiguousarray(vectors, dtype=np.float16)}, path)
+
+
+def map_shard(path: Path, *, rows: int, width: int) -> np.memmap[tuple[int, int], np.dtype[np.float16]]:
+    """Map the one tensor of a safetensors file: 8 bytes of header length, the header, then the data."""
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if 8 + header + 2 * rows * width != path.stat().st_size:
+        what = f"expected {rows} rows of {width} fp16 numbers behind a header of {header} bytes"
+        raise CorruptFileError(f"{path}: {what}, found {path.stat().st_size} bytes in all; {REMEDY}")
+    if rows == 0:
+        return np.memmap(path, dtype=np.float16, mode="r", shape=(0, width))
+    return np.memmap(path, dtype=np.float16, mode="r", offset=8 + header, shape=(rows, width))

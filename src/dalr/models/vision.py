@@ -1,0 +1,264 @@
+"""Image models: CLIP and its relatives with both towers, or a picture encoder alone (ResNet, ViT, DINO, …).
+
+Which output is a model's vector is stated per architecture, never guessed: a ViT's pooler exists and is random
+where the checkpoint was trained without one. Vectors are what the model's own interface gives, before any
+normalisation of ours. Pictures and sentences go in by two methods that cannot be confused, so a caption that looks
+like an address is tokenised like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from dalr.errors import DalrError, ModelFileError, Problem
+from dalr.models.device import pick_device
+from dalr.models.embedding import OnProgress
+from dalr.models.loading import files_sha256, quiet_libraries
+from dalr.models.pixels import PixelReader, load_pixel_reader
+from dalr.models.reference import find_model
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+IMAGES_PER_BATCH = 32
+SENTENCES_PER_BATCH = 256
+
+OUTPUTS: Mapping[str, str] = {
+    "clip": "projected",
+    "chinese_clip": "projected",
+    "metaclip_2": "projected",
+    "siglip": "projected",
+    "clip_vision_model": "pooled",
+    "siglip_vision_model": "pooled",
+    "resnet": "pooled",
+    "regnet": "pooled",
+    "convnext": "pooled",
+    "convnextv2": "pooled",
+    "vit": "cls",
+    "deit": "cls",
+    "dinov2": "cls",
+    "dinov2_with_registers": "cls",
+}
+"""Architecture -> its vector: projected into the space shared with text, pooled by the model, or the CLS token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionModel:
+    """A frozen image model in eval mode."""
+
+    reference: str
+    network: Any
+    """The transformers model."""
+    pixels: PixelReader
+    device: torch.device
+    width: int
+    tokenizer: Any
+    """None for a model without a text tower."""
+    max_tokens: int | None
+    source: Mapping[str, Any]
+    """What its vectors are made by: model, revision, checksum, output, whether normalised, processor settings."""
+
+    def vectors(self, pixels: UInt8[np.ndarray, "n 3 height width"]) -> Float32[np.ndarray, "n d"]:
+        """Vectors of pictures that `pixels` has read."""
+        import torch
+
+        mean, std = (
+            torch.tensor(each, device=self.device).view(3, 1, 1) for each in (self.pixels.mean, self.pixels.std)
+        )
+        with torch.inference_mode():
+            values = torch.from_numpy(pixels).to(self.device).float()
+            values.mul_(self.pixels.factor / std).sub_(
+                mean / std
+            )  # in place: beside a small model this is the cost
+            return _image_vectors(self.network, values).float().cpu().numpy()
+
+    def embed_images(
+        self, images: Sequence[Image], *, progress: OnProgress | None = None
+    ) -> Float32[np.ndarray, "n d"]:
+        """Vectors of upright RGB pictures, row i for picture i (`features.decoding` makes such of files)."""
+        out = np.empty((len(images), self.width), np.float32)
+        for start in range(0, len(images), IMAGES_PER_BATCH):
+            batch = images[start : start + IMAGES_PER_BATCH]
+            out[start : start + len(batch)] = self.vectors(np.stack([self.pixels(image) for image in batch]))
+            if progress is not None:
+                progress(start + len(batch), len(images))
+        return out
+
+    def embed_texts(
+        self, sentences: Sequence[str], *, progress: OnProgress | None = None
+    ) -> Float32[np.ndarray, "n d"]:
+        """Vectors of sentences by the text tower, in the space of the images; each distinct sentence once.
+
+        Raises:
+            ModelFileError: the model has no text tower.
+        """
+        if self.tokenizer is None:
+            raise ModelFileError(Problem(where=f"model {self.reference!r}", what="it has no text tower"))
+        place = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
+        distinct = list(place)
+        out = np.empty((len(distinct), self.width), np.float32)
+        done = 0
+        for batch in _by_length(distinct, SENTENCES_PER_BATCH):
+            out[batch] = self._text_vectors([distinct[index] for index in batch])
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(distinct))
+        return out[[place[sentence] for sentence in sentences]]
+
+    def too_long(self, sentences: Sequence[str]) -> int:
+        """How many distinct sentences the text tower cuts."""
+        rows = self.tokenizer(list(dict.fromkeys(sentences)))["input_ids"] if sentences else []
+        return sum(self.max_tokens is not None and len(row) > self.max_tokens for row in rows)
+
+    def _text_vectors(self, sentences: list[str]) -> Float32[np.ndarray, "n d"]:
+        import torch
+
+        # SigLIP was trained on texts padded to their full length, without a mask
+        whole = self.network.config.model_type == "siglip"
+        tokens = self.tokenizer(
+            sentences,
+            padding="max_length" if whole else True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+        ).to(self.device)
+        names = ("input_ids",) if whole else ("input_ids", "attention_mask")
+        known = {name: tokens[name] for name in names}
+        with torch.inference_mode():
+            output = self.network.get_text_features(**known)
+            return output.pooler_output.float().cpu().numpy()  # type: ignore[no-any-return]
+
+
+def load_vision_model(reference: str, *, revision: str | None = None, device: str = "auto") -> VisionModel:
+    """An image model from a folder or the hub, in fp32.
+
+    Raises:
+        ModelFileError: missing, unreadable, incomplete, or not of a kind in `OUTPUTS`.
+        ConfigError: no such device.
+    """
+    where = f"model {reference!r}"
+    place = pick_device(device)
+    found = find_model(reference, revision)
+    folder = _network_folder(found)
+    output = OUTPUTS.get(_model_type(folder))
+    if output is None:
+        what = f"architecture {_model_type(folder)!r} is not an image model that is known: {', '.join(OUTPUTS)}"
+        raise ModelFileError(Problem(where=where, what=what))
+    pixels = load_pixel_reader(folder, where)
+    try:
+        network = _load_network(folder, output).to(place)
+        tokenizer = _load_tokenizer(folder) if output == "projected" else None
+        probe = _probe(network, pixels, place)
+    except DalrError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or repr(error)
+        raise ModelFileError(Problem(where=where, what=f"cannot be loaded from {folder}: {reason:.300}")) from error
+    text = getattr(network.config, "text_config", None)
+    source = {
+        "model": reference,
+        "revision": _snapshot(found) or revision,
+        "sha256": files_sha256(folder),
+        "output": output,
+        "normalized": bool(np.allclose(np.linalg.norm(probe, axis=1), 1, atol=1e-4)),
+        "processor": dict(pixels.settings),
+    }
+    return VisionModel(
+        reference=reference,
+        network=network,
+        pixels=pixels,
+        device=place,
+        width=probe.shape[1],
+        tokenizer=tokenizer,
+        max_tokens=text.max_position_embeddings if text is not None else None,
+        source=source,
+    )
+
+
+def has_text_tower(reference: str, revision: str | None = None) -> bool:
+    """Whether the model is of the CLIP kind, told from its configuration before anything is loaded."""
+    return OUTPUTS.get(_model_type(_network_folder(find_model(reference, revision)))) == "projected"
+
+
+def _load_network(folder: Path, output: str) -> Any:
+    """The weights in eval mode; parameters without weights in the files are refused, but for an unused pooler."""
+    with quiet_libraries():
+        import transformers
+
+        config = json.loads((folder / "config.json").read_bytes())
+        projected = "CLIPVisionModelWithProjection" in (config.get("architectures") or [])
+        family: Any = transformers.CLIPVisionModelWithProjection if projected else transformers.AutoModel
+        network, report = family.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    missing = sorted(name for name in report["missing_keys"] if output != "cls" or not name.startswith("pooler."))
+    if missing:
+        raise ValueError(f"{len(missing)} parameters have no weights in its files, such as {missing[0]}")
+    return network.float().eval().requires_grad_(False)
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    with quiet_libraries():
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _image_vectors(network: Any, values: torch.Tensor) -> torch.Tensor:
+    match OUTPUTS[network.config.model_type]:
+        case "projected":
+            vectors: torch.Tensor = network.get_image_features(pixel_values=values).pooler_output
+        case "cls":
+            vectors = network(pixel_values=values).last_hidden_state[:, 0]
+        case _:
+            output = network(pixel_values=values)
+            vectors = output.image_embeds if hasattr(output, "image_embeds") else output.pooler_output
+    return vectors.flatten(1)
+
+
+def _probe(network: Any, pixels: PixelReader, device: torch.device) -> Float32[np.ndarray, "2 d"]:
+    """Vectors of two made-up pictures: a model that cannot read what its processor gives fails here, by name."""
+    import torch
+
+    values = torch.linspace(-1, 1, 2 * 3 * pixels.height * pixels.width, device=device)
+    with torch.inference_mode():
+        return (
+            _image_vectors(network, values.view(2, 3, pixels.height, pixels.width).contiguous())
+            .float()
+            .cpu()
+            .numpy()
+        )
+
+
+def _network_folder(folder: Path) -> Path:
+    """Where `config.json` is: the folder itself, or the first module of a SentenceTransformer."""
+    if (folder / "config.json").is_file():
+        return folder
+    inner = sorted(path.parent for path in folder.glob("*/config.json"))
+    return inner[0] if inner else folder
+
+
+def _model_type(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "config.json").read_bytes()).get("model_type"))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return "none stated"
+
+
+def _snapshot(folder: Path) -> str | None:
+    """The commit of a model from the hub's cache, whose folders are named after it."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def _by_length(sentences: list[str], size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(sentences)), key=lambda index: (-len(sentences[index]), index))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
