@@ -16,11 +16,15 @@ from dalr.data.dataset import read_pairs
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.results import RetrievalResult, StsResult, read_results
 from dalr.evaluation.retrieval import retrieval_score
+from dalr.features.decoding import read_image
+from dalr.features.images import write_image_store
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed
 from dalr.models.heads import ground
 from dalr.models.loading import load_encoder
+from dalr.models.vision import load_vision_model
 from dalr.scoring import RUN_RESULT, Request, evaluate
+from pictures import save_photos, save_tiny_image_model
 from senteval import write_senteval
 from tiny import Outcome, Toys
 
@@ -204,3 +208,61 @@ class TestOptions:
     def test_the_same_from_python(self, toys: Toys, benchmark: Path) -> None:
         found = dalr.evaluate(toys.teacher, data=benchmark, tasks=["STS-B"], console=Console(quiet=True))
         assert list(found.tasks) == ["STS-B"]
+
+
+class TestMultimodal:
+    """A model of the CLIP kind finds pictures without training, and its text tower is an encoder like others."""
+
+    @pytest.fixture
+    def clip(self, tmp_path: Path) -> Path:
+        return save_tiny_image_model(tmp_path / "clip", "clip")
+
+    @pytest.fixture
+    def pairs(self, tmp_path: Path) -> Path:
+        rows = [
+            {"image": name, "captions": [f"a red dog {number}", f"a cat near {number}"]}
+            for number, name in enumerate(save_photos(tmp_path / "photos", 5))
+        ]
+        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / "pairs.jsonl"
+
+    def test_pictures_and_captions_meet_in_its_own_space(self, clip: Path, pairs: Path, tmp_path: Path) -> None:
+        found = retrieval_of([str(clip)], pairs=pairs, images=tmp_path / "photos")
+        assert (found.space, found.images, found.captions) == ("model", 5, 10)
+        model = load_vision_model(str(clip), device="cpu")
+        listed = read_pairs(pairs, [], {})
+        pictures = model.embed_images([read_image(tmp_path / "photos" / name) for name in listed.images])
+        expected = retrieval_score(
+            model.embed_texts(listed.captions), pictures.astype(np.float16).astype(np.float32), listed.image_of
+        )
+        assert found.text_to_image == expected.text_to_image
+        assert found.image_to_text == expected.image_to_text
+
+    def test_stored_vectors_of_the_same_model_serve_as_well(self, clip: Path, pairs: Path, tmp_path: Path) -> None:
+        self.store(clip, pairs, tmp_path)
+        found = retrieval_of([str(clip)], pairs=pairs, features=tmp_path / "store")
+        assert found == retrieval_of([str(clip)], pairs=pairs, images=tmp_path / "photos")
+
+    def test_vectors_of_another_model_are_refused(self, clip: Path, pairs: Path, tmp_path: Path) -> None:
+        self.store(save_tiny_image_model(tmp_path / "other", "clip", seed=1), pairs, tmp_path)
+        with pytest.raises(ConfigError, match=r"store: made with '.*other' .*, not with '.*clip'"):
+            retrieval_of([str(clip)], pairs=pairs, features=tmp_path / "store")
+
+    def test_without_pictures_it_is_said_what_is_needed(self, clip: Path, pairs: Path) -> None:
+        with pytest.raises(ConfigError, match="is multimodal: retrieval needs --pairs, and --images or --features"):
+            retrieval_of([str(clip)], pairs=pairs)
+
+    def test_its_text_tower_is_scored_on_other_tasks(self, clip: Path, benchmark: Path) -> None:
+        found = evaluate([str(clip)], request(data=benchmark, tasks=["STS-B"])).models[0]
+        assert isinstance(found.tasks["STS-B"], StsResult)
+        assert found.failed == ()
+
+    def store(self, model: Path, pairs: Path, tmp_path: Path) -> None:
+        write_image_store(
+            tmp_path / "store",
+            ids=read_pairs(pairs, [], {}).images,
+            root=tmp_path / "photos",
+            model=load_vision_model(str(model), device="cpu"),
+            workers=0,
+            console=Console(quiet=True),
+        )

@@ -173,6 +173,10 @@ def evaluate(
     image_ids: Annotated[
         Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
     ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Retrieval by a multimodal model: folder of the pictures of --pairs.")
+    ] = None,
+    device: Device = "auto",
     exclude_overlap: Annotated[
         Path | None,
         typer.Option(help="Pairs or text that was trained on: STS also without its sentences."),
@@ -206,6 +210,8 @@ def evaluate(
         pairs=pairs,
         features=features,
         image_ids=image_ids,
+        images=images,
+        device=device,
         exclude_overlap=exclude_overlap,
         allow_changed_data=allow_changed_data,
         map_method=_map_method(map_method),

@@ -7,10 +7,11 @@ held-out images it was made with, so retrieval needs no more than the run.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,11 +36,16 @@ from dalr.evaluation.results import (
 )
 from dalr.evaluation.run import MapMethod, Subject, load_tasks
 from dalr.evaluation.run import evaluate as score
+from dalr.evaluation.sts import Embed
 from dalr.evaluation.tasks import RETRIEVAL, resolve_tasks
 from dalr.features.source import is_matrix, open_features
-from dalr.features.store import FeatureStore
+from dalr.features.store import FeatureStore, open_store
 from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.reference import inside_run
+
+if TYPE_CHECKING:
+    from dalr.models.embedding import OnProgress
+    from dalr.models.vision import VisionModel
 
 RUN_RESULT = "evaluation.json"
 """What the evaluations of a run leave in its folder, for the report."""
@@ -69,6 +75,9 @@ class Request:
     pairs: Path | None = None
     features: Path | None = None
     image_ids: Path | None = None
+    images: Path | None = None
+    """Folder of the pictures of `pairs`, for a multimodal model."""
+    device: str = "auto"
     exclude_overlap: Path | None = None
     """Pairs or text whose sentences were trained on; STS is also scored without them."""
     allow_changed_data: bool = False
@@ -134,8 +143,15 @@ def _load(names: Sequence[str], request: Request) -> tuple[list[LoadedTask], lis
 def _evaluate_one(
     place: Place, tasks: list[LoadedTask], failed: list[Failed], retrieval: bool, request: Request
 ) -> Evaluation:
-    retrieved = [_retrieval(place, request)] if retrieval else []
-    subject = _subject(place, request)
+    from dalr.models.vision import has_text_tower, load_vision_model
+
+    if has_text_tower(place.encoder.model):
+        vision = load_vision_model(place.encoder.model, device=request.device)
+        retrieved = [_zero_training(vision, request)] if retrieval else []
+        subject = _multimodal_subject(place, vision, request)
+    else:
+        retrieved = [_grounded(place, request)] if retrieval else []
+        subject = _text_subject(place, request)
     evaluation = score(
         subject,
         [*tasks, *retrieved],
@@ -148,59 +164,122 @@ def _evaluate_one(
     return evaluation
 
 
-def _subject(place: Place, request: Request) -> Subject:
+def _text_subject(place: Place, request: Request) -> Subject:
+    from dalr.models.device import pick_device
     from dalr.models.embedding import embed
     from dalr.models.loading import encoder_sha256, load_encoder
 
-    encoder = load_encoder(place.encoder)
-    console = request.console
+    encoder = load_encoder(place.encoder).to(pick_device(request.device))
     width, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
-    console.detail(f"{place.name}: width {width}, at most {longest} tokens")
-
-    def embed_all(sentences: list[str]) -> np.ndarray:
-        with console.bar("encode", len(sentences), "sentence") as bar:
-            return embed(encoder, sentences, progress=lambda done, _: bar.update(done))
-
+    request.console.detail(f"{place.name}: width {width}, at most {longest} tokens, on {encoder.device}")
     return Subject(
         name=place.name,
-        embed=embed_all,
+        embed=_with_bar(lambda sentences, progress: embed(encoder, sentences, progress=progress), request.console),
         sha256=encoder_sha256(place.encoder),
-        settings=Settings(
-            pooling=request.pooling,
-            num_layers=request.num_layers,
-            classifier=request.classifier,
-            overlap_with=str(request.exclude_overlap) if request.exclude_overlap else None,
-        ),
+        settings=_settings(request),
     )
 
 
-def _retrieval(place: Place, request: Request) -> RetrievalTask:
-    """Captions and image vectors from the options, or those that the run held out."""
+def _multimodal_subject(place: Place, vision: VisionModel, request: Request) -> Subject:
+    """A model of the CLIP kind by its text tower."""
+    return Subject(
+        name=place.name,
+        embed=_with_bar(
+            lambda sentences, progress: vision.embed_texts(sentences, progress=progress), request.console
+        ),
+        sha256=str(vision.source["sha256"]),
+        settings=_settings(request),
+    )
+
+
+def _with_bar(embed: Callable[[list[str], OnProgress], np.ndarray], console: Console) -> Embed:
+    def embed_all(sentences: list[str]) -> np.ndarray:
+        with console.bar("encode", len(sentences), "sentence") as bar:
+            vectors: np.ndarray = embed(sentences, lambda done, _: bar.update(done))
+            return vectors
+
+    return embed_all
+
+
+def _settings(request: Request) -> Settings:
+    return Settings(
+        pooling=request.pooling,
+        num_layers=request.num_layers,
+        classifier=request.classifier,
+        overlap_with=str(request.exclude_overlap) if request.exclude_overlap else None,
+    )
+
+
+def _grounded(place: Place, request: Request) -> RetrievalTask:
+    """Retrieval by trained heads, on the pairs of the options or on those that the run held out."""
     if place.heads is None:
         what = "retrieval is measured in the grounding space; name the heads of a training run with --heads"
         raise ConfigError(Problem(where=place.name, what=what))
     heads: Path = place.heads
-    pairs, store = _named_pairs(request) if request.pairs is not None else _held_out(place)
-    numbers, owner = np.unique(pairs.image_of, return_inverse=True)
-    names = [pairs.images[number] for number in numbers]
-    images = store.read(store.rows_of(names, what="image"))
+    pairs, store = _named_features(request) if request.pairs is not None else _held_out(place)
+    owner, images = _images_of(pairs, store)
 
     def project(sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from dalr.models.heads import ground
 
         return ground(heads, sentences=sentences, images=images)
 
-    return RetrievalTask(captions=pairs.captions, owner=owner.astype(np.int64), space="grounding", project=project)
+    return RetrievalTask(captions=pairs.captions, owner=owner, space="grounding", project=project)
 
 
-def _named_pairs(request: Request) -> tuple[Pairs, FeatureStore]:
+def _zero_training(vision: VisionModel, request: Request) -> RetrievalTask:
+    """Retrieval in the own space of a multimodal model: its vectors of the captions and of the pictures."""
+    if request.pairs is None or (request.images is None and request.features is None):
+        what = f"{vision.reference} is multimodal: retrieval needs --pairs, and --images or --features made with it"
+        raise ConfigError(Problem(where="--pairs", what=what))
+    if request.features is not None:
+        pairs, store = _named_features(request)
+        made_with = store.source.get("sha256")
+        if made_with not in (None, vision.source["sha256"]):
+            what = f"made with {store.source.get('model')!r} (sha256 {made_with}), not with {vision.reference!r}"
+            raise ConfigError(Problem(where=str(request.features), what=what))
+        owner, images = _images_of(pairs, store)
+    else:
+        pairs = _named_pairs(request.pairs)
+        owner, images = _computed(vision, pairs, request.images, request.console)
+    return RetrievalTask(
+        captions=pairs.captions, owner=owner, space="model", project=lambda sentences: (sentences, images)
+    )
+
+
+def _computed(
+    vision: VisionModel, pairs: Pairs, pictures: Path | None, console: Console
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_images_of`, of vectors that are computed now and not kept."""
+    from dalr.features.images import write_image_store
+
+    assert pictures is not None
+    with tempfile.TemporaryDirectory(prefix="dalr-") as folder:
+        store = Path(folder) / "images"
+        write_image_store(store, ids=pairs.images, root=pictures, model=vision, console=console)
+        return _images_of(pairs, open_store(store))
+
+
+def _images_of(pairs: Pairs, store: FeatureStore) -> tuple[np.ndarray, np.ndarray]:
+    """Image of each caption, as a row of the second: the vectors of the images that have captions."""
+    numbers, owner = np.unique(pairs.image_of, return_inverse=True)
+    names = [pairs.images[number] for number in numbers]
+    return owner.astype(np.int64), store.read(store.rows_of(names, what="image"))
+
+
+def _named_pairs(path: Path) -> Pairs:
+    problems: list[Problem] = []
+    pairs = read_pairs(path, problems, {})
+    if problems:
+        raise DataError(problems)
+    return pairs
+
+
+def _named_features(request: Request) -> tuple[Pairs, FeatureStore]:
     assert request.pairs is not None
     if request.features is None:
         raise ConfigError(Problem(where="--features", what="retrieval needs the image features of --pairs"))
-    problems: list[Problem] = []
-    pairs = read_pairs(request.pairs, problems, {})
-    if problems:
-        raise DataError(problems)
+    pairs = _named_pairs(request.pairs)
     ids = request.image_ids or (request.pairs if is_matrix(request.features) else None)
     return pairs, open_features(request.features, ids)
 
