@@ -99,7 +99,12 @@ _RELATED_FORMS = (  # a relation can be told from either side
     "{where} {other} there {be} {one}",
     "we can see {one} {where} {other}",
 )
-_TOGETHER = ("{one} and {other}", "{one} with {other}", "there {be} {one} and {other}", "a photo of {one} and {other}")
+_TOGETHER = (
+    "{one} and {other}",
+    "{one} with {other}",
+    "there {be} {one} and {other}",
+    "a photo of {one} and {other}",
+)
 _ALONE = ("{one}", "there {be} {one}", "we can see {one}", "a photo of {one}")
 _JOINS = ("{first} and {second}", "{second} and {first}", "{first} , also {second}", "{second} while {first}")
 _ORDERS = ("{told} {place} {sky}", "{told} {sky} {place}", "{place} , {told} {sky}", "{sky} , {told} {place}")

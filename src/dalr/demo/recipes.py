@@ -102,9 +102,7 @@ def _recipe(
         recipe["features"]["clip_text"] = _path(ingredients.clip_text_store)
     if name in _TEACHERS:
         share = 1 / len(ingredients.teacher_stores)
-        recipe["teachers"] = [
-            {"features": _path(store), "weight": share} for store in ingredients.teacher_stores
-        ]
+        recipe["teachers"] = [{"features": _path(store), "weight": share} for store in ingredients.teacher_stores]
     return recipe
 
 

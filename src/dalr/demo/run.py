@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ _MARK, _FORMAT = "demo.json", "dalr-demo-2"
 class Scale:
     """How large the world is and how long everything is trained."""
 
-    world: WorldSize = WorldSize()
-    teachers: TeacherSteps = TeacherSteps()
+    world: WorldSize = field(default_factory=WorldSize)
+    teachers: TeacherSteps = field(default_factory=TeacherSteps)
     steps: int = STEPS
 
 
@@ -107,9 +107,7 @@ def prepare(out: Path, *, seed: int, console: Console, scale: Scale) -> Prepared
     student = out / "student"
     write_student(student, files.vocabulary, seed=seed)
     clip = train_image_text_teacher(world, files, out / CLIP, steps=scale.teachers.clip, console=console)
-    text_teachers = train_text_teachers(
-        world, files, out / "teachers", steps=scale.teachers.text, console=console
-    )
+    text_teachers = train_text_teachers(world, files, out / "teachers", steps=scale.teachers.text, console=console)
     pairs = read_pairs(files.pairs, [], {})
     ingredients = _store_features(out / "stores", files, pairs, student, clip, text_teachers, console)
     recipes = write_recipes(

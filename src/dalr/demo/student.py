@@ -1,4 +1,4 @@
-"""The demo's text encoders before they know anything: a small BERT with random weights and its world's vocabulary."""
+"""The demo's text encoders before they know anything: a small BERT, random weights, its world's vocabulary."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def _draw_together(
             logits = functional.cosine_matrix(first(chosen), second(chosen)) / temperature
             loss = functional.diagonal_cross_entropy(logits) + functional.diagonal_cross_entropy(logits.T)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()

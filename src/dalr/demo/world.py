@@ -146,9 +146,7 @@ def draw_world(size: WorldSize, *, seed: int) -> World:
     text = [_text_line(rng, taken) for _ in range(size.corpus)]
     rng = random.Random(derive_seed(seed, "demo", "upbringing"))
     upbringing = [_picture(f"upbringing-{number}", rng, taken) for number in range(1, size.upbringing + 1)]
-    return World(
-        seed=seed, size=size, pictures=pictures, text=text, dev=dev, test=test, upbringing=upbringing
-    )
+    return World(seed=seed, size=size, pictures=pictures, text=text, dev=dev, test=test, upbringing=upbringing)
 
 
 def write_world(world: World, folder: Path, *, console: Console) -> WorldFiles:
