@@ -197,7 +197,7 @@ class _Brush:
         red, green, blue = (min(255, max(0, value + self.rng.randint(-by, by))) for value in colour)
         return red, green, blue
 
-    def shape(self, kind: str, coordinates: Sequence[float], fill: _Rgb, edge: _Rgb | None = None) -> None:
+    def shape(self, kind: str, coordinates: Sequence[float | int], fill: _Rgb, edge: _Rgb | None = None) -> None:
         points = [round(value * self.side) for value in coordinates]
         width = max(2, self.side // 64)
         if kind == "line":
@@ -239,6 +239,7 @@ def _draw_thing(brush: _Brush, thing: Thing, centre: _Point) -> None:
     tones = {**_TONES, "body": body, "dark": (70, 70, 76) if thing.colour == "black" else dark}
     number = {"one": 1, "two": 2, "many": 3}[thing.count]
     size = _SIZE[thing.size] * (1, 0.78, 0.72)[number - 1]
+    row: tuple[tuple[tuple[float, float], ...], ...]
     row = ((0, 0),), ((-0.52, 0), (0.52, 0)), ((-0.54, 0.46), (0.54, 0.46), (0, -0.5))
     reach = {1: 0.5, 2: 1.02, 3: 1.04}[number] * size
     x = min(max(centre[0], reach), 1 - reach)  # nothing is cut off by the frame

@@ -18,7 +18,7 @@ from dalr.demo.world import WorldFiles
 from dalr.io.atomic import write_text
 
 METHODS = ("simcse", "rankcse", "mcse", "kdmcse", "dalr")
-STEPS = 300
+STEPS = 200
 GROUNDING_WIDTH = 96
 
 _INFONCE = {"temperature": 0.05}
