@@ -69,13 +69,13 @@ class Page(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        assert tag in self.void or self.open.pop() == tag
 
 
 @pytest.mark.slow
 class TestWholeDemo:
     def test_the_table_has_every_model_and_the_yardsticks(self, finished: Finished) -> None:
-        labels = re.findall(r"^\| ([\w -]+?) *\|", finished.printed, re.MULTILINE)
+        labels = re.findall(r"^\| (\w[\w -]*?) *\|", finished.printed, re.MULTILINE)
         assert [label.lower() for label in labels] == ["chance", *MODELS]
         scores = json.loads((finished.out / "results.json").read_text())
         assert list(scores) == MODELS
@@ -90,8 +90,13 @@ class TestWholeDemo:
         assert ("DALR is ahead" in finished.printed) >= wins
         assert f"{max(tests.values()):.1f}" in finished.printed
 
-    def test_the_same_seed_gives_the_same_table_and_features(self, finished: Finished, tmp_path: Path) -> None:
-        run_demo(tmp_path / "again", seed=3, console=Console(quiet=True), scale=SCALE)
+    def test_made_anew_with_the_same_seed_all_is_the_same(self, finished: Finished, tmp_path: Path) -> None:
+        earlier = tmp_path / "again"
+        earlier.mkdir()
+        (earlier / "demo.json").write_text("{}")
+        (earlier / "old.txt").write_text("left over")
+        run_demo(earlier, seed=3, console=Console(quiet=True), scale=SCALE)
+        assert not (earlier / "old.txt").exists()
         for name in ("table.md", "results.json", "pairs.jsonl", "stores/clip-images/vectors-00000.safetensors"):
             assert (tmp_path / "again" / name).read_bytes() == (finished.out / name).read_bytes(), name
 
@@ -133,12 +138,6 @@ class TestWholeDemo:
         text = (finished.out / "report.html").read_text(encoding="utf-8")
         assert "url(" not in text
         assert "@import" not in text
-
-    def test_an_earlier_demo_is_made_anew(self, finished: Finished, tmp_path: Path) -> None:
-        (tmp_path / "demo.json").write_text("{}")
-        (tmp_path / "old.txt").write_text("left over")
-        run_demo(tmp_path, seed=4, console=Console(quiet=True), scale=SCALE)
-        assert not (tmp_path / "old.txt").exists()
 
 
 def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
