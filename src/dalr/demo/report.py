@@ -22,7 +22,7 @@ from dalr.demo.world import WorldFiles
 from dalr.io.atomic import write_text
 from dalr.models.config import EncoderConfig
 
-_SAMPLES, _QUERIES, _NEAREST, _GRADED = 6, 4, 5, 6
+_SAMPLES, _QUERIES, _NEAREST, _GRADED = 6, 6, 5, 6
 _WIDTH, _HEIGHT = 240, 96  # of a chart, in the units of its viewBox
 
 
