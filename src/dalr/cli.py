@@ -80,7 +80,7 @@ def demo(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """The whole path offline, on a small world made on the spot; ends with a table."""
+    """The whole path offline, on a small world made on the spot; ends with a table and report.html."""
     from dalr.demo.run import run_demo
 
     table = run_demo(out, seed=seed, console=Console(quiet=quiet, verbose=verbose))

@@ -21,170 +21,148 @@ from typing import NamedTuple
 
 # category -> concept -> synonyms, separated by "|"; the forms of one synonym are separated by "/"
 THINGS = {  # singular / plural
-    "person": {
-        "man": "man/men|guy/guys|gentleman/gentlemen",
-        "woman": "woman/women|lady/ladies",
-        "boy": "boy/boys|lad/lads",
-        "girl": "girl/girls|lass/lasses",
-        "baby": "baby/babies|infant/infants|toddler/toddlers",
-    },
     "animal": {
-        "dog": "dog/dogs|puppy/puppies|hound/hounds",
         "cat": "cat/cats|kitten/kittens|kitty/kitties",
-        "horse": "horse/horses|pony/ponies|stallion/stallions",
+        "dog": "dog/dogs|puppy/puppies|hound/hounds",
         "rabbit": "rabbit/rabbits|bunny/bunnies|hare/hares",
     },
     "vehicle": {
         "car": "car/cars|automobile/automobiles|sedan/sedans",
-        "bicycle": "bicycle/bicycles|bike/bikes",
         "truck": "truck/trucks|lorry/lorries",
+        "bicycle": "bicycle/bicycles|bike/bikes",
+    },
+    "plant": {
+        "tree": "tree/trees|oak/oaks",
+        "flower": "flower/flowers|blossom/blossoms|tulip/tulips",
+        "mushroom": "mushroom/mushrooms|toadstool/toadstools",
+    },
+    "building": {
+        "house": "house/houses|cottage/cottages|hut/huts",
+        "tower": "tower/towers|turret/turrets",
+        "tent": "tent/tents|tepee/tepees",
     },
     "toy": {
         "ball": "ball/balls|football/footballs",
-        "doll": "doll/dolls|puppet/puppets",
-        "frisbee": "frisbee/frisbees|disc/discs",
-    },
-    "food": {
-        "cake": "cake/cakes|pastry/pastries",
-        "bread": "loaf/loaves|bun/buns",
-        "fruit": "apple/apples|pear/pears",
+        "kite": "kite/kites|glider/gliders",
+        "balloon": "balloon/balloons|blimp/blimps",
     },
 }
-ACTIVITIES = {  # plural / singular / -ing / participle, the last only where there is a target
-    "motion": {
-        "run": "run/runs/running|dash/dashes/dashing|race/races/racing",
-        "jump": "jump/jumps/jumping|leap/leaps/leaping|hop/hops/hopping",
-    },
-    "rest": {
-        "sleep": "sleep/sleeps/sleeping|nap/naps/napping|doze/dozes/dozing",
-        "sit": "sit/sits/sitting|relax/relaxes/relaxing",
-    },
-    "pursuit": {
-        "chase": "chase/chases/chasing/chased|pursue/pursues/pursuing/pursued",
-        "watch": "watch/watches/watching/watched|observe/observes/observing/observed",
-    },
-    "handling": {
-        "carry": "carry/carries/carrying/carried|hold/holds/holding/held",
-        "push": "push/pushes/pushing/pushed|shove/shoves/shoving/shoved",
-        "eat": "eat/eats/eating/eaten|munch/munches/munching/munched|devour/devours/devouring/devoured",
-    },
+RELATIONS = {  # the first thing to the second / the second to the first
+    "left": "to the left of/to the right of|on the left side of/on the right side of",
+    "above": "above/below|over/under|higher than/lower than",
 }
 PLACES = {
+    "country": {
+        "meadow": "in the meadow|in the field|on the pasture",
+        "hills": "in the hills|in the mountains|among the peaks",
+        "desert": "in the desert|among the dunes",
+    },
+    "water": {
+        "beach": "on the beach|on the shore|by the sea",
+        "lake": "on the lake|on the pond",
+    },
     "town": {
         "street": "on the street|on the road|along the avenue",
-        "school": "at the school|in front of the classroom",
-        "station": "at the station|on the platform",
-    },
-    "nature": {
-        "field": "in the field|in the meadow|on the pasture",
-        "forest": "in the forest|in the woods|among the trees",
-        "beach": "on the beach|on the shore|by the sea",
-    },
-    "home": {
-        "kitchen": "in the kitchen|beside the stove",
-        "garden": "in the garden|in the backyard|on the lawn",
-        "lounge": "in the lounge|on the carpet|beside the sofa",
+        "square": "in the square|on the plaza",
     },
 }
-# These have no category: another colour, size, mood, number or weather is simply another one.
+# These have no category: another colour, size, number or weather is simply another one.
 COLOURS = {
     "red": "red|crimson|scarlet",
     "blue": "blue|azure",
     "green": "green|emerald",
     "yellow": "yellow|golden",
-    "brown": "brown|tan",
+    "purple": "purple|violet",
     "black": "black|ebony",
     "white": "white|ivory",
 }
 SIZES = {"big": "big|large|huge", "small": "small|little|tiny"}
-MOODS = {"happy": "happy|cheerful|smiling", "tired": "tired|weary|exhausted"}
-COUNTS = {"one": "a|the", "two": "two|a pair of|a couple of", "many": "several|many|a group of"}
+COUNTS = {"one": "a|the|one", "two": "two|a pair of|a couple of", "many": "three|several|a trio of"}
 SKIES = {
     "rain": "in the rain|during a shower|on a wet day",
     "sun": "in the sunshine|under a clear sky|on a bright day",
     "snow": "in the snow|on a frosty day",
     "night": "at night|after dark|under the stars",
 }
-TARGETS = {
-    "chase": ("animal", "toy"),
-    "watch": ("person", "animal", "vehicle"),
-    "carry": ("toy", "food"),
-    "push": ("vehicle", "toy"),
-    "eat": ("food",),
-}
-"""What an activity may be aimed at, by category; an activity that is not here has no target."""
 
-WEIGHTS = {"thing": 10, "does": 10, "aim": 5, "place": 6, "colour": 4, "sky": 4, "quality": 3, "count": 3}
-"""How much a fact of each slot counts in a gold score: first who does what."""
+WEIGHTS = {"thing": 10, "relation": 6, "target": 4, "place": 6, "colour": 5, "sky": 4, "size": 3, "count": 3}
+"""How much a fact of each slot counts in a gold score: first what is there, then how it stands."""
 RELATED = 0.4
 """Credit for another concept of the same category: a cat for a dog."""
 MISPLACED = 0.4
 """Credit for a fact that is told of something unrelated: a red car for a red dog."""
 
-_ACTIVE = (
-    "{actor} {finite} {target}",
-    "{actor} {be} {ing} {target}",
-    "there {be} {actor} {ing} {target}",
-    "{actor} {ing} {target}",
+_RELATED_FORMS = (  # a relation can be told from either side
+    "{one} {be} {where} {other}",
+    "there {be} {one} {where} {other}",
+    "{one} {where} {other}",
+    "{where} {other} there {be} {one}",
+    "we can see {one} {where} {other}",
 )
-_PASSIVE = ("{target} {target_be} {done} by {actor}", "{target} being {done} by {actor}")
-_BARE = ("{actor}", "there {be} {actor}", "we can see {actor}", "a photo of {actor}")
-_JOINS = ("{first} while {second}", "{first} and {second}", "{second} as {first}", "{second} and {first}")
+_TOGETHER = (
+    "{one} and {other}",
+    "{one} with {other}",
+    "there {be} {one} and {other}",
+    "a photo of {one} and {other}",
+)
+_ALONE = ("{one}", "there {be} {one}", "we can see {one}", "a photo of {one}")
+_JOINS = ("{first} and {second}", "{second} and {first}", "{first} , also {second}", "{second} while {first}")
 _ORDERS = ("{told} {place} {sky}", "{told} {sky} {place}", "{place} , {told} {sky}", "{sky} , {told} {place}")
 _BE = {False: "is", True: "are"}
-_WEARING = ("in", "dressed in", "wearing")
 _PLAIN = (
-    "nobody saw the {animal} {place} yesterday",
-    "every {person} likes {colour} {things}",
+    "nobody saw the {thing} {place} yesterday",
     "most {things} are not {colour}",
-    "my {person} wants to {verb} {sky}",
-    "can {animals} {verb} {place} ?",
-    "the {mood} {person} will never {verb} again",
-    "i think that {animals} like to {verb}",
-    "it is easy to {verb} {place}",
-    "why did the {animal} not {verb} {sky} ?",
+    "where is the {thing} that was {place} ?",
     "she bought a {size} {colour} {thing} last week",
     "he sold his {thing} because it was too {size}",
-    "{animals} and {people} live together",
-    "their {animal} is {size} but very {mood}",
-    "where is the {thing} that was {place} ?",
-    "some {people} prefer {things} to {animals}",
-    "we should not {verb} {place} {sky}",
+    "i have never seen a {colour} {thing} {sky}",
+    "why are there no {things} {place} ?",
+    "some people prefer {things} to {others}",
+    "my {thing} is {size} but yours is not",
+    "every {thing} needs some care",
+    "we should not stay {place} {sky}",
+    "do you like {things} or {others} ?",
+    "their {thing} used to be {colour}",
+    "it is quiet {place} {sky}",
+    "they never took the {thing} home {sky}",
+    "a {thing} is not a {other}",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
+    """One to three equal objects."""
+
     concept: str
     count: str = "one"
     colour: str | None = None
-    quality: str | None = None
+    size: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
-    """A target is never without an activity."""
+class Group:
+    """One thing, or two with or without what holds between them; a relation is never without a second thing."""
 
-    actor: Thing
-    activity: str | None = None
-    target: Thing | None = None
+    one: Thing
+    relation: str | None = None
+    other: Thing | None = None
 
     @property
     def things(self) -> tuple[Thing, ...]:
-        return (self.actor,) if self.target is None else (self.actor, self.target)
+        return (self.one,) if self.other is None else (self.one, self.other)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """A state of affairs; None is what is left open. A picture shows a whole one, a sentence tells a part."""
 
-    events: tuple[Event, ...]
+    groups: tuple[Group, ...]
     place: str | None = None
     sky: str | None = None
 
     @property
     def things(self) -> tuple[Thing, ...]:
-        return tuple(thing for event in self.events for thing in event.things)
+        return tuple(thing for group in self.groups for thing in group.things)
 
 
 class Fact(NamedTuple):
@@ -193,11 +171,10 @@ class Fact(NamedTuple):
     holder: str = ""
 
 
-_GROUPED = (THINGS, ACTIVITIES, PLACES)
-_SINGLE = (COLOURS, SIZES, MOODS, COUNTS, SKIES)
+_GROUPED = (THINGS, PLACES)
+_SINGLE = (RELATIONS, COLOURS, SIZES, COUNTS, SKIES)
 
 CATEGORY = {concept: category for table in _GROUPED for category, concepts in table.items() for concept in concepts}
-FREE = [concept for concepts in ACTIVITIES.values() for concept in concepts if concept not in TARGETS]
 _WORDS = {
     concept: [tuple(synonym.split("/")) for synonym in synonyms.split("|")]
     for table in [*_SINGLE, *(concepts for table in _GROUPED for concepts in table.values())]
@@ -210,13 +187,13 @@ def facts(scene: Scene) -> list[Fact]:
     found = []
     for thing in scene.things:
         number = None if thing.count == "one" else thing.count
-        details = {"colour": thing.colour, "quality": thing.quality, "count": number}
+        details = {"colour": thing.colour, "size": thing.size, "count": number}
         found.append(Fact("thing", thing.concept))
         found += [Fact(slot, value, thing.concept) for slot, value in details.items() if value is not None]
-    for event in scene.events:
-        if event.activity is not None:
-            found.append(Fact("does", event.activity, event.actor.concept))
-            found += [Fact("aim", thing.concept, event.activity) for thing in event.things[1:]]
+    for group in scene.groups:
+        if group.relation is not None:
+            found.append(Fact("relation", group.relation, group.one.concept))
+            found += [Fact("target", thing.concept, group.relation) for thing in group.things[1:]]
     around = {"place": scene.place, "sky": scene.sky}
     return found + [Fact(slot, value) for slot, value in around.items() if value is not None]
 
@@ -246,22 +223,17 @@ def _closeness(one: str, other: str) -> float:
     return RELATED if one in CATEGORY and CATEGORY[one] == CATEGORY.get(other) else 0.0
 
 
-def qualities_of(concept: str) -> dict[str, str]:
-    """People have moods, everything else has a size."""
-    return MOODS if CATEGORY[concept] == "person" else SIZES
-
-
 def vocabulary() -> list[str]:
     """Every word and punctuation mark that the grammar can produce, lower case, sorted."""
     forms = [form for synonyms in _WORDS.values() for synonym in synonyms for form in synonym]
-    templates = [*_ACTIVE, *_PASSIVE, *_BARE, *_JOINS, *_ORDERS, *_PLAIN, *_BE.values(), *_WEARING]
+    templates = [*_RELATED_FORMS, *_TOGETHER, *_ALONE, *_JOINS, *_ORDERS, *_PLAIN, *_BE.values()]
     literal = [re.sub(r"{\w+}", " ", template) for template in templates]
     return sorted({".", "an", *(word for text in [*forms, *literal] for word in text.split())})
 
 
 def say(scene: Scene, rng: random.Random) -> str:
     """One of the many sentences that state exactly what `scene` holds."""
-    clauses = [_clause(event, rng) for event in scene.events]
+    clauses = [_clause(group, rng) for group in scene.groups]
     told = clauses[0]
     if len(clauses) == 2:
         told = rng.choice(_JOINS).format(first=clauses[0], second=clauses[1])
@@ -271,55 +243,39 @@ def say(scene: Scene, rng: random.Random) -> str:
 
 def say_plain(rng: random.Random) -> str:
     """A sentence of the wider grammar: questions, negations, habits; it describes no scene."""
-    person, animal, thing = (_any(THINGS[kind], rng) for kind in ("person", "animal", _any_key(THINGS, rng)))
+    thing, other = (_any(THINGS[_any_key(THINGS, rng)], rng) for _ in range(2))
     return _finish(
         rng.choice(_PLAIN).format(
-            person=person[0],
-            people=person[1],
-            animal=animal[0],
-            animals=animal[1],
             thing=thing[0],
             things=thing[1],
+            other=other[0],
+            others=other[1],
             colour=_any(COLOURS, rng)[0],
             size=_any(SIZES, rng)[0],
-            mood=_any(MOODS, rng)[0],
             sky=_any(SKIES, rng)[0],
             place=_any(PLACES[_any_key(PLACES, rng)], rng)[0],
-            verb=_any(FREE, rng)[0],
         )
     )
 
 
-def _clause(event: Event, rng: random.Random) -> str:
-    plural = event.actor.count != "one"
-    actor = _noun_phrase(event.actor, rng)
-    if event.activity is None:
-        return rng.choice(_BARE).format(actor=actor, be=_BE[plural])
-    verb = _word(event.activity, rng)
-    templates: tuple[str, ...] = _ACTIVE
-    target, target_be = "", ""
-    if event.target is not None:
-        templates = _ACTIVE + _PASSIVE
-        target, target_be = _noun_phrase(event.target, rng), _BE[event.target.count != "one"]
-    return rng.choice(templates).format(
-        actor=actor,
-        target=target,
-        be=_BE[plural],
-        target_be=target_be,
-        finite=verb[not plural],
-        ing=verb[2],
-        done=verb[-1],
-    )
+def _clause(group: Group, rng: random.Random) -> str:
+    one, other, side = group.one, group.other, 0
+    if other is not None and rng.random() < 0.5:
+        one, other, side = other, one, 1
+    words = {"one": _noun_phrase(one, rng), "be": _BE[one.count != "one"]}
+    if other is None:
+        return rng.choice(_ALONE).format(**words)
+    words["other"] = _noun_phrase(other, rng)
+    if group.relation is None:
+        return rng.choice(_TOGETHER).format(**words)
+    return rng.choice(_RELATED_FORMS).format(**words, where=_word(group.relation, rng)[side])
 
 
 def _noun_phrase(thing: Thing, rng: random.Random) -> str:
     noun = _word(thing.concept, rng)[thing.count != "one"]
     colour = "" if thing.colour is None else _word(thing.colour, rng)[0]
-    quality = "" if thing.quality is None else _word(thing.quality, rng)[0]
-    count = _word(thing.count, rng)[0]
-    if CATEGORY[thing.concept] == "person" and colour:  # a green man is news, a man in green is not
-        return f"{count} {quality} {noun} {rng.choice(_WEARING)} {colour}"
-    return f"{count} {quality} {colour} {noun}"
+    size = "" if thing.size is None else _word(thing.size, rng)[0]
+    return f"{_word(thing.count, rng)[0]} {size} {colour} {noun}"
 
 
 def _finish(text: str) -> str:

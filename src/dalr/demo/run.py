@@ -1,148 +1,220 @@
-"""`dalr demo`: a world, a student, two teachers, five methods, one table; offline and in minutes.
+"""`dalr demo`: a world, teachers, a student, five methods, one table and a report; offline and in minutes.
 
-Not rigged: gold comes from what the sentences state and never from a model, the settings were chosen on dev
-pairs, and the table shows what came out, whoever is ahead.
+Not rigged: gold comes from the scenes and never from a model, settings were chosen on dev pairs of another world
+with the same number of trials for each method, and the table shows what came out, whoever is ahead.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dalr.api import train
 from dalr.console import Console
-from dalr.data.dataset import read_pairs
-from dalr.demo.recipes import METHODS, TEACHERS, write_recipes
-from dalr.demo.world import WorldFiles, generate_world
+from dalr.data.dataset import read_pairs, read_text
+from dalr.data.rows import Pairs
+from dalr.demo.recipes import GROUNDING_WIDTH, METHODS, STEPS, Ingredients, write_recipes
+from dalr.demo.scores import UNTRAINED, HeldOut, Judge, Row, table, verdict
+from dalr.demo.teachers import (
+    CLIP,
+    ImageTextTeacher,
+    TeacherSteps,
+    seen,
+    train_image_text_teacher,
+    train_text_teachers,
+)
+from dalr.demo.world import WorldFiles, WorldSize, draw_world, write_world
 from dalr.errors import StorageError
-from dalr.evaluation.retrieval import RetrievalScore, retrieval_score
-from dalr.evaluation.similarity import score_pairs
 from dalr.evaluation.sts import load_scored_tsv
-from dalr.evaluation.table import markdown
-from dalr.features.importing import open_matrix
+from dalr.features.store import open_store, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
-from dalr.models.config import EncoderConfig
+from dalr.models.config import EncoderConfig, HeadsConfig
+from dalr.seed import derive_seed
 
-HELD_OUT = 100
-STEPS = 300
-TEACHER_STEPS = 300
-_MARK = "world"
+_MARK, _FORMAT = "demo.json", "dalr-demo-2"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the table."""
+class Scale:
+    """How large the world is and how long everything is trained."""
 
-    name: str
-    dev: float
-    test: float
-    retrieval: RetrievalScore | None
-    seconds: float | None
+    world: WorldSize = field(default_factory=WorldSize)
+    teachers: TeacherSteps = field(default_factory=TeacherSteps)
+    steps: int = STEPS
 
 
-def run_demo(
-    out: Path, *, seed: int, console: Console, steps: int = STEPS, teacher_steps: int = TEACHER_STEPS
-) -> str:
-    """Run the whole path into `out` and return the table as Markdown.
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Everything that the methods start from."""
+
+    files: WorldFiles
+    recipes: dict[str, Path]
+    judge: Judge
+    rows: list[Row]
+    """The untrained student and the teachers."""
+
+
+def run_demo(out: Path, *, seed: int, console: Console, scale: Scale | None = None) -> str:
+    """Run the whole path into `out` and return the table as Markdown, with what it says in words.
 
     Raises:
         StorageError: `out` holds something that is not an earlier demo.
     """
+    scale = scale or Scale()
+    started = time.monotonic()
     _clear(out)
+    write_json(out / _MARK, {"format": _FORMAT, "seed": seed, "scale": asdict(scale)})
     _use_one_thread()
-    console.say("making a world: 700 scenes with five captions each, 4000 lines of text, graded sentence pairs")
-    world = generate_world(out / _MARK, seed=seed, held_out=HELD_OUT)
-    student = out / "student"
-    from dalr.demo.student import write_student
-
-    write_student(student, world.vocabulary, seed=seed)
-    files = write_recipes(
-        out / "recipes",
-        world,
-        student=student,
-        teachers={name: out / name / "model" for name in TEACHERS},
-        held_out=HELD_OUT,
-        steps=steps,
-        teacher_steps=teacher_steps,
-        seed=seed,
-    )
-    rows = [_score("untrained student", EncoderConfig(model=str(student), pooling="mean"), world)]
-    for name in (*TEACHERS, *METHODS):
-        result = train(files[name], out=out / name, console=console)
-        encoder = EncoderConfig(model=str(result.model))
-        rows.append(_score(name, encoder, world, heads=out / name / "heads.safetensors", seconds=result.seconds))
-    table = _table(rows)
-    write_text(out / "table.md", table + "\n")
+    prepared = prepare(out, seed=seed, console=console, scale=scale)
+    rows, seconds = list(prepared.rows), {}
+    for name in METHODS:
+        result = train(prepared.recipes[name], out=out / name, console=console)
+        seconds[name] = round(result.seconds, 1)
+        rows.append(_trained_row(name, result.model, out / name / "heads.safetensors", prepared.judge))
+    shown = table(rows, prepared.judge)
+    write_text(out / "table.md", f"{shown}\n\n{verdict(rows)}\n")
     write_json(out / "results.json", {row.name: _as_json(row) for row in rows})
-    best = max((row for row in rows if row.name in METHODS), key=lambda row: row.test)
-    return f"{table}\n\nBest on the test pairs: {best.name}. Its model: {out / best.name / 'model'}"
+
+    from dalr.demo.report import write_report
+
+    console.say("writing the report")
+    report = write_report(out, rows=rows, judge=prepared.judge, files=prepared.files, seed=seed)
+    write_json(out / "seconds.json", seconds | {"all": round(time.monotonic() - started, 1)})
+    return (
+        f"{shown}\n\n{verdict(rows)}\n\n"
+        f"To look at: {report}\nModels, with DALR's first: {out / 'dalr' / 'model'}\n"
+        f"Train one by hand: dalr train {out / 'recipes' / 'dalr.yaml'}"
+    )
 
 
-def _score(
-    name: str,
-    encoder: EncoderConfig,
-    world: WorldFiles,
-    *,
-    heads: Path | None = None,
-    seconds: float | None = None,
-) -> Row:
-    from dalr.models.embedding import embed
+def prepare(out: Path, *, seed: int, console: Console, scale: Scale) -> Prepared:
+    """World, student, teachers, feature stores and recipes, and the scores of what is not trained further."""
+    from dalr.demo.student import write_student
     from dalr.models.loading import load_encoder
 
-    model = load_encoder(encoder)
-    scores = {}
-    for split, path in (("dev", world.sts_dev), ("test", world.sts_test)):
-        pairs = load_scored_tsv(path)
-        scores[split] = score_pairs(pairs, embed(model, pairs.sentences()))
-    return Row(
-        name=name,
-        dev=scores["dev"],
-        test=scores["test"],
-        retrieval=_retrieval(model, heads, world) if heads is not None and name in METHODS else None,
-        seconds=seconds,
+    size = scale.world
+    console.say(
+        f"making a world: {size.scenes} pictures with five captions each, {size.corpus} lines of text, "
+        f"{size.dev_pairs} + {size.test_pairs} graded pairs, and {size.upbringing} scenes for the teachers alone"
+    )
+    world = draw_world(size, seed=seed)
+    files = write_world(world, out, console=console)
+    student = out / "student"
+    write_student(student, files.vocabulary, seed=seed)
+    clip = train_image_text_teacher(world, files, out / CLIP, steps=scale.teachers.clip, console=console)
+    text_teachers = train_text_teachers(world, files, out / "teachers", steps=scale.teachers.text, console=console)
+    pairs = read_pairs(files.pairs, [], {})
+    ingredients = _store_features(out / "stores", files, pairs, student, clip, text_teachers, console)
+    recipes = write_recipes(
+        out / "recipes", files, ingredients, held_out=size.held_out, steps=scale.steps, seed=seed
+    )
+    judge = Judge(
+        dev=load_scored_tsv(files.sts_dev),
+        test=load_scored_tsv(files.sts_test),
+        held_out=_held_out(pairs, ingredients.image_store, size.held_out),
+    )
+    beginning = load_encoder(EncoderConfig(model=str(student), pooling="mean"))
+    heads = _untrained_heads(out / "untrained-heads.safetensors", judge, beginning, seed=seed)
+    rows = [judge.row(UNTRAINED, beginning, heads=heads)]
+    for name, folder in text_teachers.items():
+        rows.append(judge.row(name, load_encoder(EncoderConfig(model=str(folder)))))
+    rows.append(judge.shared_space_row(CLIP, load_encoder(EncoderConfig(model=str(clip.text_folder)))))
+    return Prepared(files=files, recipes=recipes, judge=judge, rows=rows)
+
+
+def _store_features(
+    stores: Path,
+    files: WorldFiles,
+    pairs: Pairs,
+    student: Path,
+    clip: ImageTextTeacher,
+    text_teachers: dict[str, Path],
+    console: Console,
+) -> Ingredients:
+    """Every frozen vector once: pictures and captions by clip, captions and text by the teachers of text."""
+    from PIL import Image
+
+    from dalr.features.extraction import write_text_store
+
+    pixels = []
+    with console.bar("read pictures", len(pairs.images), "picture") as bar:
+        for number, name in enumerate(pairs.images, start=1):
+            with Image.open(files.images / name) as image:
+                pixels.append(seen(image))
+            bar.update(number)
+    image_store = stores / "clip-images"
+    source = {"kind": "image", "encoder": CLIP, "pixels": len(pixels[0]), "normalized": False}
+    blocks = [clip.see(np.stack(pixels))]
+    write_store(image_store, ids=pairs.images, blocks=blocks, source=source, origin="vectors of clip")
+    text = read_text(files.text, [], {})
+    ids, sentences = [*pairs.caption_ids, *text.ids], [*pairs.captions, *text.lines]
+    captions = EncoderConfig(model=str(clip.text_folder))
+    write_text_store(stores / "clip-text", encoder=captions, ids=pairs.caption_ids, sentences=pairs.captions)
+    for name, folder in text_teachers.items():
+        with console.bar(f"vectors of {name}", len(set(sentences)), "sentence") as bar:
+            write_text_store(
+                stores / name,
+                encoder=EncoderConfig(model=str(folder)),
+                ids=ids,
+                sentences=sentences,
+                progress=lambda done, _, bar=bar: bar.update(done),  # type: ignore[misc]
+            )
+    return Ingredients(
+        student=student,
+        image_store=image_store,
+        clip_text_store=stores / "clip-text",
+        teacher_stores=tuple(stores / name for name in text_teachers),
     )
 
 
-def _retrieval(model: object, heads: Path, world: WorldFiles) -> RetrievalScore | None:
-    """Retrieval over the held-out images; None for a method without a grounding space."""
+def _held_out(pairs: Pairs, image_store: Path, count: int) -> HeldOut:
+    """The last `count` images, which the recipes keep out of training."""
+    first = len(pairs.images) - count
+    chosen = np.flatnonzero(pairs.image_of >= first)
+    names = pairs.images[first:]
+    store = open_store(image_store)
+    return HeldOut(
+        images=names,
+        features=store.read(store.rows_of(names, what="held-out image")),
+        captions=tuple(pairs.captions[index] for index in chosen),
+        owner=pairs.image_of[chosen] - first,
+    )
+
+
+def _untrained_heads(path: Path, judge: Judge, student: Any, *, seed: int) -> Path:
+    """Grounding heads as random as the untrained student, for its line in the table."""
+    import torch
+
+    from dalr.models.heads import Heads, save_heads
+    from dalr.objectives import Need
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "demo untrained heads"))
+        heads = Heads(
+            HeadsConfig(sentence=False, grounding_dim=GROUNDING_WIDTH),
+            student_width=student.get_embedding_dimension(),
+            image_width=judge.held_out.features.shape[1],
+            clip_text_width=None,
+            needs=frozenset({Need.GROUNDING}),
+            temperatures={},
+        )
+    save_heads(heads, path)
+    return path
+
+
+def _trained_row(name: str, model: Path, heads: Path, judge: Judge) -> Row:
     from safetensors import safe_open
 
-    from dalr.models.embedding import embed
-    from dalr.models.heads import ground
+    from dalr.models.loading import load_encoder
 
     with safe_open(heads, framework="numpy") as file:
-        if "text_grounding.0.weight" not in set(file.keys()):
-            return None
-    pairs = read_pairs(world.pairs, [], {})
-    first = len(pairs.images) - HELD_OUT
-    chosen = np.flatnonzero(pairs.image_of >= first)
-    h = embed(model, [pairs.captions[index] for index in chosen])  # type: ignore[arg-type]
-    sentences, images = ground(heads, sentences=h, images=np.asarray(open_matrix(world.image_matrix)[first:]))
-    return retrieval_score(sentences, images, pairs.image_of[chosen] - first)
-
-
-def _table(rows: list[Row]) -> str:
-    headers = ["", "STS dev", "STS test", "R@1 text→image", "R@1 image→text", "seconds"]
-    body = []
-    for row in rows:
-        recall = row.retrieval
-        body.append(
-            [
-                row.name,
-                f"{row.dev:.1f}",
-                f"{row.test:.1f}",
-                f"{recall.text_to_image.r1:.1f}" if recall else "–",
-                f"{recall.image_to_text.r1:.1f}" if recall else "–",
-                f"{row.seconds:.0f}" if row.seconds is not None else "–",
-            ]
-        )
-    chance = 100 / HELD_OUT
-    body.insert(0, ["chance", "0.0", "0.0", f"{chance:.1f}", f"{chance:.1f}", "–"])
-    note = f"STS: Spearman × 100. R@1: recall × 100 at 1 among {HELD_OUT} images never trained on."
-    return f"{markdown(headers, body)}\n{note}"
+        grounded = "text_grounding.0.weight" in set(file.keys())
+    return judge.row(name, load_encoder(EncoderConfig(model=str(model))), heads=heads if grounded else None)
 
 
 def _as_json(row: Row) -> dict[str, object]:
@@ -150,9 +222,8 @@ def _as_json(row: Row) -> dict[str, object]:
     return {
         "dev": row.dev,
         "test": row.test,
-        "text_to_image": recall.text_to_image.r1 if recall else None,
-        "image_to_text": recall.image_to_text.r1 if recall else None,
-        "seconds": row.seconds,
+        "text_to_image": recall.text_to_image.model_dump(by_alias=True) if recall else None,
+        "image_to_text": recall.image_to_text.model_dump(by_alias=True) if recall else None,
     }
 
 
@@ -167,7 +238,7 @@ def _clear(out: Path) -> None:
     """A demo folder is made anew each time; anything else is left alone."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / _MARK / "vocab.txt").is_file():
+    if not (out / _MARK).is_file():
         raise StorageError(f"{out} exists and is not an earlier demo; nothing was touched: choose another --out")
     with storage_errors(out):
         shutil.rmtree(out)

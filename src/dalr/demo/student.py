@@ -1,4 +1,4 @@
-"""The demo's student: a small BERT with random weights and the vocabulary of its world."""
+"""The demo's text encoders before they know anything: a small BERT, random weights, its world's vocabulary."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from pathlib import Path
 from dalr.models.loading import quiet_libraries
 from dalr.seed import derive_seed
 
-WIDTH, LAYERS, HEADS, LONGEST = 96, 2, 4, 64
+WIDTH, LAYERS, HEADS, LONGEST = 64, 2, 4, 64
 
 
-def write_student(folder: Path, vocabulary: Path, *, seed: int) -> None:
-    """Write a Hugging Face folder of an untrained BERT (2 layers of width 96) and its WordPiece tokenizer."""
+def write_student(folder: Path, vocabulary: Path, *, seed: int, name: str = "demo student") -> None:
+    """Write a Hugging Face folder of an untrained BERT (2 layers of width 64) and its WordPiece tokenizer.
+
+    `name` names the stream of random numbers: the student and each teacher begin with weights of their own.
+    """
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
     words = vocabulary.read_text(encoding="utf-8").split("\n")
     tokens = {word: number for number, word in enumerate(words) if word}
     with quiet_libraries(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "demo student"))
+        torch.manual_seed(derive_seed(seed, name))
         config = BertConfig(
             vocab_size=len(tokens),
             hidden_size=WIDTH,

@@ -2,13 +2,13 @@
 
 A picture shows a whole scene and a caption tells a part of it, so the data has by construction the two
 problems that the method addresses: the picture holds more than the caption says, and the five captions of one
-picture mean different things.
+picture mean different things. What is written is a user's data set: PNG files in `images/`, `pairs.jsonl`,
+`text.txt`, and two files of score, sentence, sentence.
 
-The pictures are not pictures: an image feature is a fixed random non-linear projection of everything in the
-scene plus a little noise, a stand-in for a frozen CLIP that sees every detail and reads no word. It weighs
-what can be seen and the gold score weighs what is said, so the likeness of pictures helps and is not the
-answer. What this costs: numbers on this world say that the path works and which term helps here; they say
-nothing about photographs and natural language.
+Frozen teachers need an upbringing of their own, as CLIP and the encoders of the papers had: `draw_upbringing`
+draws scenes, captions and paraphrases for them. No scene serves two parts of the world, and the teachers' scenes
+are in no other part. What a world of this size costs: its numbers say that the path works and which term helps
+here; they say nothing about photographs and natural language.
 """
 
 from __future__ import annotations
@@ -18,61 +18,60 @@ import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from dalr.console import Console
 from dalr.demo.grammar import (
-    CATEGORY,
     COLOURS,
     COUNTS,
-    FREE,
     PLACES,
+    RELATIONS,
+    SIZES,
     SKIES,
-    TARGETS,
     THINGS,
-    Event,
+    Group,
     Scene,
     Thing,
-    facts,
     gold_score,
-    qualities_of,
     say,
     say_plain,
     vocabulary,
 )
+from dalr.demo.picture import draw_picture
 from dalr.errors import ConfigError
 from dalr.io.atomic import write_bytes, write_text
-from dalr.seed import derive_seed, generator
+from dalr.seed import derive_seed
 
 CAPTIONS = 5
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_ACTORS = ("person", "animal")
 _BINS = 20  # equally filled bins of the gold score
-_HIDDEN = 256  # width of the stand-in encoder's hidden layer
-_NOISE = 60  # bound of the uniform image noise; a hidden unit's own spread is about 200
-_SALIENCE = {"thing": 10, "place": 10, "colour": 8, "sky": 8, "count": 5, "does": 5, "aim": 3, "quality": 3}
-"""How much of a picture a fact fills: colours and weather are easier to see than who pushes whom."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldFiles:
-    """Where `generate_world` wrote what; row i of `image_matrix` is line i of `image_ids` and of `pairs`."""
+class WorldSize:
+    """How much of everything there is."""
 
-    pairs: Path
-    text: Path
-    image_matrix: Path
-    image_ids: Path
-    sts_dev: Path
-    sts_test: Path
-    vocabulary: Path
+    scenes: int = 700
+    held_out: int = 100
+    """The last of the scenes, kept for retrieval."""
+    corpus: int = 4000
+    dev_pairs: int = 500
+    test_pairs: int = 1000
+    upbringing: int = 3000
+    """Scenes that only the teachers see."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.held_out < self.scenes:
+            what = f"held_out is {self.held_out}; it must be 2 or more, below scenes={self.scenes}"
+            raise ConfigError(f"demo world: {what}")
+        if min(self.corpus, self.dev_pairs, self.test_pairs, self.upbringing) < 1:
+            raise ConfigError(f"demo world: every number must be at least 1, found {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     image: str
+    """File name in `images/`."""
     scene: Scene
     captions: tuple[str, ...]
 
@@ -87,62 +86,99 @@ class GradedPair:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
+    seed: int
+    size: WorldSize
     pictures: list[Picture]
     text: list[str]
     dev: list[GradedPair]
     test: list[GradedPair]
+    upbringing: list[Picture]
+
+    def paraphrases(self) -> list[tuple[str, str]]:
+        """Two sentences with the same facts, per scene of the upbringing: what a teacher of text learns from."""
+        rng = random.Random(derive_seed(self.seed, "demo", "paraphrases"))
+        told = [tell(picture.scene, rng) for picture in self.upbringing]
+        return [(say(part, rng), say(part, rng)) for part in told]
 
 
-def generate_world(
-    folder: Path,
-    *,
-    seed: int = 0,
-    scenes: int = 700,
-    held_out: int = 100,
-    corpus: int = 4000,
-    dev_pairs: int = 500,
-    test_pairs: int = 1000,
-    feature_width: int = 96,
-) -> WorldFiles:
-    """Write a world into `folder`; equal arguments give equal bytes on every machine.
+@dataclass(frozen=True, kw_only=True)
+class WorldFiles:
+    """Where a world lies under one folder."""
 
-    The last `held_out` of the `scenes` pictures are meant for retrieval. They are drawn like all others, so
-    the number is only checked here.
+    folder: Path
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def pairs(self) -> Path:
+        return self.folder / "pairs.jsonl"
+
+    @property
+    def text(self) -> Path:
+        return self.folder / "text.txt"
+
+    @property
+    def sts_dev(self) -> Path:
+        return self.folder / "sts-dev.tsv"
+
+    @property
+    def sts_test(self) -> Path:
+        return self.folder / "sts-test.tsv"
+
+    @property
+    def vocabulary(self) -> Path:
+        return self.folder / "vocab.txt"
+
+
+def draw_world(size: WorldSize, *, seed: int) -> World:
+    """The content of a world. No scene serves two of its parts.
+
+    The graded pairs are drawn first, so that a world of another size is judged on the same sentences.
+    """
+    taken: set[Scene] = set()
+    test = _graded_pairs(size.test_pairs, random.Random(derive_seed(seed, "demo", "test")), taken)
+    dev = _graded_pairs(size.dev_pairs, random.Random(derive_seed(seed, "demo", "dev")), taken)
+    rng = random.Random(derive_seed(seed, "demo", "pictures"))
+    pictures = [_picture(f"scene-{number:05d}.png", rng, taken) for number in range(1, size.scenes + 1)]
+    rng = random.Random(derive_seed(seed, "demo", "text"))
+    text = [_text_line(rng, taken) for _ in range(size.corpus)]
+    rng = random.Random(derive_seed(seed, "demo", "upbringing"))
+    upbringing = [_picture(f"upbringing-{number}", rng, taken) for number in range(1, size.upbringing + 1)]
+    return World(seed=seed, size=size, pictures=pictures, text=text, dev=dev, test=test, upbringing=upbringing)
+
+
+def write_world(world: World, folder: Path, *, console: Console) -> WorldFiles:
+    """Write a world into `folder`; equal worlds give equal bytes. The upbringing is not written.
 
     Raises:
-        ConfigError: a number is out of range.
         StorageError: the folder cannot be written.
     """
-    if not 0 <= held_out < scenes:
-        raise ConfigError(f"demo world: held_out is {held_out}; it must be 0 or more, below scenes={scenes}")
-    if min(corpus, dev_pairs, test_pairs, feature_width) < 1:
-        raise ConfigError(
-            "demo world: corpus, dev_pairs, test_pairs and feature_width must be at least 1, "
-            f"not {corpus}, {dev_pairs}, {test_pairs} and {feature_width}"
-        )
-    world = draw_world(seed=seed, scenes=scenes, corpus=corpus, dev_pairs=dev_pairs, test_pairs=test_pairs)
-    features = picture_features([picture.scene for picture in world.pictures], width=feature_width, seed=seed)
-    files = WorldFiles(
-        pairs=folder / "pairs.jsonl",
-        text=folder / "text.txt",
-        image_matrix=folder / "images.npy",
-        image_ids=folder / "images.txt",
-        sts_dev=folder / "sts-dev.tsv",
-        sts_test=folder / "sts-test.tsv",
-        vocabulary=folder / "vocab.txt",
-    )
+    files = WorldFiles(folder=folder)
+    with console.bar("draw pictures", len(world.pictures), "picture") as bar:
+        for number, picture in enumerate(world.pictures, start=1):
+            _write_picture(picture, files.images / picture.image, seed=world.seed)
+            bar.update(number)
     _write_lines(
         files.pairs, (json.dumps({"image": one.image, "captions": one.captions}) for one in world.pictures)
     )
     _write_lines(files.text, world.text)
-    _write_lines(files.image_ids, (picture.image for picture in world.pictures))
     _write_lines(files.sts_dev, map(_tsv, world.dev))
     _write_lines(files.sts_test, map(_tsv, world.test))
     _write_lines(files.vocabulary, [*SPECIAL_TOKENS, *vocabulary()])
-    buffer = io.BytesIO()
-    np.save(buffer, features)
-    write_bytes(files.image_matrix, buffer.getvalue())
     return files
+
+
+def picture_rng(picture: Picture, *, seed: int) -> random.Random:
+    """The generator that a picture is drawn with."""
+    return random.Random(derive_seed(seed, "demo", "picture", picture.image))
+
+
+def _write_picture(picture: Picture, path: Path, *, seed: int) -> None:
+    buffer = io.BytesIO()
+    draw_picture(picture.scene, picture_rng(picture, seed=seed)).save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -151,21 +187,6 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 
 def _tsv(pair: GradedPair) -> str:
     return "\t".join([f"{pair.score:.2f}", *pair.sentences])
-
-
-def draw_world(*, seed: int, scenes: int, corpus: int, dev_pairs: int, test_pairs: int) -> World:
-    """The content of the files. No scene serves two of the four parts.
-
-    The graded pairs are drawn first, so that a world of another size is judged on the same sentences.
-    """
-    taken: set[Scene] = set()
-    test = _graded_pairs(test_pairs, random.Random(derive_seed(seed, "demo", "test")), taken)
-    dev = _graded_pairs(dev_pairs, random.Random(derive_seed(seed, "demo", "dev")), taken)
-    rng = random.Random(derive_seed(seed, "demo", "pictures"))
-    pictures = [_picture(f"scene-{number:05d}", rng, taken) for number in range(1, scenes + 1)]
-    rng = random.Random(derive_seed(seed, "demo", "text"))
-    text = [_text_line(rng, taken) for _ in range(corpus)]
-    return World(pictures=pictures, text=text, dev=dev, test=test)
 
 
 def _picture(image: str, rng: random.Random, taken: set[Scene]) -> Picture:
@@ -192,60 +213,49 @@ def _untaken(draw: Callable[[], Scene], taken: set[Scene]) -> Scene:
 
 def draw_scene(rng: random.Random) -> Scene:
     """A whole scene of one to three things, no two of them the same concept."""
-    while True:
-        events = [_draw_event(rng, [*FREE, *TARGETS])]
-        if rng.random() < 0.6:
-            events.append(_draw_event(rng, FREE))
-        place = rng.choice([name for places in PLACES.values() for name in places])
-        scene = Scene(events=tuple(events), place=place, sky=rng.choice(list(SKIES)))
-        if _concepts_differ(scene):
-            return scene
+    number = rng.choices((1, 2, 3), weights=(2, 9, 9))[0]
+    concepts = rng.sample([name for names in THINGS.values() for name in names], number)
+    things = [_draw_thing(concept, rng) for concept in concepts]
+    groups = [Group(one=things[0])]
+    if number > 1:
+        groups = [Group(one=things[0], relation=rng.choice(list(RELATIONS)), other=things[1])]
+    groups += [Group(one=thing) for thing in things[2:]]
+    place = rng.choice([name for places in PLACES.values() for name in places])
+    return Scene(groups=tuple(groups), place=place, sky=rng.choice(list(SKIES)))
 
 
-def _draw_event(rng: random.Random, activities: Sequence[str]) -> Event:
-    activity = rng.choice(activities)
-    target = _draw_thing(rng, TARGETS[activity]) if activity in TARGETS else None
-    return Event(actor=_draw_thing(rng, _ACTORS), activity=activity, target=target)
-
-
-def _draw_thing(rng: random.Random, categories: Sequence[str]) -> Thing:
-    concept = rng.choice([name for category in categories for name in THINGS[category]])
+def _draw_thing(concept: str, rng: random.Random) -> Thing:
     return Thing(
         concept=concept,
         count=rng.choices(list(COUNTS), weights=(6, 2, 2))[0],
         colour=rng.choice(list(COLOURS)),
-        quality=rng.choice(list(qualities_of(concept))),
+        size=rng.choice(list(SIZES)),
     )
 
 
-def _concepts_differ(scene: Scene) -> bool:
-    concepts = [thing.concept for thing in scene.things]
-    return len(set(concepts)) == len(concepts)
-
-
 def tell(scene: Scene, rng: random.Random) -> Scene:
-    """The part of `scene` that one caption tells: a thing, an event or all of them, and some details."""
-    focus = rng.choices(("thing", "event", "all"), weights=(4, 11, 5))[0]
-    events = scene.events
+    """The part of `scene` that one caption tells: a thing, things and how they stand, all, and some details."""
+    focus = rng.choices(("thing", "group", "all"), weights=(6, 9, 5))[0]
+    groups = scene.groups
     if focus == "thing":
-        events = (Event(actor=rng.choice(scene.things)),)
-    elif focus == "event":
-        events = (rng.choice(scene.events),)
-    place = scene.place if rng.random() < (0.8 if focus == "thing" else 0.5) else None
+        groups = (Group(one=rng.choice(scene.things)),)
+    elif focus == "group":
+        groups = (rng.choice(scene.groups),)
+    place = scene.place if rng.random() < (0.7 if focus == "thing" else 0.45) else None
     sky = scene.sky if rng.random() < 0.3 else None
-    return Scene(events=tuple(_tell_event(event, rng) for event in events), place=place, sky=sky)
+    return Scene(groups=tuple(_tell_group(group, rng) for group in groups), place=place, sky=sky)
 
 
-def _tell_event(event: Event, rng: random.Random) -> Event:
-    actor = _tell_thing(event.actor, rng)
-    target = None if event.target is None else _tell_thing(event.target, rng)
-    return Event(actor=actor, activity=event.activity, target=target)
+def _tell_group(group: Group, rng: random.Random) -> Group:
+    relation = group.relation if rng.random() < 0.75 else None
+    other = None if group.other is None else _tell_thing(group.other, rng)
+    return Group(one=_tell_thing(group.one, rng), relation=relation, other=other)
 
 
 def _tell_thing(thing: Thing, rng: random.Random) -> Thing:
-    colour = thing.colour if rng.random() < 0.45 else None
-    quality = thing.quality if rng.random() < 0.35 else None
-    return replace(thing, colour=colour, quality=quality)
+    colour = thing.colour if rng.random() < 0.5 else None
+    size = thing.size if rng.random() < 0.35 else None
+    return replace(thing, colour=colour, size=size)
 
 
 def _graded_pairs(count: int, rng: random.Random, taken: set[Scene]) -> list[GradedPair]:
@@ -287,7 +297,7 @@ def _variant(scene: Scene, share: float, rng: random.Random) -> Scene:
     while True:
         other = draw_scene(rng)
         variant = Scene(
-            events=tuple(_vary_event(event, share, rng) for event in scene.events),
+            groups=tuple(_vary_group(group, share, rng) for group in scene.groups),
             place=other.place if rng.random() < share else scene.place,
             sky=other.sky if rng.random() < share else scene.sky,
         )
@@ -295,47 +305,25 @@ def _variant(scene: Scene, share: float, rng: random.Random) -> Scene:
             return variant
 
 
-def _vary_event(event: Event, share: float, rng: random.Random) -> Event:
-    actor, target = event.actor, event.target
-    if target is not None and CATEGORY[target.concept] in _ACTORS and rng.random() < 0.3:
-        return replace(event, actor=target, target=actor)  # the same words, another meaning
-    other = _draw_event(rng, FREE if target is None else list(TARGETS))
-    actor = _vary_thing(actor, other.actor, share, rng)
-    return replace(other if rng.random() < share else event, actor=actor)
+def _vary_group(group: Group, share: float, rng: random.Random) -> Group:
+    if group.other is None:
+        return Group(one=_vary_thing(group.one, share, rng))
+    one, other = group.one, group.other
+    if rng.random() < 0.3:
+        one, other = other, one  # the same words, another meaning
+    else:
+        one, other = _vary_thing(one, share, rng), _vary_thing(other, share, rng)
+    relation = rng.choice(list(RELATIONS)) if rng.random() < share else group.relation
+    return Group(one=one, relation=relation, other=other)
 
 
-def _vary_thing(thing: Thing, other: Thing, share: float, rng: random.Random) -> Thing:
+def _vary_thing(thing: Thing, share: float, rng: random.Random) -> Thing:
+    other = _draw_thing(rng.choice([name for names in THINGS.values() for name in names]), rng)
     if rng.random() < share:
         return other
     return replace(thing, colour=other.colour if rng.random() < share else thing.colour)
 
 
-def picture_features(scenes: Sequence[Scene], *, width: int, seed: int) -> NDArray[np.float32]:
-    """Features of whole scenes, (scenes, width), rows of length 1, from the stand-in for a frozen encoder.
-
-    Everything up to the normalisation is integers: BLAS and tanh differ in the last bit between processors,
-    and then the same world would have other bytes elsewhere.
-    """
-    seen = np.stack([_sight(scene) for scene in scenes])
-    seen += generator(seed, "demo", "image noise").integers(-_NOISE, _NOISE, size=seen.shape, endpoint=True)
-    mixing = generator(0, "demo", "encoder").integers(-8, 8, size=(_HIDDEN, width), endpoint=True)
-    outputs = np.maximum(seen, 0) @ mixing
-    lengths = np.sqrt((outputs * outputs).sum(axis=1, keepdims=True))
-    features: NDArray[np.float32] = (outputs / lengths).astype("<f4")
-    return features
-
-
-def _sight(scene: Scene) -> NDArray[np.int64]:
-    """The facts of a scene as one sum: each by itself, by its category, and bound to what it is said of."""
-    total = np.zeros(_HIDDEN, dtype=np.int64)
-    for fact in facts(scene):
-        for name in (fact.value, CATEGORY.get(fact.value, ""), f"{fact.value} of {fact.holder}"):
-            total += _SALIENCE[fact.slot] * _direction(f"{fact.slot} {name}")
-    return total
-
-
-@cache
-def _direction(name: str) -> NDArray[np.int64]:
-    direction = generator(0, "demo", "encoder", name).integers(-8, 8, size=_HIDDEN, endpoint=True)
-    direction.flags.writeable = False  # the cache hands the same array to every caller
-    return direction
+def _concepts_differ(scene: Scene) -> bool:
+    concepts: Sequence[str] = [thing.concept for thing in scene.things]
+    return len(set(concepts)) == len(concepts)
