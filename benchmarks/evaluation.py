@@ -7,7 +7,8 @@ STS: the suite as `dalr evaluate` runs it, against the protocol's own way (each 
 distinct tokens of the suite over the tokens a second that the bare encoder reaches at its best batch shape.
 
 Transfer: the classifiers of each task, against the same fits one after the other as the protocol's code does. Of
-those, `--fits` are drawn at random and timed; the rest is taken to cost as much on average.
+those, `--fits` are drawn at random and timed, on one thread, which is faster than two for tensors this small; the
+rest is taken to cost as much on average.
 """
 
 from __future__ import annotations
@@ -173,7 +174,12 @@ class Recorder:
     def seconds_one_by_one(self, count: int) -> float:
         """Mean seconds of `count` of the fits, drawn at random."""
         chosen = np.random.default_rng(0).permutation(len(self.asked))[:count]
-        return float(np.mean([timed(self.fit_alone, index)[0] for index in chosen]))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return float(np.mean([timed(self.fit_alone, index)[0] for index in chosen]))
+        finally:
+            torch.set_num_threads(threads)
 
     def fit_alone(self, index: int) -> None:
         matrix, group, penalty = self.asked[index]

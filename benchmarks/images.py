@@ -28,7 +28,7 @@ import torch
 
 from dalr.console import Console
 from dalr.features.decode_ahead import PictureBatch, available_cores, decoded_ahead
-from dalr.features.images import write_image_store
+from dalr.features.images import WORK, write_image_store
 from dalr.features.store import open_store, write_store
 from dalr.io.text import read_lines
 from dalr.models.vision import VisionModel, load_vision_model
@@ -141,18 +141,23 @@ def kills(name: str, model: Path, photos: Path, work: Path) -> None:
     seconds = time.monotonic() - start
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"{name}: peak memory of the largest process {children / 1024:.0f} MB; {seconds:.1f} s with start-up")
-    for share in (0.5, 0.75, 0.95):
-        out = work / f"{name}-killed-{share}"
+    for sealed in (0, 1, 3):
+        out = work / f"{name}-killed-{sealed}"
         process = subprocess.Popen(command(captions, photos, model, out), start_new_session=True)
-        time.sleep(seconds * share)
+        while process.poll() is None and not (out / WORK).is_dir() or parts_of(out) < sealed:
+            time.sleep(0.01)
+        time.sleep(seconds / 50)  # somewhere inside the next part
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        parts = len(list(out.glob(".partial/part-*/manifest.json")))
-        again = subprocess.run(
-            [*command(captions, photos, model, out), "--resume"], check=True, capture_output=True
-        )
+        parts = parts_of(out)
+        resumed = [*command(captions, photos, model, out), "--resume"]
+        again = subprocess.run(resumed, check=True, capture_output=True, text=True)
         same = "identical" if contents(out) == contents(whole) else "DIFFERENT"
-        print(f"{name}: killed at {share:.0%} with {parts} parts sealed: {same}; {again.stdout.decode().strip()}")
+        print(f"{name}: killed with {parts} parts sealed, resumed: {same} bytes; {again.stdout.strip()}")
+
+
+def parts_of(out: Path) -> int:
+    return len(list(out.glob(f"{WORK}/part-*/manifest.json")))
 
 
 def command(captions: Path, photos: Path, model: Path, out: Path) -> list[str]:

@@ -26,7 +26,8 @@ def _tree() -> dict[str, str]:
 def test_every_module_is_in_the_tree() -> None:
     modules = {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "src").rglob("*.py")
+        for folder in ("src", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
         if path.name not in ("__init__.py", "__main__.py")
     }
     assert modules == {name for name in _tree() if name.endswith(".py")}
