@@ -144,7 +144,7 @@ def kills(name: str, model: Path, photos: Path, work: Path) -> None:
     for sealed in (0, 1, 3):
         out = work / f"{name}-killed-{sealed}"
         process = subprocess.Popen(command(captions, photos, model, out), start_new_session=True)
-        while process.poll() is None and not (out / WORK).is_dir() or parts_of(out) < sealed:
+        while (process.poll() is None and not (out / WORK).is_dir()) or parts_of(out) < sealed:
             time.sleep(0.01)
         time.sleep(seconds / 50)  # somewhere inside the next part
         os.killpg(process.pid, signal.SIGKILL)
