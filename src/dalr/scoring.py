@@ -7,10 +7,11 @@ held-out images it was made with, so retrieval needs no more than the run.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from dalr.errors import ConfigError, DataError, Problem
 from dalr.evaluation.bootstrap import compare
 from dalr.evaluation.classifier.selection import CLASSIFIERS
 from dalr.evaluation.loaded import LoadedTask, Options, RetrievalTask, without_overlap
+from dalr.evaluation.mteb import MtebTask, find_mteb_tasks, score_mteb_tasks
 from dalr.evaluation.overlap import training_sentences
 from dalr.evaluation.results import (
     Comparison,
@@ -40,6 +42,9 @@ from dalr.features.source import is_matrix, open_features
 from dalr.features.store import FeatureStore
 from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.reference import inside_run
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 RUN_RESULT = "evaluation.json"
 """What the evaluations of a run leave in its folder, for the report."""
@@ -62,6 +67,8 @@ class Request:
     data: Path | None = None
     """SentEval's `downstream` layout; not needed for retrieval alone."""
     tasks: Sequence[str] = ("sts",)
+    mteb: Sequence[str] = ()
+    """Names of tasks of the mteb package."""
     classifier: str = "senteval"
     pooling: PoolingMode | None = None
     num_layers: int | None = None
@@ -84,15 +91,56 @@ def evaluate(models: Sequence[str], request: Request) -> Evaluations:
         DataError: a folder or file that is not there. A task whose files are wrong is only listed as failed.
         ModelFileError: a model that cannot be loaded.
     """
-    names = resolve_tasks(request.tasks)
-    places = [locate(model, request) for model in models]
-    loaded, failed = _load(names, request)
-    evaluations = [_evaluate_one(place, loaded, failed, RETRIEVAL in names, request) for place in places]
+    loaded = load(request)
+    evaluations = []
+    for place in [locate(model, request) for model in models]:
+        evaluations.append(evaluate_one(place, loaded, request))
+        if place.run is not None:
+            _keep(evaluations[-1], place.run / RUN_RESULT)
     comparisons: list[Comparison] = []
     for index, a in enumerate(evaluations):
         for b in evaluations[index + 1 :]:
             comparisons += compare(a, b)
     return Evaluations(models=tuple(evaluations), comparisons=tuple(comparisons))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Captions and images for retrieval."""
+
+    captions: tuple[str, ...]
+    owner: np.ndarray
+    """Row of each caption's image, (captions,) int64."""
+    images: np.ndarray
+    """Image vectors, (images, width)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """Everything that a request asks for, read and checked; good for any number of models."""
+
+    tasks: Sequence[LoadedTask]
+    failed: Sequence[Failed]
+    mteb: Sequence[MtebTask]
+    pictures: Callable[[Path | None], Pictures] | None
+    """For retrieval: captions and images of the request, or those that a run held out."""
+
+
+def load(request: Request) -> Loaded:
+    """Read and check what a request asks for. Retrieval's data may depend on the run: it is read once for each.
+
+    Raises:
+        ConfigError, DataError: as `evaluate`.
+    """
+    names = resolve_tasks(request.tasks)
+    mteb = find_mteb_tasks(request.mteb)
+    tasks, failed = _load(names, request)
+
+    @cache
+    def pictures(run: Path | None) -> Pictures:
+        return _pictures(run, request)
+
+    return Loaded(tasks=tasks, failed=failed, mteb=mteb, pictures=pictures if RETRIEVAL in names else None)
 
 
 def locate(model: str, request: Request) -> Place:
@@ -131,33 +179,41 @@ def _load(names: Sequence[str], request: Request) -> tuple[list[LoadedTask], lis
     return tasks, failed
 
 
-def _evaluate_one(
-    place: Place, tasks: list[LoadedTask], failed: list[Failed], retrieval: bool, request: Request
-) -> Evaluation:
-    retrieved = [_retrieval(place, request)] if retrieval else []
+def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
+    """Score one model on what was loaded."""
+    retrieved = [_retrieval(place, loaded.pictures)] if loaded.pictures is not None else []
     subject = _subject(place, request)
     evaluation = score(
         subject,
-        [*tasks, *retrieved],
-        failed=failed,
+        [*loaded.tasks, *retrieved],
+        failed=loaded.failed,
         map_method=request.map_method,
         console=request.console,
     )
-    if place.run is not None:
-        _keep(evaluation, place.run / RUN_RESULT)
-    return evaluation
+    results, failed = score_mteb_tasks(loaded.mteb, subject, request.console)
+    return evaluation.model_copy(
+        update={"tasks": {**evaluation.tasks, **results}, "failed": (*evaluation.failed, *failed)}
+    )
 
 
 def _subject(place: Place, request: Request) -> Subject:
+    """What is evaluated. Its model is loaded when the first sentence comes: scores in the cache need none."""
     from dalr.models.embedding import embed
-    from dalr.models.loading import encoder_sha256, load_encoder
+    from dalr.models.loading import encoder_sha256, ends_in_normalize, load_encoder
 
-    encoder = load_encoder(place.encoder)
     console = request.console
-    width, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
-    console.detail(f"{place.name}: width {width}, at most {longest} tokens")
+
+    @cache
+    def loaded_encoder() -> SentenceTransformer:
+        encoder = load_encoder(place.encoder)
+        width, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
+        console.detail(f"{place.name}: width {width}, at most {longest} tokens")
+        return encoder
 
     def embed_all(sentences: list[str]) -> np.ndarray:
+        if not sentences:
+            return np.empty((0, 0), np.float32)
+        encoder = loaded_encoder()
         with console.bar("encode", len(sentences), "sentence") as bar:
             return embed(encoder, sentences, progress=lambda done, _: bar.update(done))
 
@@ -165,32 +221,43 @@ def _subject(place: Place, request: Request) -> Subject:
         name=place.name,
         embed=embed_all,
         sha256=encoder_sha256(place.encoder),
-        settings=Settings(
-            pooling=request.pooling,
-            num_layers=request.num_layers,
-            classifier=request.classifier,
-            overlap_with=str(request.exclude_overlap) if request.exclude_overlap else None,
-        ),
+        normalized=ends_in_normalize(place.encoder),
+        settings=settings_of(request),
     )
 
 
-def _retrieval(place: Place, request: Request) -> RetrievalTask:
-    """Captions and image vectors from the options, or those that the run held out."""
+def settings_of(request: Request) -> Settings:
+    """What a request changes of a score."""
+    return Settings(
+        pooling=request.pooling,
+        num_layers=request.num_layers,
+        classifier=request.classifier,
+        overlap_with=str(request.exclude_overlap) if request.exclude_overlap else None,
+    )
+
+
+def _retrieval(place: Place, pictures_of: Callable[[Path | None], Pictures]) -> RetrievalTask:
     if place.heads is None:
         what = "retrieval is measured in the grounding space; name the heads of a training run with --heads"
         raise ConfigError(Problem(where=place.name, what=what))
     heads: Path = place.heads
-    pairs, store = _named_pairs(request) if request.pairs is not None else _held_out(place)
-    numbers, owner = np.unique(pairs.image_of, return_inverse=True)
-    names = [pairs.images[number] for number in numbers]
-    images = store.read(store.rows_of(names, what="image"))
+    pictures = pictures_of(place.run)
 
     def project(sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from dalr.models.heads import ground
 
-        return ground(heads, sentences=sentences, images=images)
+        return ground(heads, sentences=sentences, images=pictures.images)
 
-    return RetrievalTask(captions=pairs.captions, owner=owner.astype(np.int64), space="grounding", project=project)
+    return RetrievalTask(captions=pictures.captions, owner=pictures.owner, space="grounding", project=project)
+
+
+def _pictures(run: Path | None, request: Request) -> Pictures:
+    """Captions and image vectors from the options, or those that the run held out."""
+    pairs, store = _named_pairs(request) if request.pairs is not None else _held_out(run)
+    numbers, owner = np.unique(pairs.image_of, return_inverse=True)
+    names = [pairs.images[number] for number in numbers]
+    images = store.read(store.rows_of(names, what="image"))
+    return Pictures(captions=pairs.captions, owner=owner.astype(np.int64), images=images)
 
 
 def _named_pairs(request: Request) -> tuple[Pairs, FeatureStore]:
@@ -205,15 +272,15 @@ def _named_pairs(request: Request) -> tuple[Pairs, FeatureStore]:
     return pairs, open_features(request.features, ids)
 
 
-def _held_out(place: Place) -> tuple[Pairs, FeatureStore]:
+def _held_out(run: Path | None) -> tuple[Pairs, FeatureStore]:
     remedy = "name --pairs and --features"
-    if place.run is None:
+    if run is None:
         raise ConfigError(Problem(where="--pairs", what=f"retrieval needs captions and images; {remedy}"))
-    recipe = recipe_of_run(place.run)
+    recipe = recipe_of_run(run)
     dataset = load_dataset(recipe.data, seed=recipe.seed)
     if dataset.held_out is None or recipe.features.image is None:
         what = f"the run held out no images (data.held_out_images); {remedy}"
-        raise ConfigError(Problem(where=str(place.run), what=what))
+        raise ConfigError(Problem(where=str(run), what=what))
     ids = recipe.features.image_ids
     store = open_features(
         recipe.data.path(recipe.features.image), recipe.data.path(ids) if ids is not None else None
@@ -223,7 +290,7 @@ def _held_out(place: Place) -> tuple[Pairs, FeatureStore]:
 
 def recipe_of_run(run: Path) -> Recipe:
     """The resolved recipe that a run was made with."""
-    record = _run_record(run)
+    record = run_record(run)
     try:
         return Recipe.model_validate_json(json.dumps(record["recipe"]))
     except (KeyError, ValueError) as error:
@@ -231,7 +298,8 @@ def recipe_of_run(run: Path) -> Recipe:
         raise DataError(Problem(where=str(run / "run.json"), what=what)) from None
 
 
-def _run_record(run: Path) -> dict[str, Any]:
+def run_record(run: Path) -> dict[str, Any]:
+    """What a run's `run.json` says."""
     path = run / "run.json"
     try:
         record = json.loads(path.read_bytes())
