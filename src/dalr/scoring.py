@@ -197,7 +197,7 @@ def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
 
 
 def _subject(place: Place, request: Request) -> Subject:
-    """What is evaluated. Its model is loaded when the first sentence comes: scores in the cache need none."""
+    """What is evaluated. For mteb alone the model is loaded with the first sentence: kept scores need none."""
     from dalr.models.embedding import embed
     from dalr.models.loading import encoder_sha256, ends_in_normalize, load_encoder
 
@@ -209,6 +209,9 @@ def _subject(place: Place, request: Request) -> Subject:
         width, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
         console.detail(f"{place.name}: width {width}, at most {longest} tokens")
         return encoder
+
+    if request.tasks:
+        loaded_encoder()
 
     def embed_all(sentences: list[str]) -> np.ndarray:
         if not sentences:

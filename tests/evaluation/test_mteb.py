@@ -187,6 +187,16 @@ class TestScores:
         assert not list(fresh_cache.rglob("*.json")), "and is not kept"
 
 
+@pytest.mark.usefixtures("mteb")
+def test_a_score_says_over_what_it_is_a_mean() -> None:
+    tasks = find_mteb_tasks(["CQADupstackRetrieval", "STS22.v2", NAME])
+    assert [task.metric() for task in tasks] == [
+        "ndcg_at_10, test, mean of 12 tasks",
+        "cosine_spearman, test, mean of 18 subsets",
+        "cosine_spearman, test",
+    ]
+
+
 @pytest.mark.usefixtures("mteb", "fresh_cache")
 class TestCommand:
     def test_only_mteb_is_scored_where_no_other_tasks_are_named(

@@ -13,8 +13,9 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,10 @@ class MtebTask:
 
     def metric(self) -> str:
         """The main score's name, the split, and over what it is a mean."""
-        subsets = len(self.task.hf_subsets or ())
-        splits = "+".join(self.task.eval_splits)
-        return f"{self.task.metadata.main_score}, {splits}" + (f", mean of {subsets} subsets" * (subsets > 1))
+        parts = [self.task.metadata.main_score, "+".join(self.task.eval_splits)]
+        several = {"tasks": len(self.leaves()), "subsets": len(self.task.hf_subsets or ())}
+        parts += [f"mean of {number} {what}" for what, number in several.items() if number > 1]
+        return ", ".join(parts)
 
 
 class _Identity(Result):
@@ -257,12 +259,18 @@ def _unit(embed: Embed) -> Embed:
 
 @contextmanager
 def _heard(console: Console) -> Iterator[None]:
-    """mteb says everything twice, by its logger and as warnings; once is enough, through the console."""
+    """mteb says everything twice, by its logger and as warnings; once is enough, through the console.
+
+    Some of its bars and of those of datasets cannot be turned off; a quiet console hides them.
+    """
     log = logging.getLogger("mteb")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with ExitStack() as stack:
+            if console.quiet:
+                stack.enter_context(redirect_stderr(StringIO()))
+            caught = stack.enter_context(warnings.catch_warnings(record=True))
             warnings.simplefilter("always")
             yield
         for text in dict.fromkeys(str(each.message) for each in caught if each.category is UserWarning):
