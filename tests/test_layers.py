@@ -21,7 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("training", "evaluation", "encode"),
     ("config", "report"),
     ("recipe",),
-    ("api", "scoring", "demo", "check", "starter"),
+    ("api", "scoring", "watching", "demo", "check", "starter"),
     ("cli",),
     ("__main__",),
 )

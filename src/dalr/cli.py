@@ -7,6 +7,7 @@ with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 s
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +19,10 @@ from dalr.errors import ConfigError, DalrError, Problem
 
 if TYPE_CHECKING:
     from dalr.data.rows import Pairs
+    from dalr.evaluation.results import Failed
     from dalr.evaluation.run import MapMethod
     from dalr.models.config import EncoderConfig, PoolingMode
+    from dalr.scoring import Request
 
 app = typer.Typer(
     name="dalr",
@@ -155,9 +158,16 @@ def evaluate(
     models: Annotated[list[str], typer.Argument(help="Model folder, run folder, checkpoint or hub id.")],
     data: Annotated[Path | None, typer.Option(help="Folder in SentEval's downstream layout.")] = None,
     tasks: Annotated[
-        str,
-        typer.Option(help="Tasks or groups, with commas: sts, transfer, geometry, retrieval, STS12, ..."),
-    ] = "sts",
+        str | None,
+        typer.Option(
+            help="Tasks or groups, with commas: sts, transfer, geometry, retrieval, STS12, ... "
+            "[default: sts; with --mteb: none]"
+        ),
+    ] = None,
+    mteb: Annotated[list[str] | None, typer.Option(metavar="TASK", help="A task of the mteb package.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="MODEL is a training's folder: score its checkpoints as they appear.")
+    ] = False,
     classifier: Annotated[
         str, typer.Option(help="For transfer tasks: senteval (the protocol) or lbfgs (solved to the end).")
     ] = "senteval",
@@ -192,7 +202,6 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Score models on the field's tasks, with intervals; two or more are compared pair by pair."""
-    from dalr.errors import DataError, NumericsError
     from dalr.evaluation.results import write_results
     from dalr.evaluation.table import as_table
     from dalr.scoring import Request
@@ -202,7 +211,8 @@ def evaluate(
         raise ConfigError(Problem(where="--fast", what=f"settings of the senteval classifier, not of {classifier}"))
     request = Request(
         data=data,
-        tasks=[name.strip() for name in tasks.split(",")],
+        tasks=_names(tasks if tasks is not None else "" if mteb else "sts"),
+        mteb=mteb or (),
         classifier="senteval-fast" if fast else classifier,
         pooling=_pooling(pooling),
         num_layers=num_layers,
@@ -217,15 +227,48 @@ def evaluate(
         map_method=_map_method(map_method),
         console=Console(quiet=quiet, verbose=verbose),
     )
+    if watch:
+        _exit_for(_show_watched(models, request, json_file))
+        return
     found = score(models, request)
     if json_file is not None:
         write_results(json_file, found.models[0] if len(found.models) == 1 else found)
     typer.echo(as_table(found.models, found.comparisons, all_numbers=verbose))
     failed = {each.task: each for model in found.models for each in model.failed}
     for each in failed.values():
-        sys.stderr.write(f"error: {each.task}: {each.reason}\n")
-    if failed:
-        codes = {each.exit_code for each in failed.values()}
+        _show_failed(each)
+    _exit_for(failed.values())
+
+
+def _show_watched(models: list[str], request: Request, json_file: Path | None) -> list[Failed]:
+    from dalr.watching import WATCHED, watch
+
+    problems = []
+    if len(models) != 1:
+        problems.append(Problem(where="--watch", what=f"watches one training, found {len(models)} models"))
+    if json_file is not None:
+        problems.append(Problem(where="--json", what=f"not with --watch, which writes to {WATCHED} in the run"))
+    if problems:
+        raise ConfigError(problems)
+    failed: list[Failed] = []
+    for watched in watch(Path(models[0]), request):
+        typer.echo(watched.line())
+        for each in watched.evaluation.failed:
+            _show_failed(each)
+        failed += watched.evaluation.failed
+    return failed
+
+
+def _show_failed(failed: Failed) -> None:
+    sys.stderr.write(f"error: {failed.task}: {failed.reason}\n")
+
+
+def _exit_for(failed: Iterable[Failed]) -> None:
+    """Leave with the code of tasks that have no score."""
+    from dalr.errors import DataError, NumericsError
+
+    codes = {each.exit_code for each in failed}
+    if codes:
         raise typer.Exit(NumericsError.exit_code if NumericsError.exit_code in codes else DataError.exit_code)
 
 
@@ -254,7 +297,7 @@ def report(
 def cache(
     clean: Annotated[bool, typer.Option("--clean", help="Delete everything in it.")] = False,
 ) -> None:
-    """Show (or clean) the cache of token streams, imported features and teacher vectors."""
+    """Show (or clean) the cache of token streams, imported features, teacher vectors and mteb's scores."""
     from dalr.io.cache import cache_root, cache_use, clean_cache
 
     for use in cache_use():
@@ -505,6 +548,10 @@ def _pooling(name: str | None) -> PoolingMode | None:
             return name
         case _:
             raise ConfigError(Problem(where="--pooling", what=f"expected cls or mean, found {name!r}"))
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",")] if listed else []
 
 
 def _map_method(name: str) -> MapMethod:

@@ -42,6 +42,8 @@ class Subject:
     name: str
     embed: Embed
     sha256: str | None = None
+    normalized: bool = False
+    """Whether the model as published scales its vectors to length 1, which `embed` does not."""
     settings: Settings = field(default_factory=Settings)
 
 

@@ -1,4 +1,4 @@
-"""The user's cache: token streams and teacher vectors, keyed by content, safe to delete at any time."""
+"""The user's cache: token streams, vectors, mteb's scores; keyed by content, safe to delete at any time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TypeVar
 from dalr.errors import CorruptFileError
 from dalr.io.atomic import storage_errors
 
-KINDS = ("tokens", "features", "teachers")
+KINDS = ("tokens", "features", "teachers", "mteb")
 _T = TypeVar("_T")
 
 

@@ -84,6 +84,20 @@ def files_sha256(folder: Path, settings: str = "") -> str:
     return digest.hexdigest()
 
 
+def ends_in_normalize(config: EncoderConfig) -> bool:
+    """Whether the encoder as published scales its vectors to length 1, a module that `load_encoder` leaves out.
+
+    Raises:
+        ModelFileError: missing, or a `modules.json` that is none.
+    """
+    folder = find_model(config.model, config.revision)
+    if not (folder / "modules.json").is_file():
+        return False
+    _module_folders(folder, f"model {config.model!r}")
+    types = [str(entry["type"]) for entry in json.loads((folder / "modules.json").read_bytes())]
+    return any(name.endswith(".Normalize") for name in types[-1:])
+
+
 def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> SentenceTransformer:
     with quiet_libraries():
         from sentence_transformers import SentenceTransformer

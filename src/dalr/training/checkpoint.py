@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dalr.io.atomic import storage_errors, write_bytes
-from dalr.io.sealed import write_sealed
+from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
 from dalr.models.export import save_encoder
 from dalr.models.heads import save_heads
 
@@ -42,6 +42,23 @@ def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | 
     metadata: Mapping[str, object] = {"step": step, "score": score}
     write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
     return Checkpoint(folder=folder, step=step, score=score)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """A checkpoint whose every byte is as it was sealed.
+
+    Raises:
+        CorruptFileError: not a sealed checkpoint, or damaged.
+    """
+    remedy = "take another checkpoint"
+    manifest = read_manifest(folder, format=_FORMAT, version=_VERSION, remedy=remedy)
+    verify_sealed(folder, manifest, remedy=remedy)
+    score = manifest.metadata["score"]
+    return Checkpoint(
+        folder=folder,
+        step=int(manifest.metadata["step"]),
+        score=float(score) if score is not None else None,
+    )
 
 
 def remove_checkpoint(checkpoint: Checkpoint) -> None:

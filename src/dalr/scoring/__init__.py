@@ -1,0 +1,24 @@
+"""Evaluate what a person names: a model folder, a run, a checkpoint, a hub id; one of them or several.
+
+Everything that a task reads is read and checked before a model is loaded, and once for any number of models. A run
+knows which pairs, features and held-out images it was made with, so retrieval needs no more than the run.
+"""
+
+from dalr.scoring.request import Place, Request, locate
+from dalr.scoring.run import RUN_RESULT, Loaded, evaluate, evaluate_one, load
+from dalr.scoring.runs import recipe_of_run, run_record
+from dalr.scoring.subjects import settings_of
+
+__all__ = [
+    "RUN_RESULT",
+    "Loaded",
+    "Place",
+    "Request",
+    "evaluate",
+    "evaluate_one",
+    "load",
+    "locate",
+    "recipe_of_run",
+    "run_record",
+    "settings_of",
+]

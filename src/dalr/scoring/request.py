@@ -1,0 +1,61 @@
+"""What is asked for: the options of `dalr evaluate`, and where the parts of a named model are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dalr.console import Console
+from dalr.evaluation.run import MapMethod
+from dalr.models.config import EncoderConfig, PoolingMode
+from dalr.models.reference import inside_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to evaluate on, and how; the options of `dalr evaluate`."""
+
+    data: Path | None = None
+    """SentEval's `downstream` layout; not needed for retrieval alone."""
+    tasks: Sequence[str] = ("sts",)
+    mteb: Sequence[str] = ()
+    """Names of tasks of the mteb package."""
+    classifier: str = "senteval"
+    pooling: PoolingMode | None = None
+    num_layers: int | None = None
+    heads: Path | None = None
+    pairs: Path | None = None
+    features: Path | None = None
+    image_ids: Path | None = None
+    images: Path | None = None
+    """Folder of the pictures of `pairs`, for a multimodal model."""
+    device: str = "auto"
+    exclude_overlap: Path | None = None
+    """Pairs or text whose sentences were trained on; STS is also scored without them."""
+    allow_changed_data: bool = False
+    map_method: MapMethod = "pca"
+    console: Console = field(default_factory=Console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the parts of what was named are."""
+
+    name: str
+    encoder: EncoderConfig
+    heads: Path | None = None
+    run: Path | None = None
+
+
+def locate(model: str, request: Request) -> Place:
+    """The encoder and the heads of a model, a run, or a checkpoint of a run."""
+    folder = Path(model)
+    encoder = EncoderConfig(model=inside_run(model), pooling=request.pooling, num_layers=request.num_layers)
+    heads = folder / "heads.safetensors"
+    return Place(
+        name=model,
+        encoder=encoder,
+        heads=request.heads or (heads if heads.is_file() else None),
+        run=folder if (folder / "run.json").is_file() else None,
+    )

@@ -1,0 +1,135 @@
+"""The evaluation of one or several named models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from dalr.errors import ConfigError, DataError, Problem
+from dalr.evaluation.bootstrap import compare
+from dalr.evaluation.classifier.selection import CLASSIFIERS
+from dalr.evaluation.loaded import LoadedTask, Options, without_overlap
+from dalr.evaluation.mteb import MtebTask, find_mteb_tasks, score_mteb_tasks
+from dalr.evaluation.overlap import training_sentences
+from dalr.evaluation.results import (
+    Comparison,
+    Evaluation,
+    Evaluations,
+    Failed,
+    merged,
+    read_results,
+    write_results,
+)
+from dalr.evaluation.run import evaluate as score
+from dalr.evaluation.run import load_tasks
+from dalr.evaluation.tasks import RETRIEVAL, resolve_tasks
+from dalr.scoring.pictures import Pictures, grounded_retrieval, pictures_for_heads, zero_training_retrieval
+from dalr.scoring.request import Place, Request, locate
+from dalr.scoring.subjects import multimodal_subject, text_subject
+
+RUN_RESULT = "evaluation.json"
+"""What the evaluations of a run leave in its folder, for the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """Everything that a request asks for, read and checked; good for any number of models."""
+
+    tasks: Sequence[LoadedTask]
+    failed: Sequence[Failed]
+    mteb: Sequence[MtebTask]
+    pictures: Callable[[Path | None], Pictures] | None
+    """For retrieval by heads: captions and images of the request, or those that a run held out."""
+
+
+def evaluate(models: Sequence[str], request: Request) -> Evaluations:
+    """Score models on the same tasks; with several, every pair of them is compared.
+
+    Raises:
+        ConfigError: an unknown task or classifier, or tasks without what they need.
+        DataError: a folder or file that is not there. A task whose files are wrong is only listed as failed.
+        ModelFileError: a model that cannot be loaded.
+    """
+    loaded = load(request)
+    evaluations = []
+    for place in [locate(model, request) for model in models]:
+        evaluations.append(evaluate_one(place, loaded, request))
+        if place.run is not None:
+            _keep(evaluations[-1], place.run / RUN_RESULT)
+    comparisons: list[Comparison] = []
+    for index, a in enumerate(evaluations):
+        for b in evaluations[index + 1 :]:
+            comparisons += compare(a, b)
+    return Evaluations(models=tuple(evaluations), comparisons=tuple(comparisons))
+
+
+def load(request: Request) -> Loaded:
+    """Read and check what a request asks for. Retrieval's data may depend on the run: it is read once for each.
+
+    Raises:
+        ConfigError, DataError: as `evaluate`.
+    """
+    names = resolve_tasks(request.tasks)
+    mteb = find_mteb_tasks(request.mteb)
+    tasks, failed = _load(names, request)
+
+    @cache
+    def pictures(run: Path | None) -> Pictures:
+        return pictures_for_heads(run, request)
+
+    return Loaded(tasks=tasks, failed=failed, mteb=mteb, pictures=pictures if RETRIEVAL in names else None)
+
+
+def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
+    """Score one model on what was loaded."""
+    from dalr.models.vision import has_text_tower, load_vision_model
+
+    tasks = list(loaded.tasks)
+    if has_text_tower(place.encoder.model):
+        vision = load_vision_model(place.encoder.model, device=request.device)
+        tasks += [zero_training_retrieval(vision, request)] if loaded.pictures is not None else []
+        subject = multimodal_subject(place, vision, request)
+    else:
+        tasks += [grounded_retrieval(place, loaded.pictures)] if loaded.pictures is not None else []
+        subject = text_subject(place, request)
+    evaluation = score(subject, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
+    results, failed = score_mteb_tasks(loaded.mteb, subject, request.console)
+    return evaluation.model_copy(
+        update={"tasks": {**evaluation.tasks, **results}, "failed": (*evaluation.failed, *failed)}
+    )
+
+
+def _load(names: Sequence[str], request: Request) -> tuple[list[LoadedTask], list[Failed]]:
+    """All tasks but retrieval, which depends on the model."""
+    if request.classifier not in CLASSIFIERS:
+        what = f"unknown classifier {request.classifier!r}; known: {', '.join(CLASSIFIERS)}"
+        raise ConfigError(Problem(where="--classifier", what=what))
+    from_files = [name for name in names if name != RETRIEVAL]
+    if not from_files:
+        return [], []
+    if request.data is None:
+        what = f"needed for {', '.join(from_files)}: a folder in SentEval's layout, as `dalr data get` makes one"
+        raise ConfigError(Problem(where="--data", what=what))
+    if not request.data.is_dir():
+        raise DataError(Problem(where="--data", what=f"no such folder: {request.data.absolute()}"))
+    options = Options(classifier=CLASSIFIERS[request.classifier], allow_changed_data=request.allow_changed_data)
+    tasks, failed = load_tasks(from_files, request.data, options)
+    if request.exclude_overlap is not None:
+        training = training_sentences(request.exclude_overlap)
+        with request.console.bar("overlap", len(training), "sentence") as bar:
+            tasks, report = without_overlap(tasks, training, bar.update)
+        request.console.say(report.table())
+    return tasks, failed
+
+
+def _keep(evaluation: Evaluation, path: Path) -> None:
+    """Add these scores to those that the run's folder already has of the same model and settings."""
+    if path.is_file():
+        try:
+            (earlier,), _ = read_results(path)
+            evaluation = merged(earlier, evaluation)
+        except (DataError, ValueError):
+            pass  # not readable any more: the new scores take its place
+    write_results(path, evaluation)

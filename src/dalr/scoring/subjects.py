@@ -1,0 +1,87 @@
+"""Sentences to vectors by whatever was named: a text encoder, or the text tower of a multimodal model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dalr.console import Console
+from dalr.evaluation.results import Settings
+from dalr.evaluation.run import Subject
+from dalr.evaluation.sts import Embed
+from dalr.scoring.request import Place, Request
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from dalr.models.vision import VisionModel
+
+
+def text_subject(place: Place, request: Request) -> Subject:
+    """A text encoder. For mteb alone it is loaded with the first sentence: kept scores need none."""
+    from dalr.models.device import pick_device
+    from dalr.models.embedding import embed
+    from dalr.models.loading import encoder_sha256, ends_in_normalize, load_encoder
+
+    console = request.console
+
+    @cache
+    def loaded() -> SentenceTransformer:
+        encoder = load_encoder(place.encoder).to(pick_device(request.device))
+        width, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
+        console.detail(f"{place.name}: width {width}, at most {longest} tokens, on {encoder.device}")
+        return encoder
+
+    if request.tasks:
+        loaded()
+
+    def embed_text(sentences: list[str], progress: Callable[[int, int], None]) -> np.ndarray:
+        vectors: np.ndarray = embed(loaded(), sentences, progress=progress)
+        return vectors
+
+    return Subject(
+        name=place.name,
+        embed=_with_bar(embed_text, console),
+        sha256=encoder_sha256(place.encoder),
+        normalized=ends_in_normalize(place.encoder),
+        settings=settings_of(request),
+    )
+
+
+def multimodal_subject(place: Place, vision: VisionModel, request: Request) -> Subject:
+    """A model of the CLIP kind, by its text tower."""
+
+    def embed_text(sentences: list[str], progress: Callable[[int, int], None]) -> np.ndarray:
+        vectors: np.ndarray = vision.embed_texts(sentences, progress=progress)
+        return vectors
+
+    return Subject(
+        name=place.name,
+        embed=_with_bar(embed_text, request.console),
+        sha256=str(vision.source["sha256"]),
+        normalized=bool(vision.source["normalized"]),
+        settings=settings_of(request),
+    )
+
+
+def settings_of(request: Request) -> Settings:
+    """What a request changes of a score."""
+    return Settings(
+        pooling=request.pooling,
+        num_layers=request.num_layers,
+        classifier=request.classifier,
+        overlap_with=str(request.exclude_overlap) if request.exclude_overlap else None,
+    )
+
+
+def _with_bar(embed: Callable[[list[str], Callable[[int, int], None]], np.ndarray], console: Console) -> Embed:
+    def embed_all(sentences: list[str]) -> np.ndarray:
+        if not sentences:
+            return np.empty((0, 0), np.float32)
+        with console.bar("encode", len(sentences), "sentence") as bar:
+            return embed(sentences, lambda done, _: bar.update(done))
+
+    return embed_all
