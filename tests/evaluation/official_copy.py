@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from senteval import write_senteval
 
 from dalr.evaluation import official
 from dalr.evaluation.official import OfficialFile, describe_folder
+from senteval import write_senteval
 
 
 def write_official_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from official_copy import write_official_copy
-from senteval import EXAMPLES, SUBSETS
 
 from dalr.console import Console
 from dalr.errors import ConfigError
@@ -33,6 +32,7 @@ from dalr.evaluation.tasks import GEOMETRY, STS_DEV, STS_TASKS, TASKS, TRANSFER_
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed
 from dalr.models.loading import load_encoder
+from senteval import EXAMPLES, SUBSETS
 
 FAST = Options(classifier=CLASSIFIERS["senteval-fast"])
 

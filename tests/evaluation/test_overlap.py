@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from senteval import write_senteval
 
 from conftest import Outcome
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.overlap import audit, folded, training_sentences
 from dalr.evaluation.sts import ScoredPairs, load_sts
+from senteval import write_senteval
 from tiny import Toys
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from senteval import SUBSETS, write_senteval
 
 from dalr.errors import DataError, NumericsError
 from dalr.evaluation.similarity import score_pairs
 from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts
 from dalr.evaluation.tasks import STS_DEV, STS_TASKS
+from senteval import SUBSETS, write_senteval
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from senteval import BINARY, EXAMPLES, write_transfer
 
 from dalr.errors import DataError, NumericsError
 from dalr.evaluation.classifier.selection import CLASSIFIERS
 from dalr.evaluation.tasks import TRANSFER_TASKS
 from dalr.evaluation.transfer import load_transfer
+from senteval import BINARY, EXAMPLES, write_transfer
 
 FAST = CLASSIFIERS["senteval-fast"]
 
