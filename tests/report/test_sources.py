@@ -69,3 +69,29 @@ def test_colours_follow_the_order_of_the_arguments(tmp_path: Path) -> None:
     assert [(each.label, each.number) for each in sources.subjects] == [("run", 0), ("m", 1)]
     assert [each.label for each, _ in sources.evaluated] == ["m"]
     assert [each.label for each, _ in sources.trained] == ["run"]
+
+
+@pytest.mark.parametrize("run_first", [True, False])
+def test_a_run_and_a_file_of_the_same_model_are_one(tmp_path: Path, run_first: bool) -> None:
+    a, b = (
+        evaluation(f"runs/{name}", seed=seed, pairs=60, model_sha256=name * 64) for seed, name in enumerate("ab")
+    )
+    write_results(tmp_path / "r.json", Evaluations(models=(a, b), comparisons=comparison(a, b)))
+    run = run_folder(tmp_path / "a")
+    only_dev = a.model_copy(update={"tasks": {"sts-b-dev": a.tasks["sts-b-dev"]}})
+    write_results(run / "evaluation.json", only_dev)
+    paths = [run, tmp_path / "r.json"]
+    sources = read_sources(paths if run_first else paths[::-1])
+    assert [subject.label for subject in sources.subjects] == ["a", "b"]
+    assert [label.label for label, _ in sources.trained] == ["a"]
+    assert sources.subjects[0].evaluation is not None
+    assert set(sources.subjects[0].evaluation.tasks) == set(a.tasks)
+    assert {(each.a, each.b) for each in sources.comparisons} == {("a", "b")}
+
+
+def test_a_retrained_run_is_another_model(tmp_path: Path) -> None:
+    before = evaluation("runs/a", pairs=60, model_sha256="0" * 64)
+    write_results(tmp_path / "r.json", before)
+    run = run_folder(tmp_path / "a")
+    write_results(run / "evaluation.json", before.model_copy(update={"model_sha256": "1" * 64}))
+    assert len(read_sources([run, tmp_path / "r.json"]).subjects) == 2

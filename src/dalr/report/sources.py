@@ -7,11 +7,11 @@ report's provenance. Two results of one model are told apart by the settings in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from dalr.errors import ConfigError, DalrError, DataError, Problem
-from dalr.evaluation.results import Comparison, Evaluation, read_results
+from dalr.evaluation.results import Comparison, Evaluation, merged, read_results
 from dalr.report.history import History, read_history
 
 RESULT_OF_RUN = "evaluation.json"
@@ -106,12 +106,37 @@ def read_sources(paths: Sequence[Path]) -> Sources:
         comparisons[path] = compared
     if problems:
         raise DataError(problems)
+    found = _each_model_once(found)
     labels = distinct_labels([each.name for each in found], [_settings(each) for each in found])
     subjects = tuple(
         Subject(label=label, number=number, source=each.source, evaluation=each.evaluation, history=each.history)
         for number, (label, each) in enumerate(zip(labels, found, strict=True))
     )
     return Sources(subjects=subjects, comparisons=tuple(_named(comparisons, subjects)))
+
+
+def _each_model_once(found: Sequence[_Found]) -> list[_Found]:
+    """A run and a result file that hold the same model under the same settings become one: the file's scores, which
+    its comparisons belong to, those that only the run has, and the run's training."""
+    kept: list[_Found] = []
+    for each in found:
+        place = next((place for place, other in enumerate(kept) if _is_same_model(each, other)), None)
+        if place is None:
+            kept.append(each)
+            continue
+        run, file = (each, kept[place]) if each.history is not None else (kept[place], each)
+        assert run.evaluation is not None
+        assert file.evaluation is not None
+        kept[place] = replace(file, evaluation=merged(run.evaluation, file.evaluation), history=run.history)
+    return kept
+
+
+def _is_same_model(one: _Found, other: _Found) -> bool:
+    """Whether one is of a run and the other of a file, of the same weights under the same settings."""
+    if one.evaluation is None or other.evaluation is None or (one.history is None) == (other.history is None):
+        return False
+    a, b = one.evaluation, other.evaluation
+    return a.model_sha256 is not None and (a.model_sha256, a.settings) == (b.model_sha256, b.settings)
 
 
 def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
