@@ -1,6 +1,6 @@
 """How fast evaluation is, as ratios in one run on one machine with one model.
 
-    python benchmarks/evaluation.py $DALR_SHARED/data/senteval [--tasks sts,transfer] [--fits 6]
+    python benchmarks/evaluation.py $DALR_SHARED/data/senteval [--tasks sts,batches,transfer] [--fits 6]
 
 STS: the suite as `dalr evaluate` runs it, against the protocol's own way (each subset sorted by length, batches of
 128, both sides, the parts of STS-B and SICK that are never scored too), and against the encoder's floor: the
@@ -52,6 +52,8 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {MODEL}", flush=True)
     if "sts" in options.tasks:
         measure_sts(encoder, options.data)
+    if "batches" in options.tasks:
+        measure_batches(encoder, options.data)
     if "transfer" in options.tasks:
         measure_transfer(encoder, options.data, options.fits)
 
@@ -123,6 +125,19 @@ def token_ids(encoder: SentenceTransformer, sentences: Sequence[str]) -> list[li
         "input_ids"
     ]
     return rows
+
+
+def measure_batches(encoder: SentenceTransformer, data: Path) -> None:
+    """Tokens per CPU second by the size of a batch, over sentences of STS-B and SICK, the better of two."""
+    sentences = list(dict.fromkeys(s for task in ("STS-B", "SICK-R") for s in load_sts(data, task).sentences()))
+    tokens = sum(len(row) for row in token_ids(encoder, sentences))
+    for budget in (512, 1024, 2048, 4096, 8192):
+        rates = []
+        for _ in range(2):
+            start = time.process_time()
+            embed(encoder, sentences, tokens_per_batch=budget)
+            rates.append(tokens / (time.process_time() - start))
+        print(f"{budget} tokens a batch: {max(rates):.0f} tokens per CPU second", flush=True)
 
 
 def bare_rate(encoder: SentenceTransformer, rows: int, length: int) -> float:
