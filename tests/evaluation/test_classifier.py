@@ -87,6 +87,11 @@ def test_progress_counts_fits_and_ends_at_all_of_them() -> None:
     assert seen == [2, 4, 6]
 
 
+def test_too_few_rows_to_set_some_aside_are_refused() -> None:
+    with pytest.raises(DataError, match="expected 20 or more training examples, .* found 19"):
+        fit_groups(matrix(19), [Group(train=np.arange(19), dev=None, penalties=(1e-3,))], SHORT)
+
+
 def test_the_global_random_state_is_left_alone() -> None:
     data = matrix(60)
     torch.manual_seed(5)

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+from dalr.errors import DataError, Problem
 from dalr.evaluation.classifier.kernel import count_right, train_passes
 
 OnProgress = Callable[[int], None]
@@ -106,7 +107,11 @@ class Fit:
 def fit_groups(
     matrix: Matrix, groups: Sequence[Group], protocol: Protocol, *, progress: OnProgress | None = None
 ) -> list[list[Fit]]:
-    """The fits of each group, one for each of its penalties."""
+    """The fits of each group, one for each of its penalties.
+
+    Raises:
+        DataError: a group has too few rows to set some aside.
+    """
     padded = _with_bias_column(matrix.x)
     start = _first_weights(matrix.x.shape[1], matrix.classes, protocol.seed)
     return in_threads(lambda group: _fit_group(padded, matrix, group, protocol, start), groups, progress)
@@ -144,6 +149,9 @@ def _fit_group(
         permutation = orders.permutation(len(train))
         border = int(0.05 * len(train))
         train, dev = train[permutation[border:]], train[permutation[:border]]
+    if not len(dev):
+        what = f"expected 20 or more training examples, of which 5 % decide when to stop; found {len(group.train)}"
+        raise DataError(Problem(where="classifier", what=what))
     train, dev = train.astype(np.int32), dev.astype(np.int32)
     state = _State(start, matrix.classes, len(group.penalties), x.shape[1])
     running = list(range(len(group.penalties)))
