@@ -88,7 +88,7 @@ def test_progress_counts_fits_and_ends_at_all_of_them() -> None:
 
 
 def test_too_few_rows_to_set_some_aside_are_refused() -> None:
-    with pytest.raises(DataError, match="expected 20 or more training examples, .* found 19"):
+    with pytest.raises(DataError, match=r"expected 20 or more training examples, .* found 19"):
         fit_groups(matrix(19), [Group(train=np.arange(19), dev=None, penalties=(1e-3,))], SHORT)
 
 
