@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--tasks", default="sts,transfer")
     parser.add_argument("--fits", type=int, default=6)
+    parser.add_argument("--vectors", type=Path, help="keep the transfer sentences' vectors in this .npy file")
     options = parser.parse_args()
     encoder = load_encoder(EncoderConfig(model=MODEL))
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {MODEL}", flush=True)
@@ -55,7 +56,7 @@ def main() -> None:
     if "batches" in options.tasks:
         measure_batches(encoder, options.data)
     if "transfer" in options.tasks:
-        measure_transfer(encoder, options.data, options.fits)
+        measure_transfer(encoder, options.data, options.fits, options.vectors)
 
 
 def measure_sts(encoder: SentenceTransformer, data: Path) -> None:
@@ -148,10 +149,16 @@ def bare_rate(encoder: SentenceTransformer, rows: int, length: int) -> float:
         return rows * length / min(timed(backbone, ids)[0] for _ in range(5))
 
 
-def measure_transfer(encoder: SentenceTransformer, data: Path, fits: int) -> None:
+def measure_transfer(encoder: SentenceTransformer, data: Path, fits: int, kept: Path | None) -> None:
     tasks = {name: load_transfer(data, name) for name in TRANSFER_TASKS}
-    seconds, rows = timed(embed, encoder, [s for task in tasks.values() for s in task.sentences()])
-    print(f"transfer sentences encoded in {seconds:.1f} s", flush=True)
+    sentences = [sentence for task in tasks.values() for sentence in task.sentences()]
+    if kept is not None and kept.is_file():
+        rows = np.load(kept)
+    else:
+        seconds, rows = timed(embed, encoder, sentences)
+        print(f"transfer sentences encoded in {seconds:.1f} s", flush=True)
+        if kept is not None:
+            np.save(kept, rows)
     warm_up()
     start, totals = 0, np.zeros(2)
     for name, task in tasks.items():
