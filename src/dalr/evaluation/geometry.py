@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from scipy.stats import skew
 
 from dalr.errors import DataError, Problem
-from dalr.evaluation.metrics import require_usable
+from dalr.evaluation.metrics import require_usable, unit_rows
 from dalr.evaluation.results import GeometryResult
 from dalr.evaluation.sts import ScoredPairs
 
@@ -67,7 +67,7 @@ def alignment(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], alpha: i
     """
     if len(x) == 0:
         raise ValueError("alignment is a mean over pairs; expected 1 pair or more, found 0")
-    distances = np.linalg.norm(_unit(x) - _unit(y), axis=1)
+    distances = np.linalg.norm(unit_rows(x) - unit_rows(y), axis=1)
     return float((distances**alpha).mean())
 
 
@@ -82,7 +82,7 @@ def uniformity(x: Float[np.ndarray, "n d"], t: int | float = 2) -> float:
     n = len(x)
     if n < 2:
         raise ValueError(f"uniformity is a mean over pairs of rows; expected 2 rows or more, found {n}")
-    rows = _unit(x)
+    rows = unit_rows(x)
     squares = np.einsum("nd,nd->n", rows, rows)
     blocks = []
     for start in range(0, n, _BLOCK):
@@ -98,7 +98,7 @@ def anisotropy(x: Float[np.ndarray, "n d"]) -> tuple[float, float, float]:
 
     The effective rank is exp of the entropy of the variance over the principal axes (Roy & Vetterli 2007).
     """
-    rows = _unit(x)
+    rows = unit_rows(x)
     n = len(rows)
     total = rows.sum(axis=0)
     mean_cosine = (total @ total - np.einsum("nd,nd->", rows, rows)) / (n * (n - 1))
@@ -111,7 +111,7 @@ def anisotropy(x: Float[np.ndarray, "n d"]) -> tuple[float, float, float]:
 
 def neighbour_occurrences(x: Float[np.ndarray, "n d"], k: int) -> Int64[np.ndarray, " n"]:
     """How many other rows have each row among their k nearest by cosine (Radovanović et al. 2010, N_k)."""
-    rows = _unit(x)
+    rows = unit_rows(x)
     counts = np.zeros(len(rows), np.int64)
     for start in range(0, len(rows), _BLOCK):
         similarity = rows[start : start + _BLOCK] @ rows.T
@@ -119,10 +119,3 @@ def neighbour_occurrences(x: Float[np.ndarray, "n d"], k: int) -> Int64[np.ndarr
         nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         counts += np.bincount(nearest.ravel(), minlength=len(rows))
     return counts
-
-
-def _unit(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Rows of length 1 in float64; a zero row stays zero."""
-    norms = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
-    unit: np.ndarray = np.divide(x, norms, out=np.zeros(x.shape, np.float64), where=norms > 0)
-    return unit

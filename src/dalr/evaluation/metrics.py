@@ -20,6 +20,13 @@ def cosines(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> Float[n
     return result
 
 
+def unit_rows(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Rows of length 1 in float64; a zero row stays zero."""
+    norms = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    unit: np.ndarray = np.divide(x, norms, out=np.zeros(x.shape, np.float64), where=norms > 0)
+    return unit
+
+
 def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
     """Spearman's rank correlation, ties at their mean rank; NaN if one side is constant."""
     from scipy.stats import rankdata

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 
+from dalr.evaluation.metrics import unit_rows
 from dalr.evaluation.results import EmbeddingMap
 from dalr.seed import generator
 
@@ -34,9 +35,7 @@ def embedding_map(
         names += [name] * count
     if method == "none" or len(names) < _LEAST:
         return None
-    vectors = np.concatenate(drawn).astype(np.float64)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    unit = unit_rows(np.concatenate(drawn))
     points = _principal_axes(unit) if method == "pca" else _t_sne(unit)
     return EmbeddingMap(
         method=method,

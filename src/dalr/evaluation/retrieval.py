@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64
 
+from dalr.evaluation.metrics import unit_rows
 from dalr.evaluation.results import Recall
 
 _BLOCK = 2_048
@@ -64,13 +65,7 @@ def _blocks(
     sentences: Float[np.ndarray, "captions g"], images: Float[np.ndarray, "images g"]
 ) -> Iterator[tuple[slice, Float[np.ndarray, "block images"]]]:
     """Cosines of a block of captions with all images; the same block gives the same numbers every time."""
-    captions, pictures = _unit(sentences), _unit(images)
+    captions, pictures = unit_rows(sentences), unit_rows(images)
     for start in range(0, len(captions), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(captions)))
         yield rows, captions[rows] @ pictures.T
-
-
-def _unit(x: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
-    norms = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
-    unit: np.ndarray = np.divide(x, norms, out=np.zeros(x.shape, np.float64), where=norms > 0)
-    return unit
