@@ -233,7 +233,8 @@ def evaluate(
     found = score(models, request)
     if json_file is not None:
         write_results(json_file, found.models[0] if len(found.models) == 1 else found)
-    typer.echo(as_table(found.models, found.comparisons, all_numbers=verbose))
+    if any(model.tasks for model in found.models):
+        typer.echo(as_table(found.models, found.comparisons, all_numbers=verbose))
     failed = {each.task: each for model in found.models for each in model.failed}
     for each in failed.values():
         _show_failed(each)
