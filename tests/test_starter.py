@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
 from conftest import Outcome
 from dalr.recipe import load_recipe
@@ -160,3 +162,23 @@ def test_paths_that_a_recipe_cannot_hold_are_refused(
     outcome = cli("init", "--pairs", Path(folder) / "pairs.jsonl", "--out", "r.yaml")
     assert outcome.code == 2
     assert "cannot stand in a recipe" in outcome.err
+
+
+def test_a_matrix_is_named_by_the_lines_of_the_pairs(cli: Cli, tmp_path: Path) -> None:
+    rows = [{"image": f"{n}.jpg", "captions": [f"a red dog {n}", f"a cat near {n}"]} for n in range(12)]
+    pairs, matrix, out = tmp_path / "pairs.jsonl", tmp_path / "images.npy", tmp_path / "recipe.yaml"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    np.save(matrix, np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32))
+    assert cli("init", "--pairs", pairs, "--features", matrix, "--out", out).code == 0
+    assert yaml.safe_load(out.read_text())["features"] == {"image": str(matrix), "image_ids": str(pairs)}
+    checked = cli("check", out)
+    assert checked.code == 0, checked.err
+
+    np.save(matrix, np.ones((7, 6), np.float32))
+    short = cli("init", "--pairs", pairs, "--features", matrix, "--out", tmp_path / "short.yaml")
+    assert short.code == 3
+    assert "7 rows of features, but" in short.err
+    (tmp_path / "pairs.csv").write_text("image,caption\na.jpg,a dog\n")
+    other = cli("init", "--pairs", tmp_path / "pairs.csv", "--features", matrix, "--out", tmp_path / "other.yaml")
+    assert other.code == 2
+    assert "makes a store" in other.err

@@ -18,6 +18,8 @@ import yaml
 from dalr.data.dataset import read_pairs, read_text
 from dalr.data.rows import Pairs, comparable
 from dalr.errors import ConfigError, DataError, Problem, StorageError
+from dalr.features.importing import check_matrix
+from dalr.features.source import is_matrix
 from dalr.io.atomic import write_text
 from dalr.recipe import scalar
 
@@ -66,12 +68,12 @@ def write_starter(
         out: the recipe's file; refused if it exists.
         pairs, text: read and counted, so that the recipe fits.
         images: folder of the pictures, for the command that makes their vectors.
-        features: a feature store of the pictures; without one the recipe trains on sentences, and says how to
-            get one.
+        features: a feature store of the pictures, or an .npy matrix with a row a line of `pairs`; without one the
+            recipe trains on sentences, and says how to get one.
 
     Raises:
         StorageError: `out` exists.
-        ConfigError: a path that cannot stand in a recipe.
+        ConfigError: a path that cannot stand in a recipe, or a matrix whose rows `pairs` does not name.
         DataError: pairs or text cannot be read, with every problem.
     """
     if out.exists():
@@ -80,9 +82,21 @@ def write_starter(
         _require_writable(path)
     if images is not None and not images.is_dir():
         raise DataError(Problem(where="--images", what=f"no such folder: {images}"))
+    if features is not None and is_matrix(features):
+        _require_named_rows(features, pairs)
     found = _look(pairs, images, text, features, out)
     write_text(out, "\n".join(_lines(found, out)) + "\n")
     return [*_notes(found), f"next: dalr check {shlex.quote(str(out))}"]
+
+
+def _require_named_rows(matrix: Path, pairs: Path) -> None:
+    """Row i of a matrix is line i of JSON lines; whatever else names its rows makes a store of it first."""
+    if pairs.suffix.lower() == ".jsonl":
+        check_matrix(matrix, pairs)
+        return
+    command = f"dalr features import {matrix} --ids FILE --out STORE"
+    what = f"a matrix whose rows {pairs} cannot name; `{command}` makes a store"
+    raise ConfigError(Problem(where="--features", what=what))
 
 
 def _look(pairs: Path, images: Path | None, text: Path | None, features: Path | None, out: Path) -> _Found:
@@ -185,6 +199,8 @@ def _features(found: _Found) -> Iterator[str]:
     if found.features is not None:
         yield "features:"
         yield f"  image: {_quoted(str(found.features))}  # one vector an image, computed once"
+        if is_matrix(found.features):
+            yield f"  image_ids: {_quoted(str(found.pairs))}  # names the rows: line i is row i"
         return
     images = shlex.quote(str(found.images)) if found.images is not None else "FOLDER"
     yield "# Pictures teach through vectors that are computed once, by any CLIP on disk or on the hub:"

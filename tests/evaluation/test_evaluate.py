@@ -18,6 +18,7 @@ from dalr.evaluation.loaded import Options, without_overlap
 from dalr.evaluation.results import (
     Evaluation,
     GeometryResult,
+    Settings,
     StsResult,
     TransferResult,
     merged,
@@ -181,6 +182,8 @@ class TestChangedData:
         report = score(data, "SUBJ", "MR", options=options)
         assert set(report.tasks) == {"SUBJ", "MR"}
         assert report.settings.data_changed == ("SUBJ/subj.objective",)
+        assert "Not the official data, scored all the same: SUBJ/subj.objective." in as_table([report])
+        assert "Not the official data" not in as_table([score(data, "MR")])
 
     def test_a_missing_file_is_never_allowed(self, data: Path) -> None:
         (data / "SUBJ" / "subj.objective").unlink()
@@ -265,6 +268,12 @@ class TestReport:
         one, other = score(data, "STS12", "STS-B"), score(data, "STS12")
         row = next(line for line in as_table([one, other]).splitlines() if line.startswith("| STS-B"))
         assert row.rstrip(" |").endswith("–")
+
+    def test_what_was_used_of_a_model_stands_beside_its_name(self, data: Path) -> None:
+        whole = score(data, "STS12")
+        part = whole.model_copy(update={"settings": Settings(num_layers=3, pooling="cls")})
+        header = as_table([whole, part]).splitlines()[0]
+        assert [cell.strip() for cell in header.split("|")[4:6]] == ["toy", "toy (first 3 layers, cls pooling)"]
 
     def test_all_numbers_are_there_when_asked_for(self, data: Path) -> None:
         table = as_table([score(data, "STS12")], all_numbers=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from dalr.evaluation.bootstrap import DRAWS
 from dalr.evaluation.results import (
     Comparison,
     Evaluation,
@@ -21,6 +22,10 @@ from dalr.evaluation.results import (
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 
 _DASH = "–"
+_PAIRED = (
+    f"\nPaired bootstrap: both models on the same {DRAWS:,} resamples of the items. p is two-sided, not\n"
+    f"corrected for the number of tasks, and cannot be below {2 / (DRAWS + 1):.3f}."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +57,23 @@ def as_table(
         found = [each.get((task, measure)) for each in lines]
         items = next(line.items for line in found if line is not None)
         body.append([task, measure, items, *(line.cell() if line is not None else _DASH for line in found)])
-    tables = [markdown(["task", "measure", "items", *(each.model for each in evaluations)], body, left=2)]
+    tables = [markdown(["task", "measure", "items", *map(_column, evaluations)], body, left=2)]
     if any(line.interval is not None for each in lines for line in each.values()):
         tables.append("[…]: 95 % bootstrap over the items of the task, for this model as it is.")
+    if changed := sorted({path for each in evaluations for path in each.settings.data_changed}):
+        tables.append(f"Not the official data, scored all the same: {', '.join(changed)}.")
     if comparisons:
         tables += ["", comparison_table(comparisons)]
     return "\n".join(tables)
+
+
+def _column(evaluation: Evaluation) -> str:
+    """The model, and what of it was used where that is not all as it stands in its files."""
+    settings = evaluation.settings
+    layers = settings.num_layers
+    used = [f"first {layers} layers" if layers != 1 else "first layer"] if layers is not None else []
+    used += [f"{settings.pooling} pooling"] if settings.pooling is not None else []
+    return f"{evaluation.model} ({', '.join(used)})" if used else evaluation.model
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
@@ -74,7 +90,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
         for each in comparisons
     ]
     headers = ["task", "models", "measure", "difference", "95 %", "p"]
-    return markdown(headers, rows, left=3) + "\nPaired bootstrap: both models on the same resampled items."
+    return markdown(headers, rows, left=3) + _PAIRED
 
 
 def _lines(evaluation: Evaluation, all_numbers: bool) -> dict[tuple[str, str], Line]:
