@@ -7,7 +7,6 @@ containers often have 64 MB.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dalr.errors import DataError, Problem
 from dalr.features.decoding import ImageRefusedError, read_image
+from dalr.models.device import usable_cores
 from dalr.models.pixels import PixelReader
 
 _MAX_WORKERS = 16
@@ -76,8 +76,7 @@ def decoded_ahead(
 
 def available_cores() -> int:
     """Cores that this process may use, at most 16."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, _MAX_WORKERS)
+    return min(usable_cores(), _MAX_WORKERS)
 
 
 class _Decoding(Dataset[DecodedBatch]):

@@ -7,7 +7,6 @@ together; groups are independent and run on all cores.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from jaxtyping import Float32, Int32, Int64
 
 from dalr.errors import DataError, Problem
 from dalr.evaluation.classifier.kernel import count_right, train_passes
+from dalr.models.device import usable_cores
 
 OnProgress = Callable[[int], None]
 """Called with the number of fits that are done."""
@@ -123,7 +123,7 @@ def in_threads(
     """`fit` of every group, in order, on as many threads as there are cores; `fit` must release the lock."""
     done = 0
     results: list[list[Fit]] = []
-    with ThreadPoolExecutor(max_workers=max(1, min(_cores(), len(groups)))) as pool:
+    with ThreadPoolExecutor(max_workers=max(1, min(usable_cores(), len(groups)))) as pool:
         try:
             for fits in pool.map(fit, groups):
                 results.append(fits)
@@ -252,11 +252,3 @@ def _with_bias_column(x: Float32[np.ndarray, "rows width"]) -> Float32[np.ndarra
     padded[:, :width] = x
     padded[:, width] = 1
     return padded
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux tells
-        return os.cpu_count() or 1
