@@ -14,7 +14,7 @@ import dalr
 from dalr.console import Console
 from dalr.data.dataset import read_pairs
 from dalr.errors import ConfigError, DataError
-from dalr.evaluation.results import RetrievalResult, StsResult, read_results
+from dalr.evaluation.results import RUN_RESULT, RetrievalResult, StsResult, read_results
 from dalr.evaluation.retrieval import retrieval_score
 from dalr.features.decoding import read_image
 from dalr.features.images import write_image_store
@@ -23,7 +23,7 @@ from dalr.models.embedding import embed
 from dalr.models.heads import ground
 from dalr.models.loading import load_encoder
 from dalr.models.vision import load_vision_model
-from dalr.scoring import RUN_RESULT, Request, evaluate
+from dalr.scoring import Request, evaluate
 from pictures import save_photos, save_tiny_image_model
 from senteval import write_senteval
 from tiny import Outcome, Toys

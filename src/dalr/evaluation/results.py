@@ -18,6 +18,8 @@ from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.io.atomic import write_text
 
 FORMAT, VERSION = "dalr-evaluation", 1
+RUN_RESULT = "evaluation.json"
+"""What the evaluations of a run leave in its folder, for the report."""
 
 
 class Result(BaseModel):

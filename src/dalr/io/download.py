@@ -8,7 +8,6 @@ second try cannot change (404, no such host) is said at once. Only the standard 
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -24,6 +23,7 @@ from typing import Any
 
 from dalr.errors import DataError, Problem
 from dalr.io.atomic import apply_umask, storage_errors, sync_file, sync_folder, write_text
+from dalr.io.sealed import file_sha256
 
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 30.0
@@ -220,8 +220,7 @@ def _require_complete(part: Path, answer: _Answer) -> None:
         discard(part)
         raise _BrokenError(f"{found} bytes arrived where {answer.total} were announced")
     if answer.sha256 is not None:
-        with open(part, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(part)
         if digest != answer.sha256:
             discard(part)
             raise _BrokenError(f"sha256 is {digest[:12]}..., the server stated {answer.sha256[:12]}...")

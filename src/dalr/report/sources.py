@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from dalr.errors import ConfigError, DalrError, DataError, Problem
-from dalr.evaluation.results import Comparison, Evaluation, merged, read_results
+from dalr.evaluation.results import RUN_RESULT, Comparison, Evaluation, merged, read_results
 from dalr.report.history import History, read_history
-
-RESULT_OF_RUN = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +152,8 @@ def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
     except DalrError as error:
         problems += error.problems
     try:
-        if (path / RESULT_OF_RUN).exists():
-            evaluations, comparisons = _read_results(path / RESULT_OF_RUN)
+        if (path / RUN_RESULT).exists():
+            evaluations, comparisons = _read_results(path / RUN_RESULT)
     except DataError as error:
         problems += error.problems
     if problems:

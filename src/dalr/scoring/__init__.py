@@ -5,12 +5,11 @@ knows which pairs, features and held-out images it was made with, so retrieval n
 """
 
 from dalr.scoring.request import Place, Request, locate
-from dalr.scoring.run import RUN_RESULT, Loaded, evaluate, evaluate_one, load
+from dalr.scoring.run import Loaded, evaluate, evaluate_one, load
 from dalr.scoring.runs import recipe_of_run, run_record
 from dalr.scoring.subjects import settings_of
 
 __all__ = [
-    "RUN_RESULT",
     "Loaded",
     "Place",
     "Request",

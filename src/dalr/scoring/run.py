@@ -14,6 +14,7 @@ from dalr.evaluation.loaded import LoadedTask, Options, without_overlap
 from dalr.evaluation.mteb import MtebTask, find_mteb_tasks, score_mteb_tasks
 from dalr.evaluation.overlap import training_sentences
 from dalr.evaluation.results import (
+    RUN_RESULT,
     Comparison,
     Evaluation,
     Evaluations,
@@ -28,9 +29,6 @@ from dalr.evaluation.tasks import RETRIEVAL, resolve_tasks
 from dalr.scoring.pictures import Pictures, grounded_retrieval, pictures_for_heads, zero_training_retrieval
 from dalr.scoring.request import Place, Request, locate
 from dalr.scoring.subjects import multimodal_subject, text_subject
-
-RUN_RESULT = "evaluation.json"
-"""What the evaluations of a run leave in its folder, for the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
