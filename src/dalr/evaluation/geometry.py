@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int64
 from scipy.special import logsumexp
-from scipy.stats import skew
 
 from dalr.errors import DataError, Problem
 from dalr.evaluation.metrics import require_usable, unit_rows
@@ -35,6 +34,8 @@ def score_geometry(pairs: ScoredPairs, vectors: Float[np.ndarray, "sentences d"]
         NumericsError: vectors that are not finite, or constant.
         DataError: too few distinct sentences to have neighbours.
     """
+    from scipy.stats import skew  # half a second to import, and everything that evaluates imports this module
+
     require_usable(vectors, "geometry")
     sentences = pairs.sentences()
     distinct = vectors[list({sentence: row for row, sentence in enumerate(sentences)}.values())]

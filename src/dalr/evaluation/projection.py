@@ -18,24 +18,27 @@ _LEAST = 3
 
 
 def embedding_map(
-    tasks: Mapping[str, tuple[Sequence[str], Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]]],
+    tasks: Mapping[str, Sequence[str]],
+    vectors_of: Callable[[Sequence[str]], Float32[np.ndarray, "n d"]],
     method: Literal["pca", "t-sne", "none"],
 ) -> EmbeddingMap | None:
-    """L2-normalised vectors of some sentences of each task (task -> sentences and their vectors) in two dimensions.
+    """L2-normalised vectors of some sentences of each task (task -> its sentences) in two dimensions.
 
     None where it is not wanted, or where there are too few sentences.
     """
-    drawn, names = [], []
-    for name, (sentences, vectors_of) in tasks.items():
+    if method == "none":
+        return None
+    chosen: list[str] = []
+    names: list[str] = []
+    for name, sentences in tasks.items():
         distinct = list(dict.fromkeys(sentences))
         random = generator(0, "embedding map", name)
         count = min(_PER_TASK, len(distinct))
-        chosen = [distinct[index] for index in random.choice(len(distinct), size=count, replace=False)]
-        drawn.append(vectors_of(chosen))
+        chosen += [distinct[index] for index in random.choice(len(distinct), size=count, replace=False)]
         names += [name] * count
-    if method == "none" or len(names) < _LEAST:
+    if len(names) < _LEAST:
         return None
-    unit = unit_rows(np.concatenate(drawn))
+    unit = unit_rows(vectors_of(chosen))
     points = _principal_axes(unit) if method == "pca" else _t_sne(unit)
     return EmbeddingMap(
         method=method,

@@ -96,7 +96,7 @@ def evaluate(
             sts={name: each.pairs for name, each in scored.items() if each.pairs is not None},
             transfer={name: each.right for name, each in scored.items() if each.right is not None},
             map=embedding_map(
-                {task.name: (task.sentences(), vectors.of) for task in tasks if task.name in scored}, map_method
+                {task.name: task.sentences() for task in tasks if task.name in scored}, vectors.of, map_method
             ),
         ),
     )
