@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dalr.evaluation.published import AVERAGE, TableName, load_published
 from dalr.evaluation.results import (
@@ -11,7 +11,6 @@ from dalr.evaluation.results import (
     StsResult,
     TransferResult,
 )
-from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.report import charts
 from dalr.report.charts import Estimate, Series
 from dalr.report.page import Figure, Key, Panel
@@ -34,32 +33,8 @@ def legend(subjects: Sequence[Subject]) -> tuple[Key, ...]:
 def score_bars(sources: Sources) -> Figure | None:
     """Bars of all STS and transfer scores."""
     panels = [
-        _bar_panel(
-            "STS, Spearman × 100",
-            [
-                (
-                    subject,
-                    {
-                        name: Estimate(value=r.spearman, interval=r.interval)
-                        for name, r in results_of(each, StsResult).items()
-                    },
-                )
-                for subject, each in sources.evaluated
-            ],
-        ),
-        _bar_panel(
-            "Transfer, acc × 100",
-            [
-                (
-                    subject,
-                    {
-                        name: Estimate(value=r.acc, interval=r.interval)
-                        for name, r in results_of(each, TransferResult).items()
-                    },
-                )
-                for subject, each in sources.evaluated
-            ],
-        ),
+        _bar_panel("STS, Spearman × 100", sources, _spearmans),
+        _bar_panel("Transfer, acc × 100", sources, _accuracies),
     ]
     found = tuple(panel for panel in panels if panel is not None)
     if not found:
@@ -74,7 +49,20 @@ def score_bars(sources: Sources) -> Figure | None:
     )
 
 
-def _bar_panel(title: str, rows: Sequence[tuple[Subject, dict[str, Estimate]]]) -> Panel | None:
+def _spearmans(evaluation: Evaluation) -> dict[str, Estimate]:
+    found = results_of(evaluation, StsResult)
+    return {name: Estimate(value=each.spearman, interval=each.interval) for name, each in found.items()}
+
+
+def _accuracies(evaluation: Evaluation) -> dict[str, Estimate]:
+    found = results_of(evaluation, TransferResult)
+    return {name: Estimate(value=each.acc, interval=each.interval) for name, each in found.items()}
+
+
+def _bar_panel(
+    title: str, sources: Sources, scores_of: Callable[[Evaluation], dict[str, Estimate]]
+) -> Panel | None:
+    rows = [(subject, scores_of(each)) for subject, each in sources.evaluated]
     names = task_order(name for _, values in rows for name in values)
     if not names:
         return None
@@ -94,18 +82,17 @@ def _told(series: Sequence[Series]) -> str:
 
 def standing(sources: Sources) -> Figure | None:
     """Averages of the measured models among the published ones."""
-    averages: list[tuple[TableName, str, dict[str, float | None], tuple[str, ...]]] = [
-        ("sts", "STS average", {s.label: each.sts_avg for s, each in sources.evaluated}, STS_TASKS),
+    averages: list[tuple[TableName, str, dict[str, float | None]]] = [
+        ("sts", "STS average", {s.label: each.sts_avg for s, each in sources.evaluated}),
         (
             "transfer",
             "Transfer average (acc; published: unclear)",
             {s.label: each.transfer_avg for s, each in sources.evaluated},
-            TRANSFER_TASKS,
         ),
     ]
     colours = {subject.label: model_colour(subject.number) for subject in sources.subjects}
     panels = []
-    for name, title, measured, _ in averages:
+    for name, title, measured in averages:
         rows = [(label, value, colours[label]) for label, value in measured.items() if value is not None]
         if not rows:
             continue
