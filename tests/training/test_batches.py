@@ -156,7 +156,7 @@ def test_what_is_random_depends_on_the_seed_and_the_step_alone(collator: Collato
 
 
 def test_a_batch_moves_with_all_its_tensors(collator: Collator) -> None:
-    batch: Batch = collator(keys("pair", [0, 5, 9, 20]))["batch"].to("meta")
+    batch: Batch = collator.collate(keys("pair", [0, 5, 9, 20])).to("meta")
     assert batch.image is not None
     assert batch.same_image is not None
     moved = [batch.tokens.ids, batch.tokens.mask, batch.tie_order, batch.image, batch.same_image, *batch.teachers]

@@ -58,6 +58,11 @@ class Batch:
         moved = {field.name: _moved(getattr(self, field.name), device, non_blocking) for field in fields(self)}
         return replace(self, **moved)
 
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, from where copies to a GPU overlap with its work."""
+        pinned = {field.name: _pinned(getattr(self, field.name)) for field in fields(self)}
+        return replace(self, **pinned)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vectors:
@@ -103,9 +108,6 @@ class Collator:
     streams: Mapping[Kind, StreamData]
     seed: int
 
-    def __call__(self, keys: Sequence[RowKey]) -> dict[str, Batch]:
-        return {"batch": self.collate(keys)}
-
     def collate(self, keys: Sequence[RowKey]) -> Batch:
         kind, step = keys[0].kind, keys[0].step
         stream = self.streams[kind]
@@ -149,6 +151,16 @@ def derangement(groups: Int64[np.ndarray, " n"], random: np.random.Generator) ->
     result = np.empty(len(groups), np.int64)
     result[order] = np.roll(order, -largest)
     return result
+
+
+def _pinned(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.pin_memory()
+    if isinstance(value, TokenBatch):
+        return TokenBatch(ids=value.ids.pin_memory(), mask=value.mask.pin_memory())
+    if isinstance(value, tuple):
+        return tuple(_pinned(item) for item in value)
+    return value
 
 
 def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:

@@ -23,7 +23,7 @@ from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
 from dalr.objectives import Objective
-from dalr.seed import derive_seed, seed_everything
+from dalr.seed import seed_everything
 from dalr.training.config import DevelopmentConfig, TrainingConfig
 from dalr.training.inputs import load_inputs
 from dalr.training.provenance import provenance
@@ -97,10 +97,9 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
     }
     write_json(out / "run.json", record | {"status": "training"})
     started = time.monotonic()
-    seed_everything(derive_seed(job.seed, "training"))
     with console.bar(f"train {job.name}", steps, "step") as bar:
         progress = _Progress(task=setup.task, development=setup.development, job=job, out=out, steps=steps, bar=bar)
-        from dalr.training.trainer import fit
+        from dalr.training.loop import fit
 
         try:
             progress.score(0)
@@ -110,10 +109,9 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
                 collator=setup.collator,
                 config=job.training,
                 steps=steps,
-                seed=derive_seed(job.seed, "trainer") % 2**31,
-                scratch=out,
-                on_losses=progress.on_losses,
-                on_step=progress.on_step,
+                seed=job.seed,
+                run=out,
+                listener=progress,
             )
         except (DalrError, KeyboardInterrupt) as error:
             reason = str(error) or "interrupted"
@@ -175,9 +173,12 @@ class _Progress:
             )
             shown["loss"] = f"{loss:.4f}"
         self.bar.update(step, **shown)
-        every = self.job.development.every if self.job.development is not None else self.steps
-        if step % every == 0 or step == self.steps:
+        if self.reads_weights(step):
             self.score(step)
+
+    def reads_weights(self, step: int) -> bool:
+        every = self.job.development.every if self.job.development is not None else self.steps
+        return step % every == 0 or step == self.steps
 
     def score(self, step: int) -> None:
         """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
