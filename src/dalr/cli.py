@@ -6,6 +6,7 @@ with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 s
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,7 +57,11 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except DalrError as error:
-        sys.stderr.write(f"error: {error}\n")
+        note = "".join(getattr(error, "__notes__", []))
+        if os.environ.get("RANK", "0") == "0":
+            sys.stderr.write(f"error: {error}\n")
+        elif note:  # what all ranks find alike, the first one says
+            sys.stderr.write(f"error {note}: {error}\n")
         sys.exit(error.exit_code)
 
 
@@ -138,13 +143,23 @@ def train(
     recipe: str,
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Run folder, new or empty [default: runs/NAME-TIME].")] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Ranks to train on, on this machine: one a GPU.")] = 1,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Train a recipe; RECIPE is a shipped name or a path. Leaves RUN/model, a SentenceTransformer."""
+    from dalr.training.launch import launch, process_rank
+
+    if nproc > 1:
+        shown = ["--quiet"] * quiet + ["--verbose"] * verbose
+        changed = [part for setting in settings or [] for part in ("-s", setting)]
+        where = ["--out", str(out)] if out is not None else []
+        raise typer.Exit(launch(["train", recipe, *changed, *where, *shown], processes=nproc))
     from dalr.api import train as run_training
 
     result = run_training(recipe, overrides=settings or [], out=out, console=Console(quiet=quiet, verbose=verbose))
+    if process_rank() > 0:
+        return
     if result.best_score is not None:
         before = f" (untrained {result.untrained_score:.2f})" if result.untrained_score is not None else ""
         typer.echo(f"{result.development}: {result.best_score:.2f} at step {result.best_step}{before}")

@@ -62,20 +62,20 @@ def look_inside(
     from dalr.training.task import TrainingTask
 
     inside = Inside()
-    prepare, forward = setup_module.prepare, TrainingTask.forward
+    prepare, losses = setup_module.prepare, TrainingTask.losses
 
     def watched_prepare(*arguments: Any, **options: Any) -> Setup:
         inside.setup = prepare(*arguments, **options)
         inside.before = copied(inside.setup.task)
         return inside.setup
 
-    def watched_forward(self: TrainingTask, batch: Batch) -> Any:
+    def watched_losses(self: TrainingTask, batch: Batch, h_a: torch.Tensor, h_b: torch.Tensor) -> Any:
         inside.at_forward = copied(self)
         inside.batches.append(batch)
-        return forward(self, tamper(batch) or batch)
+        return losses(self, tamper(batch) or batch, h_a, h_b)
 
     monkeypatch.setattr(setup_module, "prepare", watched_prepare)
-    monkeypatch.setattr(TrainingTask, "forward", watched_forward)
+    monkeypatch.setattr(TrainingTask, "losses", watched_losses)
     return inside
 
 

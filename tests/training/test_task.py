@@ -90,13 +90,13 @@ def test_the_two_views_differ_by_dropout_alone(toys: Toys, tmp_path: Path, monke
     train(toys.recipe(tmp_path), tmp_path / "run", "training.max_steps=1", "development=null")
     task, batch = inside.made.task, inside.batches[0]
     task.train()
-    h_a, h_b = task.two_passes(batch)
+    h_a, h_b = task.two_passes(batch.tokens)
     assert h_a.shape == (8, 32)
     assert (h_a - h_b).abs().max() > 1e-3
     task.eval()
-    h_a, h_b = task.two_passes(batch)
+    h_a, h_b = task.two_passes(batch.tokens)
     torch.testing.assert_close(h_a, h_b, rtol=1e-5, atol=1e-6)
-    views = task.views(batch)
+    views = task.views(batch, *task.two_passes(batch.tokens))
     assert views.image_grounded is not None
     assert views.s_a is not None
     assert views.s_a.shape == views.image_grounded.shape == (8, 8)
@@ -113,10 +113,10 @@ def test_training_in_bf16_keeps_weights_and_objective_in_fp32(
     task = inside.made.task.eval()
     assert {p.dtype for p in task.parameters()} == {torch.float32}
     assert {tensor.dtype for tensor in load_file(result.model / "model.safetensors").values()} == {torch.float32}
-    views = task.views(inside.batches[0])
+    views = task.views(inside.batches[0], *task.two_passes(inside.batches[0].tokens))
     assert views.h_a.dtype == views.z_a.dtype == torch.float32
     task.precision = "fp32"
-    exact, _ = task.two_passes(inside.batches[0])
+    exact, _ = task.two_passes(inside.batches[0].tokens)
     assert 1e-4 < (views.h_a - exact).abs().max() < 0.1, "the student really ran in bf16"
 
 

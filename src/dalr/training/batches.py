@@ -36,6 +36,11 @@ class TokenBatch:
             mask=self.mask.to(device, non_blocking=non_blocking),
         )
 
+    def split(self, rows: int) -> list[TokenBatch]:
+        """Consecutive parts of so many sentences each; the last may have fewer."""
+        parts = zip(torch.split(self.ids, rows), torch.split(self.mask, rows), strict=True)
+        return [TokenBatch(ids=ids, mask=mask) for ids, mask in parts]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -45,6 +50,7 @@ class Batch:
     step: int
     row_ids: tuple[str, ...]
     tokens: TokenBatch
+    """Of this rank's rows; everything else is of all n rows whose vectors meet."""
     tie_order: Int[Tensor, " n"]
     image: Float[Tensor, "n w"] | None = None
     clip_text: Float[Tensor, "n c"] | None = None
@@ -103,22 +109,32 @@ class StreamData:
 
 @dataclass(frozen=True, kw_only=True)
 class Collator:
-    """Turns the row keys of a batch into its tensors."""
+    """Turns the row keys of a batch into its tensors.
+
+    A rank reads the tokens of its share of the rows; everything else of all rows if `gather`, else of its share.
+    """
 
     streams: Mapping[Kind, StreamData]
     seed: int
+    rank: int = 0
+    world: int = 1
+    gather: bool = True
 
     def collate(self, keys: Sequence[RowKey]) -> Batch:
         kind, step = keys[0].kind, keys[0].step
         stream = self.streams[kind]
         rows = np.asarray([key.row for key in keys], dtype=np.int64)
+        share = len(rows) // self.world
+        own = rows[self.rank * share : (self.rank + 1) * share]
+        if not self.gather:
+            rows = own
         images = stream.images[rows] if stream.images is not None else None
         order = generator(self.seed, "ties", step).permutation(len(rows))
         return Batch(
             kind=kind,
             step=step,
             row_ids=tuple(stream.row_ids[row] for row in rows),
-            tokens=stream.tokens.read(rows),
+            tokens=stream.tokens.read(own),
             tie_order=torch.from_numpy(order),
             image=stream.image.read(rows) if stream.image is not None else None,
             clip_text=stream.clip_text.read(rows) if stream.clip_text is not None else None,

@@ -14,6 +14,13 @@ class TrainingConfig(Section):
     """How long, how fast, in which precision."""
 
     batch_size: Annotated[int, Field(ge=2)] = 64
+    """Rows of a step, over all ranks."""
+    gather: bool = True
+    """On several ranks: the sentence vectors of all ranks meet in the objective, so that the training is that of
+    one rank with the whole batch. Without, each rank compares its own rows only."""
+    mini_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Rows that a rank keeps activations of at a time (gradient caching): a large batch in little memory, for one
+    more forward of the student."""
     epochs: Annotated[int, Field(ge=1)] = 1
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps in all; takes the place of `epochs`."""

@@ -35,9 +35,9 @@ class _Seen:
 
 
 class Guard:
-    """Watches every step of a training on `device`; what it finds is also written to `RUN/bad_batch.json`."""
+    """Watches every step of a training on `device`; what it finds is written below `run`, if given."""
 
-    def __init__(self, device: torch.device, *, run: Path, patience: int) -> None:
+    def __init__(self, device: torch.device, *, run: Path | None, patience: int) -> None:
         self.run, self.patience = run, patience
         self.tripped = torch.zeros((), device=device)
         self.seen: deque[_Seen] = deque()
@@ -78,18 +78,20 @@ class Guard:
             culprits = culprits or f"the weighted sum = {step.loss.item()}"
         else:
             culprits = "a gradient is not finite although the loss is"
-        write_json(
-            self.run / BAD_BATCH,
-            {
-                "step": step.step,
-                "kind": step.kind,
-                "loss": str(step.loss.item()),
-                "terms": {name: str(value.item()) for name, value in step.terms.items()},
-                "gradient_norm": str(step.norm.item()),
-                "rows": list(step.row_ids),
-            },
-        )
+        if self.run is not None:
+            write_json(self.run / BAD_BATCH, _as_json(step))
         shown = ", ".join(step.row_ids[:8]) + (" …" if len(step.row_ids) > 8 else "")
         where = f"step {step.step} ({step.kind} batch)"
         what = f"{culprits}; the weights were not changed by this step. Rows: {shown}"
         return NumericsError(Problem(where=where, what=what))
+
+
+def _as_json(step: _Seen) -> dict[str, object]:
+    return {
+        "step": step.step,
+        "kind": step.kind,
+        "loss": str(step.loss.item()),
+        "terms": {name: str(value.item()) for name, value in step.terms.items()},
+        "gradient_norm": str(step.norm.item()),
+        "rows": list(step.row_ids),
+    }

@@ -1,7 +1,7 @@
 """The training loop: batches of a plan in, optimizer steps out.
 
 It is our own because all that a general trainer adds (1 to 2 ms a step, a tenth of a step on a GPU) is either done
-elsewhere here or in the way. Dropout draws from a stream named by (seed, step): a step depends on nothing but the
+elsewhere here or in the way. Dropout draws from streams named by (seed, step): a step depends on nothing but the
 weights, the optimizer and its number, so that a resumed run needs no generator states. Nothing in a step waits for
 the device; see `guard.py` for how a number that is not one is stopped nevertheless.
 """
@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dalr.data.schedule import Plan, RowKey
 from dalr.objectives import Losses
-from dalr.seed import derive_seed
 from dalr.training.batches import Batch, Collator
 from dalr.training.config import TrainingConfig
 from dalr.training.guard import Guard
 from dalr.training.optimization import Optimization
+from dalr.training.ranks import Ranks
+from dalr.training.step import Step
 from dalr.training.task import TrainingTask
 
 
@@ -49,6 +50,7 @@ def fit(
     steps: int,
     seed: int,
     run: Path,
+    ranks: Ranks,
     listener: Listener,
 ) -> None:
     """Train `task` for `steps` optimizer steps on the batches of `plan`.
@@ -56,14 +58,14 @@ def fit(
     Raises:
         NumericsError: a loss or a gradient is not finite; the step that had it changed nothing.
     """
-    device = next(task.parameters()).device
+    device = ranks.device
+    ranks.start_equal(task)
+    step = Step(task=task, ranks=ranks, gather=config.gather, mini_batch_size=config.mini_batch_size, seed=seed)
     optimization = Optimization(task, config, steps=steps)
-    guard = Guard(device, run=run, patience=1 if device.type == "cpu" else config.log_every)
+    guard = Guard(device, run=run if ranks.main else None, patience=1 if device.type == "cpu" else config.log_every)
     for batch in _batches(plan, collator, steps=steps, workers=config.workers, device=device):
         task.train()
-        torch.manual_seed(derive_seed(seed, "dropout", batch.step))
-        losses = task(batch)
-        losses.total.backward()
+        losses = step.gradients(batch)
         norm = optimization.clip()
         optimization.step(unless=guard.watch(batch, losses, norm))
         listener.on_losses(batch, losses)

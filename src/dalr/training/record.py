@@ -7,10 +7,12 @@ several times too small. Sums stay on the device and are read once per log line.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dalr.io.atomic import storage_errors
@@ -18,9 +20,13 @@ from dalr.objectives import Losses
 
 
 class TermMeans:
-    """Running means of the loss and of each term since the last reading."""
+    """Running means of the loss and of each term since the last reading.
 
-    def __init__(self) -> None:
+    `over_ranks` makes of a rank's means those of all ranks; all must read at the same steps.
+    """
+
+    def __init__(self, over_ranks: Callable[[Float[Tensor, " k"]], Float[Tensor, " k"]] | None = None) -> None:
+        self._over_ranks = over_ranks
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -33,8 +39,12 @@ class TermMeans:
     def read(self) -> tuple[float, dict[str, float], dict[str, int]]:
         """Mean loss, mean of each term, and how many steps had it; then starts anew."""
         names = list(self._sums)
-        totals = torch.stack([self._sums[name].double() for name in names]).tolist() if names else []
-        means = {name: total / self._counts[name] for name, total in zip(names, totals, strict=True)}
+        means: dict[str, float] = {}
+        if names:
+            averages = torch.stack([self._sums[name].double() / self._counts[name] for name in names])
+            if self._over_ranks is not None:
+                averages = self._over_ranks(averages)
+            means = dict(zip(names, averages.tolist(), strict=True))
         counts = self._counts
         self._sums, self._counts = {}, {}
         loss = means.pop("loss", float("nan"))
@@ -43,13 +53,19 @@ class TermMeans:
 
 
 class MetricsFile:
-    """Appends lines to `metrics.jsonl`; each is on disk when `write` returns to the operating system."""
+    """Appends lines to `metrics.jsonl`; each is on disk when `write` returns to the operating system.
 
-    def __init__(self, path: Path) -> None:
+    Without a path it writes nothing: one of several ranks keeps the record.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self.path = path
-        with storage_errors(path):
-            path.write_text("")
+        if path is not None:
+            with storage_errors(path):
+                path.write_text("")
 
     def write(self, record: dict[str, Any]) -> None:
+        if self.path is None:
+            return
         with storage_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.console import Bar, Console
 from dalr.data.config import DataConfig
-from dalr.errors import DalrError, NumericsError, StorageError
+from dalr.errors import ConfigError, DalrError, NumericsError, Problem, StorageError
 from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
 from dalr.objectives import Objective
 from dalr.seed import seed_everything
 from dalr.training.config import DevelopmentConfig, TrainingConfig
-from dalr.training.inputs import load_inputs
+from dalr.training.inputs import Inputs, load_inputs
+from dalr.training.launch import process_rank
 from dalr.training.provenance import provenance
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from dalr.training.batches import Batch
     from dalr.training.checkpoint import Checkpoint
     from dalr.training.development import Development
-    from dalr.training.record import MetricsFile
+    from dalr.training.ranks import Ranks
     from dalr.training.task import TrainingTask
 
 
@@ -79,14 +80,31 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
         StorageError: `out` is in use or cannot be written.
     """
     inputs = load_inputs(job)
-    _claim(out)
+    main = process_rank() == 0
+    if main:
+        _claim(out)
+    console = console if main else Console(quiet=True)
     for name, value in inputs.dataset.report.items():
         console.detail(f"{name}: {value}")
     # torch and the model libraries take seconds to import: only after the data has been found good
+    from dalr.training.ranks import joined
+
+    with joined(job.training.batch_size) as ranks:
+        if ranks.world > 1 and job.heads.aligner_norm == "batch":
+            what = f"batch norms the rows of one rank, and there are {ranks.world}; use layer"
+            raise ConfigError(Problem(where="heads.aligner_norm", what=what))
+        return _train(job, inputs, ranks=ranks, out=out, recipe=recipe, console=console)
+
+
+def _train(
+    job: Job, inputs: Inputs, *, ranks: Ranks, out: Path, recipe: Mapping[str, Any], console: Console
+) -> TrainResult:
+    from dalr.training.loop import fit
     from dalr.training.setup import prepare
 
     seed_everything(job.seed)
-    setup = prepare(job, inputs, console)
+    with ranks.main_first():
+        setup = prepare(job, inputs, console, ranks)
     steps = job.training.max_steps or setup.plan.steps(job.training.epochs)
     record: dict[str, Any] = {
         "name": job.name,
@@ -95,12 +113,12 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
         "steps": steps,
         **provenance(setup.task),
     }
-    write_json(out / "run.json", record | {"status": "training"})
+    _write_record(ranks, out, record | {"status": "training"})
     started = time.monotonic()
     with console.bar(f"train {job.name}", steps, "step") as bar:
-        progress = _Progress(task=setup.task, development=setup.development, job=job, out=out, steps=steps, bar=bar)
-        from dalr.training.loop import fit
-
+        progress = _Progress(
+            task=setup.task, development=setup.development, job=job, ranks=ranks, out=out, steps=steps, bar=bar
+        )
         try:
             progress.score(0)
             fit(
@@ -111,11 +129,12 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
                 steps=steps,
                 seed=job.seed,
                 run=out,
+                ranks=ranks,
                 listener=progress,
             )
         except (DalrError, KeyboardInterrupt) as error:
             reason = str(error) or "interrupted"
-            write_json(out / "run.json", record | {"status": "stopped", "reason": reason})
+            _write_record(ranks, out, record | {"status": "stopped", "reason": reason})
             console.say(f"stopped; {out} has no finished model")
             raise
     result = progress.finish(seconds=time.monotonic() - started)
@@ -126,8 +145,13 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
         "development": result.development,
         "seconds": round(result.seconds, 1),
     }
-    write_json(out / "run.json", record | {"status": "finished", "result": outcome})
+    _write_record(ranks, out, record | {"status": "finished", "result": outcome})
     return result
+
+
+def _write_record(ranks: Ranks, out: Path, record: Mapping[str, Any]) -> None:
+    if ranks.main:
+        write_json(out / "run.json", record)
 
 
 class _Progress:
@@ -139,6 +163,7 @@ class _Progress:
         task: TrainingTask,
         development: Development | None,
         job: Job,
+        ranks: Ranks,
         out: Path,
         steps: int,
         bar: Bar,
@@ -146,9 +171,9 @@ class _Progress:
         from dalr.training.record import MetricsFile, TermMeans
 
         self.task, self.development, self.job, self.out = task, development, job, out
-        self.steps, self.bar = steps, bar
-        self.metrics: MetricsFile = MetricsFile(out / "metrics.jsonl")
-        self.means = TermMeans()
+        self.ranks, self.steps, self.bar = ranks, steps, bar
+        self.metrics = MetricsFile(out / "metrics.jsonl" if ranks.main else None)
+        self.means = TermMeans(None if job.training.gather else ranks.mean)
         self.best: Checkpoint | None = None
         self.untrained: float | None = None
         self.kinds = {"text": 0, "pair": 0}
@@ -182,7 +207,8 @@ class _Progress:
 
     def score(self, step: int) -> None:
         """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
-        value = self.development.score(self.task) if self.development is not None else None
+        value = self.development.score(self.task) if self.development is not None and self.ranks.main else None
+        value = self.ranks.agree(value)
         if self.development is not None and value is not None:
             self.metrics.write({"step": step, "development": {self.development.name: value}})
             shown = value if self.best is None or self.best.score is None else max(value, self.best.score)
@@ -194,9 +220,11 @@ class _Progress:
         if last_counts or self._is_better(value):
             from dalr.training.checkpoint import remove_checkpoint, save_checkpoint
 
-            previous = self.best
-            self.best = save_checkpoint(self.task, self.out, step=step, score=value)
-            if previous is not None:
+            previous, best = self.best, None
+            if self.ranks.main:
+                best = save_checkpoint(self.task, self.out, step=step, score=value)
+            self.best = self.ranks.agree(best)
+            if previous is not None and self.ranks.main:
                 remove_checkpoint(previous)
 
     def _is_better(self, value: float | None) -> bool:
@@ -211,7 +239,7 @@ class _Progress:
             raise NumericsError("no development score of the whole training was finite; nothing was kept")
         return TrainResult(
             run=self.out,
-            model=publish(self.best, self.out),
+            model=self.ranks.agree(publish(self.best, self.out) if self.ranks.main else self.out),
             steps=self.steps,
             best_step=self.best.step,
             development=self.development.name if self.development is not None else None,

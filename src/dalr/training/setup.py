@@ -28,6 +28,7 @@ from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
 from dalr.training.development import Development, make_development
 from dalr.training.inputs import Inputs, image_names, sentences_by_kind
 from dalr.training.precision import resolve_precision
+from dalr.training.ranks import Ranks
 from dalr.training.task import TrainingTask
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Setup:
     report: dict[str, int | str]
 
 
-def prepare(job: Job, inputs: Inputs, console: Console) -> Setup:
+def prepare(job: Job, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
     development = make_development(job.development, inputs)
     student = load_encoder(job.student)
@@ -59,13 +60,15 @@ def prepare(job: Job, inputs: Inputs, console: Console) -> Setup:
         for kind, ids, sentences in sentences_by_kind(inputs.dataset)
     }
     plan = inputs.plan
-    task = _task(job, inputs, student, token_teachers)
-    report: dict[str, int | str] = {"precision": task.precision, "device": str(_device())}
+    task = _task(job, inputs, student, token_teachers, ranks.device)
+    report: dict[str, int | str] = {"precision": task.precision, "device": str(ranks.device), "ranks": ranks.world}
     for kind, data in streams.items():
         tokens = data.tokens.stream
         report |= {f"{kind}_rows": len(tokens), f"{kind}_truncated": tokens.truncated}
     report |= {f"{kind}_rows_left_over_per_pass": rows for kind, rows in plan.left_over().items()}
-    collator = Collator(streams=streams, seed=job.seed)
+    collator = Collator(
+        streams=streams, seed=job.seed, rank=ranks.rank, world=ranks.world, gather=job.training.gather
+    )
     return Setup(task=task, plan=plan, collator=collator, development=development, report=report)
 
 
@@ -107,7 +110,11 @@ def _stream(
 
 
 def _task(
-    job: Job, inputs: Inputs, student: SentenceTransformer, token_teachers: tuple[TokenTeacher, ...]
+    job: Job,
+    inputs: Inputs,
+    student: SentenceTransformer,
+    token_teachers: tuple[TokenTeacher, ...],
+    device: torch.device,
 ) -> TrainingTask:
     width = student.get_embedding_dimension()
     assert width is not None
@@ -129,8 +136,8 @@ def _task(
         objective=job.objective,
         teacher_weights=tuple(teacher.weight for teacher in job.teachers),
         token_teachers=token_teachers,
-        precision=resolve_precision(job.training.precision, _device()),
-    ).to(_device())
+        precision=resolve_precision(job.training.precision, device),
+    ).to(device)
 
 
 def _token_rows(job: Job, sentences: Sequence[str], encoder: SentenceTransformer) -> TokenRows:
@@ -194,7 +201,3 @@ def _bar_if_needed(console: Console, name: str, total: int) -> Iterator[Callable
             bars[0].update(done)
 
         yield advance
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

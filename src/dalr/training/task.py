@@ -18,7 +18,7 @@ from dalr.models.heads import Heads
 from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Losses, Objective
 from dalr.objectives.views import Views
-from dalr.training.batches import Batch
+from dalr.training.batches import Batch, TokenBatch
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,11 +50,14 @@ class TrainingTask(nn.Module):
         _freeze_pooler(student)
 
     def forward(self, batch: Batch) -> Losses:
-        return self.objective(self.views(batch), batch.kind)
+        return self.losses(batch, *self.two_passes(batch.tokens))
 
-    def views(self, batch: Batch) -> Views:
-        """Run the student and the heads that this batch's terms read."""
-        h_a, h_b = self.two_passes(batch)
+    def losses(self, batch: Batch, h_a: Float[Tensor, "n d"], h_b: Float[Tensor, "n d"]) -> Losses:
+        """The objective on the student's vectors of all rows of the batch."""
+        return self.objective(self.views(batch, h_a, h_b), batch.kind)
+
+    def views(self, batch: Batch, h_a: Float[Tensor, "n d"], h_b: Float[Tensor, "n d"]) -> Views:
+        """Run the heads that this batch's terms read."""
         heads = self.heads
         z_a, z_b = heads.sentence_vectors(h_a), heads.sentence_vectors(h_b)
         image, clip_text = batch.image, batch.clip_text
@@ -87,9 +90,9 @@ class TrainingTask(nn.Module):
             learned_temperatures=heads.temperatures(),
         )
 
-    def two_passes(self, batch: Batch) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        """h^a and h^b from one forward over the batch repeated twice, in fp32."""
-        ids, mask = batch.tokens.ids.repeat(2, 1), batch.tokens.mask.repeat(2, 1)
+    def two_passes(self, tokens: TokenBatch) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
+        """h^a and h^b from one forward over the tokens repeated twice, in fp32."""
+        ids, mask = tokens.ids.repeat(2, 1), tokens.mask.repeat(2, 1)
         with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             vectors = pooled(self.student, ids, mask)
         first, second = vectors.to(self.dtype).chunk(2)
