@@ -1,0 +1,81 @@
+"""Gradients of a recipe's first batches in float64 without dropout, on as many ranks as a launcher started.
+
+python tests/training/gradients.py RECIPE OUT.safetensors [key=value ...]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from dalr.console import Console
+from dalr.models.token_teacher import TokenTeacher
+from dalr.objectives.views import TeacherTokens
+from dalr.recipe import load_recipe
+from dalr.seed import seed_everything
+from dalr.training.batches import Batch
+from dalr.training.inputs import load_inputs
+from dalr.training.ranks import joined
+from dalr.training.setup import prepare
+from dalr.training.step import Step
+
+STEPS = 3
+
+
+def gradients(recipe: Path, overrides: Sequence[str] = (), *, dropout: bool = False) -> dict[str, torch.Tensor]:
+    """`STEP.PARAMETER` -> gradient, and `STEP.loss`; the weights never change."""
+    job = load_recipe(str(recipe), list(overrides)).job()
+    inputs = load_inputs(job)
+    found: dict[str, torch.Tensor] = {}
+    with joined(job.training.batch_size) as ranks:
+        seed_everything(job.seed)
+        with ranks.main_first():
+            setup = prepare(job, inputs, Console(quiet=True), ranks)
+        task = setup.task.double().train(dropout)
+        task.token_teachers = tuple(InDouble(teacher) for teacher in task.token_teachers)  # type: ignore[assignment]
+        step = Step(
+            task=task,
+            ranks=ranks,
+            gather=job.training.gather,
+            mini_batch_size=job.training.mini_batch_size,
+            seed=job.seed,
+        )
+        for number, keys in zip(range(STEPS), setup.plan.batches(), strict=False):
+            task.zero_grad(set_to_none=True)
+            losses = step.gradients(doubled(setup.collator.collate(keys)))
+            found[f"{number}.loss"] = ranks.mean(losses.total.detach().reshape(1).clone())
+            for name, parameter in task.named_parameters():
+                if parameter.grad is not None:
+                    found[f"{number}.{name}"] = parameter.grad.clone()
+    return found
+
+
+@dataclass(frozen=True)
+class InDouble:
+    """The token states of a teacher in float64."""
+
+    teacher: TokenTeacher
+
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor) -> TeacherTokens:
+        tokens = self.teacher(ids, mask)
+        return replace(tokens, states=tokens.states.double())
+
+
+def doubled(batch: Batch) -> Batch:
+    return replace(
+        batch,
+        image=batch.image.double() if batch.image is not None else None,
+        clip_text=batch.clip_text.double() if batch.clip_text is not None else None,
+        teachers=tuple(teacher.double() for teacher in batch.teachers),
+    )
+
+
+if __name__ == "__main__":
+    found = gradients(Path(sys.argv[1]), sys.argv[3:])
+    save_file(found, f"{sys.argv[2]}-{os.environ.get('RANK', '0')}.safetensors")

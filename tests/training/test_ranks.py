@@ -1,0 +1,154 @@
+"""Several ranks train as one: the same loss and gradients, the same files, one voice."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from gradients import gradients
+from runs import METHODS, metrics, record
+from safetensors.torch import load_file
+
+from dalr.errors import ConfigError
+from dalr.training.ranks import joined
+from tiny import Toys
+
+HERE = Path(__file__).parent
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def on_ranks(count: int, *command: object) -> list[subprocess.CompletedProcess[str]]:
+    """Run the same command on so many ranks, as a launcher of several nodes would."""
+    shared = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    done = []
+    for process in started:
+        out, err = process.communicate(timeout=240)
+        done.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    return done
+
+
+def require_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], *, tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(
+            found[name], tensor, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "dalr-release"])
+def test_two_ranks_have_the_loss_and_gradients_of_one(toys: Toys, tmp_path: Path, method: str) -> None:
+    recipe = toys.method(tmp_path, method)
+    for done in on_ranks(2, HERE / "gradients.py", recipe, tmp_path / "two"):
+        assert done.returncode == 0, done.stderr
+    expected = gradients(recipe)
+    for rank in range(2):
+        require_close(load_file(tmp_path / f"two-{rank}.safetensors"), expected, tolerance=1e-9)
+
+
+def test_two_ranks_with_and_without_gathering(toys: Toys, tmp_path: Path) -> None:
+    """With it they are one rank with the whole batch, also in mini-batches; without, each compares its own rows."""
+    recipe = toys.recipe(tmp_path, objective={"infonce": {}, "grounding": {"weight": 0.1}, "consistency": {}})
+    expected = gradients(recipe)
+    cases = {"gather": ["training.mini_batch_size=3"], "alone": ["training.gather=false"]}
+    for name, overrides in cases.items():
+        for done in on_ranks(2, HERE / "gradients.py", recipe, tmp_path / name, *overrides):
+            assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        require_close(load_file(tmp_path / f"gather-{rank}.safetensors"), expected, tolerance=1e-9)
+    alone = [load_file(tmp_path / f"alone-{rank}.safetensors") for rank in range(2)]
+    require_close(alone[0], alone[1], tolerance=0)
+    assert alone[0].keys() == expected.keys()
+    assert (alone[0]["0.loss"] - expected["0.loss"]).abs() > 1e-3, "four rows have fewer negatives than eight"
+
+
+class TestCommand:
+    @pytest.mark.slow
+    def test_nproc_trains_as_one_rank_does(self, toys: Toys, tmp_path: Path) -> None:
+        import dalr
+        from dalr.console import Console
+
+        recipe = toys.recipe(tmp_path)
+        alone = dalr.train(
+            recipe, overrides=["student.dropout=0"], out=tmp_path / "one", console=Console(quiet=True)
+        )
+        done = self.dalr("train", recipe, "-s", "student.dropout=0", "--out", tmp_path / "two", "--nproc", "2")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("model: ") == 1, "one voice"
+        assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
+            path.name for path in (tmp_path / "one").iterdir()
+        )
+        written = record(tmp_path / "two")
+        assert written["data"]["ranks"] == 2
+        assert written["status"] == "finished"
+        for one, two in zip(metrics(alone.run), metrics(tmp_path / "two"), strict=True):
+            assert one["step"] == two["step"]
+            if "loss" in one:
+                assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        weights = load_file(tmp_path / "two" / "model" / "model.safetensors")
+        for name, tensor in load_file(alone.model / "model.safetensors").items():
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5)
+
+    def test_an_error_is_said_once_with_its_exit_code(self, toys: Toys, tmp_path: Path) -> None:
+        recipe = toys.recipe(tmp_path)
+        done = self.dalr("train", recipe, "-s", "data.text=nowhere.txt", "--out", tmp_path / "run", "--nproc", "2")
+        assert done.returncode == 3
+        assert done.stderr.count("nowhere.txt") == 1
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "run").exists()
+
+    def test_batch_norm_is_refused(self, toys: Toys, tmp_path: Path) -> None:
+        done = self.dalr("train", toys.method(tmp_path, "dalr-release"), "--out", tmp_path / "run", "--nproc", "2")
+        assert done.returncode == 2
+        assert "heads.aligner_norm" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    @staticmethod
+    def dalr(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dalr", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+class TestRefusals:
+    def test_a_batch_that_cannot_be_shared(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        with (
+            pytest.raises(ConfigError, match=r"training.batch_size: 8 rows over all ranks, which 3 ranks"),
+            joined(8),
+        ):
+            pass
+
+    @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+    def test_a_launcher_that_shards(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv(variable, "true")
+        with pytest.raises(ConfigError, match="every rank holds whole weights"), joined(8):
+            pass
+
+    def test_a_launcher_within_a_launcher(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from dalr.training.launch import launch
+
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ConfigError, match="--nproc"):
+            launch(["train", "dalr"], processes=2)
