@@ -166,6 +166,21 @@ def test_a_split_that_is_not_there_is_refused_with_those_that_are(cli: Cli, tmp_
     assert not (tmp_path / "r.yaml").exists()
 
 
+def test_images_without_a_vector_are_told(cli: Cli, tiny_data: TinyData, store: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more.jsonl"
+    more.write_text(tiny_data.pairs.read_text() + '{"image": "new.jpg", "caption": "a new dog"}\n')
+    outcome = cli("init", "--pairs", more, "--features", store, "--out", tmp_path / "r.yaml")
+    assert outcome.code == 0
+    assert f"note: 1 images have no vector in {store}, the first is 'new.jpg'; compute theirs" in outcome.err
+
+
+def test_features_that_are_no_store_are_refused(cli: Cli, tiny_data: TinyData, tmp_path: Path) -> None:
+    outcome = cli("init", "--pairs", tiny_data.pairs, "--features", tmp_path / "no", "--out", tmp_path / "r.yaml")
+    assert outcome.code == 4
+    assert f"{tmp_path / 'no'}: no manifest.json" in outcome.err
+    assert not (tmp_path / "r.yaml").exists()
+
+
 def test_an_existing_recipe_is_never_overwritten(cli: Cli, tiny_data: TinyData, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("mine")
     outcome = cli("init", "--pairs", tiny_data.pairs, "--out", tmp_path / "r.yaml")

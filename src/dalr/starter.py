@@ -22,6 +22,7 @@ from dalr.data.rows import Pairs, comparable
 from dalr.errors import ConfigError, DataError, Problem, StorageError
 from dalr.features.importing import check_matrix
 from dalr.features.source import is_matrix
+from dalr.features.store import open_store
 from dalr.io.atomic import write_text
 from dalr.recipe import scalar
 
@@ -87,6 +88,7 @@ def write_starter(
         StorageError: `out` exists.
         ConfigError: a path that cannot stand in a recipe, or a matrix whose rows `pairs` does not name.
         DataError: pairs or text cannot be read, with every problem.
+        CorruptFileError: `features` is no whole store.
     """
     if out.exists():
         raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
@@ -97,8 +99,9 @@ def write_starter(
     if features is not None and is_matrix(features):
         _require_named_rows(features, pairs, reading)
     found = _look(pairs, reading, images, text, features, out)
+    notes = list(_notes(found))
     write_text(out, "\n".join(_lines(found, out)) + "\n")
-    return [*_notes(found), f"next: dalr check {shlex.quote(str(out))}"]
+    return [*notes, f"next: dalr check {shlex.quote(str(out))}"]
 
 
 def _require_named_rows(matrix: Path, pairs: Path, reading: Reading) -> None:
@@ -177,6 +180,14 @@ def _notes(found: _Found) -> Iterator[str]:
         missing = [name for name in found.captions.images if not _inside(found.images, name)]
         if missing:
             yield f"note: {len(missing)} images are not in {found.images}, the first is {missing[0]!r}"
+    if found.features is not None and not is_matrix(found.features):
+        known = set(open_store(found.features).ids)
+        without = [name for name in found.captions.images if name not in known]
+        if without:
+            yield (
+                f"note: {len(without)} images have no vector in {found.features}, the first is {without[0]!r}; "
+                f"compute theirs, or take them out of {found.pairs}"
+            )
     if found.features is None:
         yield "note: no image vectors yet, so it trains on sentences alone; its comments say how to get them"
 

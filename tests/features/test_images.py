@@ -256,6 +256,9 @@ class TestBadImages:
         outcome = cli("features", "images", *options)
         assert outcome.code == 3
         assert "1 of 12 images cannot be used, 0 allowed" in outcome.err
+        assert (
+            "leave them out with --resume --max-bad-images 1, and take them out of the captions too" in outcome.err
+        )
         assert "image '003.jpg': " in outcome.err
         outcome = cli("features", "images", *options, "--resume", "--max-bad-images", 1)
         assert outcome.code == 0, outcome.err
