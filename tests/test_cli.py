@@ -367,6 +367,25 @@ class TestFeatures:
         assert outcome.code == 2
         assert "--pairs, --text: name at least one of them" in outcome.err
 
+    def test_text_of_one_split_of_a_table_with_columns_of_its_own(
+        self, cli: Cli, toys: Toys, tmp_path: Path
+    ) -> None:
+        table = tmp_path / "captions.txt"
+        table.write_text("file,words,part\na.jpg,a red dog,train\nb.jpg,a cat,test\nb.jpg,a black cat,test\n")
+        outcome = cli(
+            *("features", "text", "--pairs", table, "--format", "csv", "--split", "test"),
+            *("--columns", "image=file,caption=words,split=part", "--model", toys.teacher, "--out", tmp_path / "s"),
+        )
+        assert outcome.code == 0, outcome.err
+        assert list(open_store(tmp_path / "s").ids) == ["b.jpg#0", "b.jpg#1"]
+
+    def test_how_pairs_are_read_without_pairs(self, cli: Cli, toys: Toys, tmp_path: Path) -> None:
+        options = ("--text", toys.data.text, "--model", "m", "--out", tmp_path / "s")
+        outcome = cli("features", "text", *options, "--split", "train", "--format", "csv")
+        assert outcome.code == 2
+        assert "--format: says how --pairs is read; name it too" in outcome.err
+        assert "--split: says how --pairs is read; name it too" in outcome.err
+
     def test_text_with_problems_names_them_all(self, cli: Cli, tmp_path: Path) -> None:
         write_pairs(tmp_path / "p.jsonl", ["a"], [[""]])
         (tmp_path / "t.txt").write_bytes(b"\xff\n")

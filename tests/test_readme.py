@@ -1,9 +1,17 @@
-"""The README's tree names every module, with a phrase, and nothing else."""
+"""What the README shows is there: every module in its tree, every command, the recipe, the Python."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+import typer.main
+
+from dalr.cli import app
+from dalr.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 _ENTRY = re.compile(r"^(?P<indent> *)(?P<name>\S+)(?P<phrase> {2,}\S.*| \S.*)?$")
@@ -42,3 +50,36 @@ def test_every_file_in_the_tree_exists_and_has_a_phrase() -> None:
 def test_the_tree_names_every_shipped_recipe() -> None:
     listed = {name.strip() for name in _tree()["src/dalr/recipes"].split(",")}
     assert listed == {path.stem for path in (ROOT / "src/dalr/recipes").glob("*.yaml")}
+
+
+def _blocks(language: str) -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [found[2] for found in re.finditer(r"(?ms)^```(\w*)\n(.*?)^```$", text) if found[1] == language]
+
+
+def _commands() -> Iterator[list[str]]:
+    """The words of every `dalr ...` in a fenced block, without the comment behind it."""
+    for line in "\n".join(_blocks("")).replace("\\\n", " ").splitlines():
+        if line.startswith("dalr "):
+            yield shlex.split(line, comments=True)[1:]
+
+
+@pytest.mark.parametrize("words", list(_commands()), ids=" ".join)
+def test_every_command_is_one_that_the_command_line_takes(words: list[str]) -> None:
+    group = typer.main.get_command(app)
+    with group.make_context("dalr", list(words)) as context:
+        command, rest = group, words
+        while hasattr(command, "resolve_command"):
+            name, command, rest = command.resolve_command(context, rest)
+        assert command.make_context(name, list(rest), parent=context).params
+
+
+def test_every_piece_of_python_compiles() -> None:
+    for code in _blocks("python"):
+        compile(code, "README.md", "exec")
+
+
+def test_the_recipe_is_one(tmp_path: Path) -> None:
+    [recipe] = [block for block in _blocks("yaml") if "name: mine" in block]
+    (tmp_path / "mine.yaml").write_text(recipe, encoding="utf-8")
+    assert load_recipe(str(tmp_path / "mine.yaml")).data.pairs == "captions.jsonl"

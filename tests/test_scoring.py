@@ -13,6 +13,8 @@ import pytest
 import dalr
 from dalr.console import Console
 from dalr.data.dataset import read_pairs
+from dalr.data.formats.collecting import Columns
+from dalr.data.reading import Reading
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.results import RUN_RESULT, RetrievalResult, StsResult, read_results
 from dalr.evaluation.retrieval import retrieval_score
@@ -95,6 +97,22 @@ class TestRetrieval:
         assert found.images == count
         assert (found.text_to_image.r1, found.image_to_text.r1) == self.expected(fresh, toys, count)
 
+    def test_or_on_one_split_of_other_pairs(self, fresh: Path, toys: Toys, tmp_path: Path) -> None:
+        """Splits that name the last images give what was held out."""
+        rows = [json.loads(line) for line in toys.data.pairs.read_text().splitlines()]
+        for number, row in enumerate(rows):
+            row["part"] = "test" if number >= len(rows) - HELD_OUT else "train"
+        pairs = tmp_path / "split.jsonl"
+        pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = retrieval_of(
+            [str(fresh)],
+            pairs=pairs,
+            reading=Reading(columns=Columns(split="part"), split="test"),
+            features=toys.data.matrix,
+            image_ids=toys.data.ids,
+        )
+        assert found == retrieval_of([str(fresh)])
+
     def test_a_checkpoint_has_heads_of_its_own(self, fresh: Path, toys: Toys) -> None:
         (checkpoint,) = (fresh / "checkpoints").iterdir()
         options = {"pairs": toys.data.pairs, "features": toys.data.matrix, "image_ids": toys.data.ids}
@@ -108,6 +126,11 @@ class TestRetrieval:
         heads = fresh / "heads.safetensors"
         with pytest.raises(ConfigError, match="retrieval needs captions and images; name --pairs and --features"):
             retrieval_of([str(fresh / "model")], heads=heads)
+
+    def test_how_pairs_are_read_is_an_option_of_the_command(self, cli: Callable[..., Outcome], fresh: Path) -> None:
+        outcome = cli("evaluate", fresh, "--tasks", "retrieval", "--split", "test")
+        assert outcome.code == 2
+        assert "--split: says how --pairs is read; name it too" in outcome.err
 
     def test_a_run_that_held_out_nothing_says_so(self, fresh: Path) -> None:
         record = json.loads((fresh / "run.json").read_text())

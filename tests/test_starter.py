@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,62 @@ def test_names_that_lead_out_of_the_folder_are_not_looked_at(cli: Cli, tmp_path:
     )
     assert outcome.code == 0
     assert "note: 4 images are not in" in outcome.err
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Captions under names of its own, in two splits, in a file whose name says nothing."""
+    rows = [(f"{n}.jpg", f"a red dog {n}", "val" if n % 3 == 0 else "fit") for n in range(24)]
+    path = tmp_path / "captions.txt"
+    path.write_text("file,its text,part\n" + "".join(",".join(row) + "\n" for row in rows))
+    return path
+
+
+AS_TABLE = ("--format", "csv", "--columns", "image=file,caption=its text,split=part")
+
+
+@pytest.mark.parametrize(
+    ("split", "key", "images"), [(None, "all", 24), ("fit", "fit", 16), ("val,fit", ("val", "fit"), 24)]
+)
+def test_how_the_pairs_are_read_goes_into_the_recipe(
+    cli: Cli, tmp_path: Path, table: Path, split: str | None, key: str | tuple[str, ...], images: int
+) -> None:
+    out = tmp_path / "mine.yaml"
+    named = ("--split", split) if split is not None else ()
+    outcome = cli("init", "--pairs", table, *AS_TABLE, *named, "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert f"{images} captions of {images} images" in outcome.err
+    data = load_recipe(str(out)).data
+    assert (data.format, data.split) == ("csv", key)
+    assert data.columns.model_dump() == {"image": "file", "caption": "its text", "split": "part"}
+    checked = cli("check", out)
+    assert checked.code == 0, checked.err
+    features = next(line for line in out.read_text().splitlines() if "dalr features images" in line)
+    told = shlex.split(features.removeprefix("#"))
+    assert told[5:9] == list(AS_TABLE)
+    assert ("--split" in told) == (split is not None)
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(cli: Cli, tmp_path: Path, table: Path) -> None:
+    outcome = cli("init", "--pairs", table, *AS_TABLE, "--split", "train", "--out", tmp_path / "r.yaml")
+    assert outcome.code == 3
+    assert "no image of split 'train'; found val 8, fit 16" in outcome.err
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_images_without_a_vector_are_told(cli: Cli, tiny_data: TinyData, store: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more.jsonl"
+    more.write_text(tiny_data.pairs.read_text() + '{"image": "new.jpg", "caption": "a new dog"}\n')
+    outcome = cli("init", "--pairs", more, "--features", store, "--out", tmp_path / "r.yaml")
+    assert outcome.code == 0
+    assert f"note: 1 images have no vector in {store}, the first is 'new.jpg'; compute theirs" in outcome.err
+
+
+def test_features_that_are_no_store_are_refused(cli: Cli, tiny_data: TinyData, tmp_path: Path) -> None:
+    outcome = cli("init", "--pairs", tiny_data.pairs, "--features", tmp_path / "no", "--out", tmp_path / "r.yaml")
+    assert outcome.code == 4
+    assert f"{tmp_path / 'no'}: no manifest.json" in outcome.err
+    assert not (tmp_path / "r.yaml").exists()
 
 
 def test_an_existing_recipe_is_never_overwritten(cli: Cli, tiny_data: TinyData, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dalr.console import Console
 from dalr.errors import ConfigError, DalrError, Problem
 
 if TYPE_CHECKING:
-    from dalr.data.rows import Pairs
+    from dalr.data.reading import Reading
     from dalr.evaluation.results import Failed
     from dalr.evaluation.run import MapMethod
     from dalr.models.config import EncoderConfig, PoolingMode
@@ -49,6 +49,11 @@ Pooling = Annotated[str | None, typer.Option(help="cls or mean, for a model that
 Layers = Annotated[int | None, typer.Option(min=1, help="Keep only the first layers of the model.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0, ...")]
+Format = Annotated[str | None, typer.Option(help="What --pairs is [default: told by its name and content].")]
+Columns = Annotated[
+    str | None, typer.Option(metavar="image=A,caption=B,split=C", help="What the columns of --pairs are called.")
+]
+Split = Annotated[str | None, typer.Option(help="Splits of --pairs that are meant, with commas, or all.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 
@@ -98,6 +103,9 @@ def demo(
 @app.command()
 def init(
     pairs: Annotated[Path, typer.Option(help="Image-caption pairs, in any format that is read.")],
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
     text: Annotated[Path | None, typer.Option(help="Plain text, one sentence a line.")] = None,
     features: Annotated[Path | None, typer.Option(help="Store of the images' vectors, if there is one.")] = None,
@@ -109,7 +117,8 @@ def init(
     from dalr.starter import write_starter
 
     console = Console(quiet=quiet, verbose=verbose)
-    for note in write_starter(out, pairs=pairs, images=images, text=text, features=features):
+    reading = _reading(pairs, format, columns, split, otherwise=None)
+    for note in write_starter(out, pairs=pairs, reading=reading, images=images, text=text, features=features):
         console.say(note)
     typer.echo(f"{out}")
 
@@ -194,6 +203,9 @@ def evaluate(
     pairs: Annotated[
         Path | None, typer.Option(help="Retrieval: captions and images [default: what the run held out].")
     ] = None,
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
     features: Annotated[Path | None, typer.Option(help="Retrieval: image features of --pairs.")] = None,
     image_ids: Annotated[
         Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
@@ -233,6 +245,7 @@ def evaluate(
         num_layers=num_layers,
         heads=heads,
         pairs=pairs,
+        reading=_reading(pairs, format, columns, split),
         features=features,
         image_ids=image_ids,
         images=images,
@@ -389,6 +402,9 @@ def features_images(
     images: Annotated[Path, typer.Option(help="Folder that the image names start from.")],
     model: Annotated[str, typer.Option(help="CLIP, SigLIP, ResNet, ViT, DINO, ...: a folder or a hub id.")],
     out: Annotated[Path, typer.Option(help="The store to write.")],
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
     revision: Revision = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run was.")] = False,
@@ -406,8 +422,9 @@ def features_images(
     from dalr.features.images import write_image_store
     from dalr.models.vision import load_vision_model
 
+    reading = _reading(pairs, format, columns, split)
     problems: list[Problem] = []
-    ids = read_pairs(pairs, problems, {}).images
+    ids = read_pairs(pairs, problems, {}, on_empty="drop", reading=reading).images  # captions are not used here
     if problems:
         raise DataError(problems)
     console = Console(quiet=quiet, verbose=verbose)
@@ -438,6 +455,9 @@ def features_text(
     model: Annotated[str, typer.Option(help="A SentenceTransformer, Hugging Face encoder, or CLIP (text tower).")],
     out: Annotated[Path, typer.Option(help="The store to write.")],
     pairs: Annotated[Path | None, typer.Option(help="Captions of this pairs file; ids are image#k.")] = None,
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
     text: Annotated[Path | None, typer.Option(help="Lines of this text file; ids are line numbers.")] = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
@@ -452,7 +472,7 @@ def features_text(
     from dalr.features.making import refuse_other_making
     from dalr.models.vision import has_text_tower, load_vision_model
 
-    ids, sentences = _captions_and_lines(pairs, text)
+    ids, sentences = _captions_and_lines(pairs, _reading(pairs, format, columns, split), text)
     encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(update={"revision": revision})
     console = Console(quiet=quiet, verbose=verbose)
     distinct = len(set(sentences))
@@ -525,7 +545,19 @@ def data_verify(folder: Path) -> None:
         raise DataError([check.problem() for check in bad])
 
 
-def _captions_and_lines(pairs: Path | None, text: Path | None) -> tuple[list[str], list[str]]:
+def _reading(
+    pairs: Path | None, format: str | None, columns: str | None, split: str | None, *, otherwise: str | None = "all"
+) -> Reading:
+    """How `--pairs` is read; `otherwise` is the split where none is named."""
+    from dalr.data.reading import reading_of_options
+
+    given = {"--format": format, "--columns": columns, "--split": split}
+    if pairs is None and (idle := [option for option, value in given.items() if value is not None]):
+        raise ConfigError([Problem(where=option, what="says how --pairs is read; name it too") for option in idle])
+    return reading_of_options(format, columns, split if split is not None else otherwise)
+
+
+def _captions_and_lines(pairs: Path | None, reading: Reading, text: Path | None) -> tuple[list[str], list[str]]:
     from dalr.data.dataset import read_pairs, read_text
     from dalr.errors import DataError
 
@@ -535,7 +567,7 @@ def _captions_and_lines(pairs: Path | None, text: Path | None) -> tuple[list[str
     ids: list[str] = []
     sentences: list[str] = []
     if pairs is not None:
-        captions: Pairs = read_pairs(pairs, problems, {})
+        captions = read_pairs(pairs, problems, {}, reading=reading)
         ids += captions.caption_ids
         sentences += captions.captions
     if text is not None:

@@ -16,10 +16,13 @@ from pathlib import Path
 import yaml
 
 from dalr.data.dataset import read_pairs, read_text
+from dalr.data.formats.collecting import Columns
+from dalr.data.reading import Reading
 from dalr.data.rows import Pairs, comparable
 from dalr.errors import ConfigError, DataError, Problem, StorageError
 from dalr.features.importing import check_matrix
 from dalr.features.source import is_matrix
+from dalr.features.store import open_store
 from dalr.io.atomic import write_text
 from dalr.recipe import scalar
 
@@ -29,6 +32,7 @@ _BATCH = 64
 _HELD_OUT = 200
 _SCORES = 10
 """Development scores in one training."""
+_AS_FOUND = Reading(split=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +40,15 @@ class _Found:
     """What was found of somebody's data."""
 
     pairs: Path
+    reading: Reading
+    """As asked for, with a split of None where none was named."""
     images: Path | None
     text: Path | None
     features: Path | None
     captions: Pairs
     report: dict[str, int | str]
     lines: int
-    split: str | None
+    split: str | tuple[str, ...] | None
     minilm: bool
     held_out: int
     """Images that a development score may be computed on."""
@@ -60,13 +66,20 @@ class _Found:
 
 
 def write_starter(
-    out: Path, *, pairs: Path, images: Path | None = None, text: Path | None = None, features: Path | None = None
+    out: Path,
+    *,
+    pairs: Path,
+    reading: Reading = _AS_FOUND,
+    images: Path | None = None,
+    text: Path | None = None,
+    features: Path | None = None,
 ) -> list[str]:
     """Write the recipe and return what to tell its owner.
 
     Args:
         out: the recipe's file; refused if it exists.
         pairs, text: read and counted, so that the recipe fits.
+        reading: how `pairs` is read; a split of None takes `train` where there is one, and else all.
         images: folder of the pictures, for the command that makes their vectors.
         features: a feature store of the pictures, or an .npy matrix with a row a line of `pairs`; without one the
             recipe trains on sentences, and says how to get one.
@@ -75,6 +88,7 @@ def write_starter(
         StorageError: `out` exists.
         ConfigError: a path that cannot stand in a recipe, or a matrix whose rows `pairs` does not name.
         DataError: pairs or text cannot be read, with every problem.
+        CorruptFileError: `features` is no whole store.
     """
     if out.exists():
         raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
@@ -83,15 +97,16 @@ def write_starter(
     if images is not None and not images.is_dir():
         raise DataError(Problem(where="--images", what=f"no such folder: {images}"))
     if features is not None and is_matrix(features):
-        _require_named_rows(features, pairs)
-    found = _look(pairs, images, text, features, out)
+        _require_named_rows(features, pairs, reading)
+    found = _look(pairs, reading, images, text, features, out)
+    notes = list(_notes(found))
     write_text(out, "\n".join(_lines(found, out)) + "\n")
-    return [*_notes(found), f"next: dalr check {shlex.quote(str(out))}"]
+    return [*notes, f"next: dalr check {shlex.quote(str(out))}"]
 
 
-def _require_named_rows(matrix: Path, pairs: Path) -> None:
+def _require_named_rows(matrix: Path, pairs: Path, reading: Reading) -> None:
     """Row i of a matrix is line i of JSON lines; whatever else names its rows makes a store of it first."""
-    if pairs.suffix.lower() == ".jsonl":
+    if pairs.suffix.lower() == ".jsonl" and reading.columns.image == Columns().image:
         check_matrix(matrix, pairs)
         return
     command = f"dalr features import {matrix} --ids FILE --out STORE"
@@ -99,13 +114,15 @@ def _require_named_rows(matrix: Path, pairs: Path) -> None:
     raise ConfigError(Problem(where="--features", what=what))
 
 
-def _look(pairs: Path, images: Path | None, text: Path | None, features: Path | None, out: Path) -> _Found:
+def _look(
+    pairs: Path, reading: Reading, images: Path | None, text: Path | None, features: Path | None, out: Path
+) -> _Found:
     problems: list[Problem] = []
     report: dict[str, int | str] = {}
-    everything = read_pairs(pairs, problems, report, on_empty="drop")
-    split = _one_split(everything, report)
-    if split is not None and not problems:
-        everything = read_pairs(pairs, problems, report, on_empty="drop", split=split)
+    split = reading.split
+    everything = _read(pairs, reading, split, problems, report)
+    if split is None and (split := _one_split(report)) is not None and not problems:
+        everything = _read(pairs, reading, split, problems, report)
     lines = read_text(text, problems, report, on_empty="drop").lines if text is not None else ()
     if problems:
         raise DataError(problems)
@@ -120,6 +137,7 @@ def _look(pairs: Path, images: Path | None, text: Path | None, features: Path | 
         batch *= 2
     return _Found(
         pairs=pairs,
+        reading=reading,
         images=images,
         text=text,
         features=features,
@@ -134,7 +152,18 @@ def _look(pairs: Path, images: Path | None, text: Path | None, features: Path | 
     )
 
 
-def _one_split(pairs: Pairs, report: dict[str, int | str]) -> str | None:
+def _read(
+    pairs: Path,
+    reading: Reading,
+    split: str | tuple[str, ...] | None,
+    problems: list[Problem],
+    report: dict[str, int | str],
+) -> Pairs:
+    of_split = reading.model_copy(update={"split": split or "all"})
+    return read_pairs(pairs, problems, report, on_empty="drop", reading=of_split)
+
+
+def _one_split(report: dict[str, int | str]) -> str | None:
     """`train` where a file has splits; `all` where it has several and none of that name."""
     listed = str(report.get("images_by_split", ""))
     names = [part.rpartition(" ")[0] for part in listed.split(", ")] if listed else []
@@ -151,6 +180,14 @@ def _notes(found: _Found) -> Iterator[str]:
         missing = [name for name in found.captions.images if not _inside(found.images, name)]
         if missing:
             yield f"note: {len(missing)} images are not in {found.images}, the first is {missing[0]!r}"
+    if found.features is not None and not is_matrix(found.features):
+        known = set(open_store(found.features).ids)
+        without = [name for name in found.captions.images if name not in known]
+        if without:
+            yield (
+                f"note: {len(without)} images have no vector in {found.features}, the first is {without[0]!r}; "
+                f"compute theirs, or take them out of {found.pairs}"
+            )
     if found.features is None:
         yield "note: no image vectors yet, so it trains on sentences alone; its comments say how to get them"
 
@@ -180,8 +217,14 @@ def _data(found: _Found) -> Iterator[str]:
     counted = f"{found.report['images']} images, {found.report['captions']} captions"
     yield "data:"
     yield f"  pairs: {_quoted(str(found.pairs))}  # {counted}"
+    if found.reading.format is not None:
+        yield f"  format: {found.reading.format}"
+    if columns := found.reading.other_columns():
+        yield f"  columns: {{{', '.join(f'{key}: {_quoted(name)}' for key, name in columns.items())}}}"
     if found.split is not None:
-        yield f"  split: {found.split}  # found: {_comment(str(found.report['images_by_split']))}"
+        names = [_quoted(name) for name in ([found.split] if isinstance(found.split, str) else found.split)]
+        listed = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+        yield f"  split: {listed}  # found: {_comment(str(found.report.get('images_by_split', 'none')))}"
     if found.text is not None:
         yield f"  text: {_quoted(str(found.text))}  # {found.lines} sentences, one a line"
     else:
@@ -204,7 +247,8 @@ def _features(found: _Found) -> Iterator[str]:
         return
     images = shlex.quote(str(found.images)) if found.images is not None else "FOLDER"
     yield "# Pictures teach through vectors that are computed once, by any CLIP on disk or on the hub:"
-    command = f"dalr features images --pairs {shlex.quote(str(found.pairs))} --images {images}"
+    read = " ".join(["--pairs", *map(shlex.quote, [str(found.pairs), *found.reading.options()])])
+    command = f"dalr features images {read} --images {images}"
     yield f"#   {command} --model openai/clip-vit-base-patch32 --out stores/images"
     yield f"# Then take the marks off the lines that need them: sed -i 's/^{_MARK}//' {found.out}"
     yield f"{_MARK}features: {{image: stores/images}}"

@@ -256,10 +256,40 @@ class TestBadImages:
         outcome = cli("features", "images", *options)
         assert outcome.code == 3
         assert "1 of 12 images cannot be used, 0 allowed" in outcome.err
+        assert (
+            "leave them out with --resume --max-bad-images 1, and take them out of the captions too" in outcome.err
+        )
         assert "image '003.jpg': " in outcome.err
         outcome = cli("features", "images", *options, "--resume", "--max-bad-images", 1)
         assert outcome.code == 0, outcome.err
         assert f"{tmp_path / 's'}: 11 images of width 16 (11 distinct, 1 bad ones listed in" in outcome.out
+
+    def test_one_split_of_a_table_with_columns_of_its_own_whatever_its_captions_are(
+        self, cli: Callable[..., Outcome], tmp_path: Path, root: Path, clip_folder: Path
+    ) -> None:
+        table = tmp_path / "p.csv"
+        rows = [
+            f"{name},{'' if n == 2 else 'a dog'},{'test' if n % 2 else 'train'}"
+            for n, name in enumerate(names(root))
+        ]
+        table.write_text("\n".join(["file,words,part", *rows, ""]))
+        outcome = cli(
+            *("features", "images", "--pairs", table, "--columns", "image=file,caption=words,split=part"),
+            *(
+                "--split",
+                "train",
+                "--images",
+                root,
+                "--model",
+                clip_folder,
+                "--out",
+                tmp_path / "s",
+                "--workers",
+                0,
+            ),
+        )
+        assert outcome.code == 0, outcome.err
+        assert list(open_store(tmp_path / "s").ids) == names(root)[::2]
 
 
 class Killed(BaseException):

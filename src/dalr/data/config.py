@@ -14,9 +14,8 @@ from pydantic import Field
 from dalr.data.formats.arrow import HUB
 from dalr.data.formats.collecting import Columns
 from dalr.data.paths import expand
+from dalr.data.reading import FormatName, Reading
 from dalr.section import Section
-
-FormatName = Literal["jsonl", "karpathy", "coco", "flickr-token", "flickr-csv", "tsv", "csv", "parquet", "datasets"]
 
 
 class DataConfig(Section):
@@ -42,6 +41,11 @@ class DataConfig(Section):
     """Longest training sentence in tokens of the student; longer ones are cut and counted."""
     captions_per_image: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
     """How many captions of an image are trained on, drawn once under the seed."""
+
+    @property
+    def reading(self) -> Reading:
+        """How `pairs` is read."""
+        return Reading(format=self.format, columns=self.columns, split=self.split)
 
     def path(self, value: str) -> Path:
         """A path of the recipe as it stands on this machine; `hf:` names are no paths."""

@@ -15,11 +15,13 @@ import numpy as np
 
 from dalr.data.config import DataConfig
 from dalr.data.formats import read_pairs_file
-from dalr.data.formats.collecting import Columns
+from dalr.data.reading import Reading
 from dalr.data.rows import CaptionedImage, Pairs, Text, caption_id, comparable, has_surrogate, is_blank, text_id
 from dalr.errors import DataError, Problem
 from dalr.io.text import read_lines
 from dalr.seed import generator
+
+_AS_IT_IS = Reading()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,7 @@ def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
             problems,
             report,
             on_empty=config.on_empty,
-            format=config.format,
-            columns=config.columns,
-            split=config.split,
+            reading=config.reading,
         )
         pairs, held_out = _split(everything, config, seed, problems, report)
     if config.text is not None:
@@ -66,17 +66,12 @@ def read_pairs(
     report: dict[str, int | str],
     *,
     on_empty: Literal["error", "drop"] = "error",
-    format: str | None = None,
-    columns: Columns | None = None,
-    split: str | tuple[str, ...] | None = "all",
+    reading: Reading = _AS_IT_IS,
 ) -> Pairs:
-    """The checked pairs of one file; what is wrong is appended to `problems`.
-
-    `split` names the splits to keep; None keeps everything of a file that has not more than one.
-    """
+    """The checked pairs of one file; what is wrong is appended to `problems`."""
     before = len(problems)
-    rows = read_pairs_file(path, problems, format=format, columns=columns or Columns())
-    rows = _of_splits(rows, split, str(path), problems, report)
+    rows = read_pairs_file(path, problems, format=reading.format, columns=reading.columns)
+    rows = _of_splits(rows, reading.split, str(path), problems, report)
     first: dict[str, str] = {}
     images: list[str] = []
     captions: list[str] = []

@@ -295,8 +295,8 @@ def _list_bad(out: Path, plan: PicturePlan, bad_of: Mapping[int, str], allowed: 
         write_text(out / BAD_IMAGES, listed)
         what = (
             f"{len(found)} of {len(plan.files)} images cannot be used, {allowed} allowed; all are listed in "
-            f"{out / BAD_IMAGES}. Mend or remove them, or allow {len(found)} with --max-bad-images; then go on "
-            f"with --resume, which computes again only what changed"
+            f"{out / BAD_IMAGES}. Mend them and go on with --resume, which computes again only what changed; or "
+            f"leave them out with --resume --max-bad-images {len(found)}, and take them out of the captions too"
         )
         raise DataError(
             [

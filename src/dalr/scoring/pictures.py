@@ -92,7 +92,7 @@ def zero_training_retrieval(vision: VisionModel, request: Request) -> RetrievalT
             raise ConfigError(Problem(where=str(request.features), what=what))
         pictures = _of_store(pairs, store)
     else:
-        pictures = _computed(vision, _read(request.pairs), request)
+        pictures = _computed(vision, _read(request.pairs, request), request)
     return RetrievalTask(
         captions=pictures.captions,
         owner=pictures.owner,
@@ -127,12 +127,12 @@ def _named(request: Request) -> tuple[Pairs, FeatureStore]:
     if request.features is None:
         raise ConfigError(Problem(where="--features", what="retrieval needs the image features of --pairs"))
     ids = request.image_ids or (request.pairs if is_matrix(request.features) else None)
-    return _read(request.pairs), open_features(request.features, ids)
+    return _read(request.pairs, request), open_features(request.features, ids)
 
 
-def _read(path: Path) -> Pairs:
+def _read(path: Path, request: Request) -> Pairs:
     problems: list[Problem] = []
-    pairs = read_pairs(path, problems, {})
+    pairs = read_pairs(path, problems, {}, reading=request.reading)
     if problems:
         raise DataError(problems)
     return pairs

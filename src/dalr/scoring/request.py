@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dalr.console import Console
+from dalr.data.reading import Reading
 from dalr.evaluation.run import MapMethod
 from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.reference import inside_run
+
+_ALL = Reading()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,8 @@ class Request:
     num_layers: int | None = None
     heads: Path | None = None
     pairs: Path | None = None
+    reading: Reading = _ALL
+    """How `pairs` is read."""
     features: Path | None = None
     image_ids: Path | None = None
     images: Path | None = None

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dalr.data.dataset import read_pairs, read_text
 from dalr.data.formats import FORMATS, read_pairs_file
+from dalr.data.reading import Reading
 from dalr.errors import DataError, Problem
 
 # (name of the file, what stands before a caption, what stands behind it)
@@ -200,7 +201,7 @@ def test_whatever_a_file_holds_only_our_problems_come_out(
     path.write_bytes(content)
     for format in (None, kind):
         problems: list[Problem] = []
-        pairs = read_pairs(path, problems, {}, format=format)
+        pairs = read_pairs(path, problems, {}, reading=Reading.model_validate({"format": format}))
         assert problems or pairs.captions
         assert all(problem.where.startswith(str(path)) for problem in problems)
 
