@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dalr.evaluation.results import Failed
     from dalr.evaluation.run import MapMethod
     from dalr.models.config import EncoderConfig, PoolingMode
-    from dalr.models.importing import HeadChoice
+    from dalr.models.import_record import HeadChoice
     from dalr.scoring import Request
 
 app = typer.Typer(
@@ -297,11 +297,14 @@ def report(
 
 @app.command("import")
 def import_model(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder as published: config.json, tokenizer, pytorch_model.bin.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Folder as published: config.json, tokenizer, pytorch_model.bin.")
+    ],
     out: Annotated[Path, typer.Option(help="The SentenceTransformer folder to write.")],
     pooling: Annotated[str, typer.Option(help="cls, as these methods evaluate, or mean.")] = "cls",
     head: Annotated[
-        str | None, typer.Option(help="The trained sentence head: drop or keep [default: as --method evaluates, or drop].")
+        str | None,
+        typer.Option(help="The trained sentence head: drop or keep [default: as --method evaluates, or drop]."),
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="simcse, simcse-supervised, rankcse, diffcse, mcse, kdmcse or dalr.")

@@ -13,16 +13,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from dalr import __version__
 from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
 from dalr.io.atomic import write_json
 from dalr.io.sealed import file_sha256, refuse_foreign, write_sealed
 from dalr.models.claims import require_plausible
 from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.export import save_encoder
-from dalr.models.layout import Dropped, Layout, read_layout
+from dalr.models.import_record import HeadChoice, ImportedModel
+from dalr.models.layout import Layout, read_layout
 from dalr.models.loading import load_encoder, quiet_libraries
 from dalr.models.published_weights import never_opened, read_weights, weights_file
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-HeadChoice = Literal["drop", "keep"]
 METHODS: Mapping[str, HeadChoice] = {
     "simcse": "drop",
     "simcse-supervised": "keep",
@@ -45,70 +44,6 @@ METHODS: Mapping[str, HeadChoice] = {
 RECORD = "import.json"
 _FORMAT, _VERSION = "dalr-imported-model", 1
 _SHOWN = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportedModel:
-    """What an import took, what it left, and how the result makes vectors."""
-
-    checkpoint: Path
-    weights: str
-    sha256: str
-    architecture: str
-    method: str | None
-    layout: Layout
-    numbers: int
-    pooling: PoolingMode
-    head: HeadChoice
-    max_tokens: int
-    not_opened: tuple[str, ...]
-
-    def lines(self) -> list[str]:
-        """A table for the terminal."""
-        under = f" under {self.layout.prefix!r}" if self.layout.prefix else ""
-        rows = [
-            ("read", f"{self.weights}, sha256 {self.sha256[:12]}..."),
-            ("taken", f"{len(self.layout.encoder)} parameters of {self.architecture}{under}, {self.numbers:,} numbers"),
-            *[("dropped", f"{len(group.names)} of {group.group}: {group.what}") for group in self._dropped()],
-            ("pooling", self.pooling),
-            ("head", "kept: tanh(W h + b) follows the pooling" if self.head == "keep" else "dropped"),
-            ("longest input", f"{self.max_tokens} tokens"),
-        ]
-        if self.not_opened:
-            rows.append(("not opened", ", ".join(self.not_opened)))
-        width = max(len(name) for name, _ in rows)
-        return [f"{name:{width}}  {what}" for name, what in rows]
-
-    def as_json(self) -> dict[str, object]:
-        return {
-            "format": "dalr-import",
-            "version": _VERSION,
-            "dalr": __version__,
-            "checkpoint": self.checkpoint.name,
-            "weights": self.weights,
-            "sha256": self.sha256,
-            "architecture": self.architecture,
-            "method": self.method,
-            "prefix": self.layout.prefix,
-            "parameters": len(self.layout.encoder),
-            "numbers": self.numbers,
-            "dropped": [
-                {"group": group.group, "what": group.what, "names": list(group.names)} for group in self._dropped()
-            ],
-            "pooling": self.pooling,
-            "head": {"choice": self.head, "names": list(self.layout.head or ())},
-            "max_tokens": self.max_tokens,
-            "not_opened": list(self.not_opened),
-        }
-
-    def _dropped(self) -> list[Dropped]:
-        """The groups without the head's parameters where those were kept."""
-        kept = set(self.layout.head or ()) if self.head == "keep" else set()
-        groups = []
-        for group in (*self.layout.dropped, *self.layout.unknown):
-            if names := tuple(name for name in group.names if name not in kept):
-                groups.append(Dropped(group=group.group, what=group.what, names=names))
-        return groups
 
 
 def import_checkpoint(
@@ -198,7 +133,7 @@ def _architecture(folder: Path) -> _Architecture:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModel.from_config(config, trust_remote_code=False)
+            model = AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise _unusable(folder / "config.json", error) from error
     return _Architecture(
@@ -272,7 +207,7 @@ def _tokenizer_problems(
 
 
 def _longest_input(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """Positions that there are, or the tokenizer's own limit. RoBERTa's positions begin behind its padding number."""
+    """Positions that there are, or the tokenizer's own limit; RoBERTa's positions begin behind its padding id."""
     positions = int(getattr(config, "max_position_embeddings", 512))
     if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
         positions -= int(config.pad_token_id or 0) + 1

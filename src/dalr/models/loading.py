@@ -214,7 +214,9 @@ def _refuse_unsafe_or_incomplete(folders: list[Path], where: str) -> None:
     for place in [inner for folder in folders for inner in (folder, *_routes(folder))]:
         pickled = sorted(place.glob("*.bin"))
         whole = [path for path in pickled if path.name.startswith("pytorch_model")]
-        if (pickled and not any(place.glob("*.safetensors"))) or (whole and not any(place.glob("model*.safetensors"))):
+        if (pickled and not any(place.glob("*.safetensors"))) or (
+            whole and not any(place.glob("model*.safetensors"))
+        ):
             what = f"{(whole or pickled)[0]} is pickled and is not loaded, and there are no safetensors: {CONVERT}"
             raise ModelFileError(Problem(where=where, what=what))
     if not any(any(place.glob(name)) for place in folders for name in _TOKENIZER_FILES):

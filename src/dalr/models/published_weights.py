@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 _NEVER_OPENED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.py", "*.ckpt")
 _ZIP = b"PK\x03\x04"
-_WAY_OUT = (
-    "ask its owner for model.safetensors, or save the bare state dict again on a machine that you can afford to lose"
-)
+_WAY_OUT = "ask its owner for model.safetensors, or save its bare state dict again on a machine that may be lost"
 
 
 def weights_file(folder: Path) -> Path:
@@ -52,12 +50,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name, on the CPU, as stored.
 
     Raises:
-        ModelFileError: not whole, holding anything but tensors by name, or tensors that the file has no numbers for.
+        ModelFileError: not whole, holding anything but tensors by name, or tensors without their numbers.
     """
     tensors = _read_safe(path) if path.suffix == ".safetensors" else _read_pickled(path)
     strange = [name for name, tensor in tensors.items() if not _is_stored(tensor)]
     if strange:
-        what = f"{len(strange)} tensors are not plain arrays with their numbers in this file, such as {strange[0]!r}"
+        what = (
+            f"{len(strange)} tensors are not plain arrays with their numbers in this file, such as {strange[0]!r}"
+        )
         raise ModelFileError(Problem(where=str(path), what=what))
     return tensors
 
