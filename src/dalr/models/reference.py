@@ -14,9 +14,7 @@ from typing import Any
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, ModelFileError, Problem
 
-CONVERT = (
-    "dalr import FOLDER --out NEW makes a safetensors model of a text encoder; fetch other models as safetensors"
-)
+CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
 """What to do about pickled weights."""
 _PACKAGE = "package:"
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
