@@ -71,9 +71,12 @@ def _too_many(config: Mapping[str, Any], tensors: int, depth: int = 0) -> Iterat
         if isinstance(value, dict) and depth < _NESTING:
             yield from _too_many(value, tensors, depth + 1)
         several = value if isinstance(value, list) else [value]
-        largest = max((number for number in several if isinstance(number, int)), default=0)
+        numbers = [number for number in several if isinstance(number, int)] or [0]
+        largest = max(numbers)
         if _BUILT_ONE_BY_ONE.search(key) and largest > tensors:
             yield f"{key} is {largest}, but the weights are {tensors} tensors in all"
+        if _BUILT_ONE_BY_ONE.search(key) and min(numbers) < 0:
+            yield f"{key} is {min(numbers)}, expected a count"
         if key == _LABELS and largest > _MOST_LABELS:
             yield f"{key} is {largest}, expected {_MOST_LABELS} at most"
 

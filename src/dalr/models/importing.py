@@ -21,6 +21,7 @@ from dalr.io.sealed import file_sha256, refuse_foreign, write_sealed
 from dalr.models.claims import require_plausible
 from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.export import save_encoder
+from dalr.models.foreign import refuse_foreign_code
 from dalr.models.import_record import HeadChoice, ImportedModel
 from dalr.models.layout import Layout, read_layout
 from dalr.models.loading import load_encoder, quiet_libraries
@@ -72,8 +73,9 @@ def import_checkpoint(
     weights = weights_file(checkpoint)
     refuse_foreign(out, _FORMAT)
     tensors = read_weights(weights)
+    refuse_foreign_code([checkpoint], str(checkpoint))
     shapes = [tuple(tensor.shape) for tensor in tensors.values()]
-    require_plausible(checkpoint, shapes=shapes, where=f"checkpoint {str(checkpoint)!r}")
+    require_plausible(checkpoint, shapes=shapes, where=str(checkpoint))
     with quiet_libraries():
         architecture = _architecture(checkpoint)
         tokenizer = _tokenizer(checkpoint)

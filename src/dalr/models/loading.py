@@ -16,6 +16,7 @@ from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
 from dalr.io.sealed import file_sha256
 from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.config import EncoderConfig, StudentConfig
+from dalr.models.foreign import refuse_foreign_code
 from dalr.models.reference import CONVERT, find_model
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
         raise ConfigError(Problem(where=where, what=what))
     folders = _module_folders(folder, where)
     _refuse_unsafe_or_incomplete(folders, where)
+    refuse_foreign_code(folders, where)
     for place in folders:
         if (place / "config.json").is_file():
             require_plausible(place, shapes=stored_shapes(place, where), where=where)
