@@ -201,7 +201,8 @@ def _module_folders(folder: Path, where: str) -> list[Path]:
 
 def _is_inside(path: Path, folder: Path) -> bool:
     try:
-        return path.absolute().resolve().is_relative_to(folder.resolve())
+        path.exists()  # some names fail here alone; a module without files has no folder
+        return path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):  # a name that cannot be a path
         return False
 
