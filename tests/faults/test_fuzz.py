@@ -7,7 +7,6 @@ run; ten thousand of each behind `slow`.
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -183,9 +182,8 @@ def weights(folder: Path, data: st.DataObject) -> None:
     if not (folder / "whole.bin").exists():
         torch.save({"a.b": torch.ones(2, 3), "c": torch.ones(2).half()}, folder / "whole.bin")
     (folder / "pytorch_model.bin").write_bytes(mutated(data, (folder / "whole.bin").read_bytes()))
-    assert all(
-        name.isprintable() or name.strip(string.printable) for name in read_weights(folder / "pytorch_model.bin")
-    )
+    for tensor in read_weights(folder / "pytorch_model.bin").values():
+        tensor.clone()  # every number is there
 
 
 CASES: list[Case] = [
