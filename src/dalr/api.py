@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,9 @@ from dalr.recipe import load_recipe
 from dalr.scoring import Request
 from dalr.scoring import evaluate as evaluate_models
 from dalr.training.run import TrainResult, run
+
+_FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")
+_LONGEST_NAME = 200
 
 __all__ = ["Evaluation", "Recipe", "TrainResult", "evaluate", "load_recipe", "train"]
 
@@ -81,4 +85,12 @@ def evaluate(
 
 
 def default_run_folder(name: str) -> Path:
+    """A new folder under `runs/`, by the recipe's name and the time.
+
+    Raises:
+        ConfigError: the name cannot be a folder's: what a recipe says never leads out of `runs/`.
+    """
+    if not _FOLDER_NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME:
+        what = f"{name!r:.80} cannot be the name of a folder in runs/; say --out, or give the recipe another name"
+        raise ConfigError(Problem(where="name", what=what))
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"

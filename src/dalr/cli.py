@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dalr.evaluation.results import Failed
     from dalr.evaluation.run import MapMethod
     from dalr.models.config import EncoderConfig, PoolingMode
+    from dalr.models.import_record import HeadChoice
     from dalr.scoring import Request
 
 app = typer.Typer(
@@ -322,6 +323,40 @@ def report(
         typer.echo(f"{written}: {written.stat().st_size / 1000:.0f} kB")
 
 
+@app.command("import")
+def import_model(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Folder as published: config.json, tokenizer, pytorch_model.bin.")
+    ],
+    out: Annotated[Path, typer.Option(help="The SentenceTransformer folder to write.")],
+    pooling: Annotated[str, typer.Option(help="cls, as these methods evaluate, or mean.")] = "cls",
+    head: Annotated[
+        str | None,
+        typer.Option(help="The trained sentence head: drop or keep [default: as --method evaluates, or drop]."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="simcse, simcse-supervised, rankcse, diffcse, mcse, kdmcse or dalr.")
+    ] = None,
+    drop_unknown: Annotated[
+        bool, typer.Option("--drop-unknown", help="Leave out parameters that no known method has.")
+    ] = False,
+) -> None:
+    """Make a SentenceTransformer of a published checkpoint (SimCSE, RankCSE, MCSE, KDMCSE, DALR, ...)."""
+    from dalr.models.importing import import_checkpoint
+
+    imported = import_checkpoint(
+        checkpoint,
+        out,
+        pooling=_pooling(pooling) or "cls",
+        head=_head(head),
+        method=method,
+        drop_unknown=drop_unknown,
+    )
+    for line in imported.lines():
+        typer.echo(line)
+    typer.echo(f"model: {out}")
+
+
 @app.command()
 def cache(
     clean: Annotated[bool, typer.Option("--clean", help="Delete everything in it.")] = False,
@@ -596,6 +631,14 @@ def _pooling(name: str | None) -> PoolingMode | None:
             return name
         case _:
             raise ConfigError(Problem(where="--pooling", what=f"expected cls or mean, found {name!r}"))
+
+
+def _head(name: str | None) -> HeadChoice | None:
+    match name:
+        case None | "drop" | "keep":
+            return name
+        case _:
+            raise ConfigError(Problem(where="--head", what=f"expected drop or keep, found {name!r}"))
 
 
 def _names(listed: str) -> list[str]:

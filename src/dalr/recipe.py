@@ -31,6 +31,8 @@ _ALIASES = re.compile(r"^(?P<method>[\w-]+?)-flickr-bert$")
 _INDEX = re.compile(r"[0-9]{1,4}\Z")
 _DEEPEST = 5
 """Longest chain of `extends`."""
+_LARGEST, _NESTING = 32 * 1024, 20
+"""Bytes and levels of a recipe. The YAML parser's time grows with the square of the nesting."""
 
 
 def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -160,7 +162,12 @@ def _open(reference: str) -> tuple[str, str]:
         return f"{name}.yaml", (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     path = Path(reference)
     try:
-        return reference, path.read_bytes().decode("utf-8")
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            what = f"larger than {_LARGEST // 1024} kB, which no recipe is; expected keys and values"
+            raise ConfigError(Problem(where=reference, what=what))
+        return reference, content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(Problem(where=reference, what=f"byte {error.start + 1} is not UTF-8")) from None
     except (OSError, ValueError):
@@ -177,7 +184,7 @@ def _beside(base: str, source: str) -> str:
     beside = Path(source).parent / base
     try:
         return str(beside) if beside.is_file() else base
-    except ValueError:  # a name that cannot be a path
+    except (OSError, ValueError):  # a name that cannot be a path
         return base
 
 
@@ -239,8 +246,14 @@ def scalar(text: str) -> str | int | float | bool | None:
 
 
 def _refuse_aliases(text: str, source: str, document: _Document) -> None:
-    """Aliases and tags can make a small file huge, or run code in other loaders; a recipe needs neither."""
+    """Aliases and tags can make a small file huge or run code in other loaders, and depth costs time."""
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _NESTING:
+            where = f"{source}:{event.start_mark.line + 1}" if event.start_mark else source
+            document.problems.append(Problem(where=where, what="nested too deeply to be a recipe"))
+            return
         tagged = getattr(event, "tag", None) is not None
         if (isinstance(event, yaml.AliasEvent) or tagged) and event.start_mark is not None:
             what = "tags (!) and aliases (*) are not part of a recipe; write the value out, or quote it"

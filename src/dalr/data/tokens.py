@@ -18,7 +18,7 @@ from jaxtyping import Int32, Int64
 
 from dalr.data.rows import sentences_sha256
 from dalr.io.cache import cache_folder, cached
-from dalr.io.sealed import read_manifest, write_sealed
+from dalr.io.sealed import read_manifest, well_formed, write_sealed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,12 +56,14 @@ def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, m
 
 
 def _read(folder: Path) -> TokenStream:
-    manifest = read_manifest(folder, format=_FORMAT, version=_VERSION, remedy="delete it; it is a cache entry")
-    return TokenStream(
-        tokens=np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False),
-        offsets=np.load(folder / "offsets.npy", allow_pickle=False),
-        truncated=int(manifest.metadata["truncated"]),
-    )
+    remedy = "delete it; it is a cache entry"
+    manifest = read_manifest(folder, format=_FORMAT, version=_VERSION, remedy=remedy)
+    with well_formed(folder, remedy=remedy):
+        tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+        if (tokens.dtype, offsets.dtype) != (np.int32, np.int64) or offsets[[0, -1]].tolist() != [0, len(tokens)]:
+            raise ValueError("the offsets are not those of the tokens")
+        return TokenStream(tokens=tokens, offsets=offsets, truncated=int(manifest.metadata["truncated"]))
 
 
 def _write(folder: Path, sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float16, Float32, Int64, Shaped
 
 from dalr.errors import DataError, Problem
 from dalr.features.shard import REMEDY, Shard, write_shard
-from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
+from dalr.io.sealed import Manifest, read_manifest, verify_sealed, well_formed, write_sealed
 from dalr.io.text import read_lines
 
 FORMAT, VERSION = "dalr-features", 1
@@ -92,26 +92,39 @@ def open_store(folder: Path) -> FeatureStore:
     """
     manifest = read_manifest(folder, format=FORMAT, version=VERSION, remedy=REMEDY)
     metadata = manifest.metadata
-    width, rows, shard_rows = int(metadata["width"]), int(metadata["rows"]), int(metadata["shard_rows"])
     verify_sealed(folder, manifest, remedy=REMEDY, only="ids.jsonl")
-    ids = tuple(json.loads(line) for line in read_lines(folder / "ids.jsonl"))
-    shards = tuple(
-        Shard(
-            folder / _shard_name(number),
-            rows=min(shard_rows, rows - start),
-            width=width,
-            sha256=manifest.files[_shard_name(number)][1],
+    with well_formed(folder, remedy=REMEDY):
+        width, rows, shard_rows = (int(metadata[key]) for key in ("width", "rows", "shard_rows"))
+        ids = _read_ids(folder, manifest)
+        if width < 1 or shard_rows < 1 or len(ids) != rows:
+            raise ValueError(f"{len(ids)} ids for {rows} rows of width {width}, {shard_rows} a shard")
+        shards = tuple(
+            Shard(
+                folder / _shard_name(number),
+                rows=min(shard_rows, rows - start),
+                width=width,
+                sha256=manifest.files[_shard_name(number)][1],
+            )
+            for number, start in enumerate(range(0, rows, shard_rows))
         )
-        for number, start in enumerate(range(0, rows, shard_rows))
-    )
-    return FeatureStore(
-        folder=folder, ids=ids, width=width, source=metadata["source"], files=shards, shard_rows=shard_rows
-    )
+        source = dict(metadata["source"])
+    return FeatureStore(folder=folder, ids=ids, width=width, source=source, files=shards, shard_rows=shard_rows)
+
+
+def _read_ids(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    if "ids.jsonl" not in manifest.files:
+        raise KeyError("ids.jsonl")
+    ids = tuple(json.loads(line) for line in read_lines(folder / "ids.jsonl"))
+    if not all(isinstance(name, str) for name in ids):
+        raise TypeError("ids.jsonl holds other things than strings")
+    return ids
 
 
 def store_width(folder: Path) -> int:
     """The width of a store, from its manifest alone."""
-    return int(read_manifest(folder, format=FORMAT, version=VERSION, remedy=REMEDY).metadata["width"])
+    manifest = read_manifest(folder, format=FORMAT, version=VERSION, remedy=REMEDY)
+    with well_formed(folder, remedy=REMEDY):
+        return int(manifest.metadata["width"])
 
 
 def verify_store(folder: Path) -> None:

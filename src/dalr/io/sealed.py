@@ -13,10 +13,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dalr.errors import CorruptFileError, StorageError
@@ -101,6 +101,8 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
     if _content_sha256(content) != sealed_as:
         raise CorruptFileError(f"{path}: its content differs from what was sealed; {remedy}")
     for name, (size, _) in manifest.files.items():
+        if not _is_inside(name):
+            raise CorruptFileError(f"{path}: {name!r:.80} is not the name of a file in this folder; {remedy}")
         file = folder / name
         found = _size(file)
         if found != size:
@@ -108,6 +110,23 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
                 f"{file}: expected {size} bytes, found {'none' if found is None else found}; {remedy}"
             )
     return manifest
+
+
+@contextmanager
+def well_formed(folder: Path, *, remedy: str) -> Iterator[None]:
+    """What a manifest says is read inside: where it is not what dalr writes, the folder is not one of ours.
+
+    A manifest is sealed against accidents and not against people, so its content is data like any other.
+
+    Raises:
+        CorruptFileError: instead of what a wrong key, type or number raises.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, EOFError) as error:
+        raise CorruptFileError(
+            f"{folder}: {MANIFEST} and files do not fit together ({error!r:.120}); {remedy}"
+        ) from None
 
 
 def verify_sealed(folder: Path, manifest: Manifest, *, remedy: str, only: str | None = None) -> None:
@@ -161,6 +180,12 @@ def _move_into(temporary: Path, folder: Path, work: str) -> None:
 
 def _content_sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name in a manifest stays below its folder; the names of `_seal` do."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and name == str(path) != "."
 
 
 def _size(path: Path) -> int | None:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
 from dalr.io.sealed import file_sha256
+from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.config import EncoderConfig, StudentConfig
-from dalr.models.reference import find_model
+from dalr.models.foreign import refuse_foreign_code
+from dalr.models.reference import CONVERT, find_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -48,6 +50,10 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
         raise ConfigError(Problem(where=where, what=what))
     folders = _module_folders(folder, where)
     _refuse_unsafe_or_incomplete(folders, where)
+    refuse_foreign_code(folders, where)
+    for place in folders:
+        if (place / "config.json").is_file():
+            require_plausible(place, shapes=stored_shapes(place, where), where=where)
     dropout = config.dropout if isinstance(config, StudentConfig) else None
     try:
         encoder = _load(folder, config, _dropout_settings(folder, dropout, where))
@@ -58,7 +64,7 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or repr(error)
         raise ModelFileError(Problem(where=where, what=f"cannot be loaded from {folder}: {reason}")) from error
-    if list(encoder.modalities) != ["text"]:
+    if set(encoder.modalities) - {"message"} != {"text"}:  # messages: it has a chat template, which is never run
         what = f"expected a text encoder, found modalities {', '.join(map(str, encoder.modalities))}"
         raise ModelFileError(Problem(where=where, what=what))
     if config.num_layers is not None:
@@ -177,7 +183,7 @@ def _module_folders(folder: Path, where: str) -> list[Path]:
     try:
         entries = json.loads(path.read_bytes())
         types = [str(entry["type"]) for entry in entries]
-        folders = [folder / str(entry["path"]) for entry in entries]
+        paths = [str(entry["path"]) for entry in entries]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(
             Problem(where=where, what=f"{path} is not a list of modules: {error!r:.120}")
@@ -186,14 +192,35 @@ def _module_folders(folder: Path, where: str) -> list[Path]:
     if foreign:
         what = f"{path} names code outside sentence-transformers, which is not run: {', '.join(foreign)}"
         raise ModelFileError(Problem(where=where, what=what))
-    return folders or [folder]
+    outside = [name for name in paths if not _is_inside(folder / name, folder)]
+    if outside:
+        what = f"{path} names folders outside of the model, which are not opened: {', '.join(map(repr, outside))}"
+        raise ModelFileError(Problem(where=where, what=what))
+    return [folder / name for name in paths] or [folder]
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    try:
+        path.exists()  # some names fail here alone; a module without files has no folder
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name that cannot be a path
+        return False
+
+
+def _routes(folder: Path) -> list[Path]:
+    """Folders of the modules inside a module that chooses among several."""
+    return sorted(path.parent for name in ("config.json", "*_config.json") for path in folder.glob(f"*/{name}"))
 
 
 def _refuse_unsafe_or_incomplete(folders: list[Path], where: str) -> None:
     """Pickled weights of any module are not loaded; a tokenizer that is not there would be made up."""
-    for place in folders:
-        if any(place.glob("*.bin")) and not any(place.glob("*.safetensors")):
-            what = f"{place} has pickled .bin weights only, which are not loaded; convert them to safetensors"
+    for place in [inner for folder in folders for inner in (folder, *_routes(folder))]:
+        pickled = sorted(place.glob("*.bin"))
+        whole = [path for path in pickled if path.name.startswith("pytorch_model")]
+        if (pickled and not any(place.glob("*.safetensors"))) or (
+            whole and not any(place.glob("model*.safetensors"))
+        ):
+            what = f"{(whole or pickled)[0]} is pickled and is not loaded, and there are no safetensors: {CONVERT}"
             raise ModelFileError(Problem(where=where, what=what))
     if not any(any(place.glob(name)) for place in folders for name in _TOKENIZER_FILES):
         what = f"no tokenizer in {folders[0]}; expected one of {', '.join(_TOKENIZER_FILES)}: copy the whole folder"

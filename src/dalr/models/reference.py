@@ -14,6 +14,8 @@ from typing import Any
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, ModelFileError, Problem
 
+CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
+"""What to do about pickled weights."""
 _PACKAGE = "package:"
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
 
@@ -84,7 +86,7 @@ def peek_config(reference: str, revision: str | None = None) -> dict[str, Any] |
         path = folder / "config.json"
     try:
         config = json.loads(path.read_bytes()) if path is not None else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None
 
@@ -144,6 +146,6 @@ def _checked(reference: str, folder: Path) -> Path:
         )
         raise ModelFileError(Problem(where=where, what=what))
     if not any(folder.rglob("*.safetensors")):
-        what = f"no safetensors weights in {folder}; pickled .bin weights are not loaded, convert them first"
+        what = f"no safetensors weights in {folder}; pickled .bin weights are not loaded: {CONVERT}"
         raise ModelFileError(Problem(where=where, what=what))
     return folder

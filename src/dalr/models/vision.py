@@ -18,8 +18,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from dalr.errors import DalrError, ModelFileError, Problem
+from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.device import pick_device
 from dalr.models.embedding import OnProgress
+from dalr.models.foreign import refuse_foreign_code
 from dalr.models.loading import files_sha256, quiet_libraries
 from dalr.models.pixels import PixelReader, load_pixel_reader
 from dalr.models.reference import find_model
@@ -152,6 +154,8 @@ def load_vision_model(reference: str, *, revision: str | None = None, device: st
     if output is None:
         what = f"architecture {_model_type(folder)!r} is not an image model that is known: {', '.join(OUTPUTS)}"
         raise ModelFileError(Problem(where=where, what=what))
+    refuse_foreign_code([folder], where)
+    require_plausible(folder, shapes=stored_shapes(folder, where), where=where)
     pixels = load_pixel_reader(folder, where)
     try:
         network = _load_network(folder, output).to(place)

@@ -19,7 +19,7 @@ def recipe_of_run(run: Path) -> Recipe:
     record = run_record(run)
     try:
         return Recipe.model_validate_json(json.dumps(record["recipe"]))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         what = f"its recipe cannot be read by this dalr: {error}"
         raise DataError(Problem(where=str(run / "run.json"), what=what)) from None
 
@@ -33,7 +33,7 @@ def run_record(run: Path) -> dict[str, Any]:
     path = run / "run.json"
     try:
         record = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
     if not isinstance(record, dict):
         raise DataError(Problem(where=str(path), what="not the record of a run"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dalr.io.atomic import storage_errors, write_bytes
-from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
+from dalr.io.sealed import read_manifest, verify_sealed, well_formed, write_sealed
 from dalr.models.export import save_encoder
 from dalr.models.heads import save_heads
 
@@ -53,12 +53,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     remedy = "take another checkpoint"
     manifest = read_manifest(folder, format=_FORMAT, version=_VERSION, remedy=remedy)
     verify_sealed(folder, manifest, remedy=remedy)
-    score = manifest.metadata["score"]
-    return Checkpoint(
-        folder=folder,
-        step=int(manifest.metadata["step"]),
-        score=float(score) if score is not None else None,
-    )
+    with well_formed(folder, remedy=remedy):
+        score = manifest.metadata["score"]
+        return Checkpoint(
+            folder=folder,
+            step=int(manifest.metadata["step"]),
+            score=float(score) if score is not None else None,
+        )
 
 
 def remove_checkpoint(checkpoint: Checkpoint) -> None:

@@ -1,0 +1,42 @@
+"""Two seconds and 500 MB: what reading a malformed file may cost."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SECONDS = 2.0
+MEGABYTES = 500
+
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Assert that what is done inside takes less processor time and memory than the bounds."""
+    before = _reset_peak()
+    started = time.process_time()
+    yield
+    seconds = time.process_time() - started
+    assert seconds < SECONDS, f"took {seconds:.1f} s of processor time"
+    if before is not None:
+        grown = _kilobytes("VmHWM") / 1024 - before
+        assert grown < MEGABYTES, f"took {grown:.0f} MB"
+
+
+def _reset_peak() -> float | None:
+    """Forget the peak of resident memory so far and give what is resident now; None where that cannot be done."""
+    try:
+        _CLEAR.write_text("5")
+        return _kilobytes("VmRSS") / 1024
+    except OSError:
+        return None
+
+
+def _kilobytes(name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", _STATUS.read_text())
+    assert found is not None
+    return int(found[1])
