@@ -29,11 +29,14 @@ class TokenBatch:
 
     ids: Int[Tensor, "n l"]
     mask: Int[Tensor, "n l"]
+    lengths: tuple[int, ...]
+    """Real tokens of each row, known without asking the device."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
         return TokenBatch(
             ids=self.ids.to(device, non_blocking=non_blocking),
             mask=self.mask.to(device, non_blocking=non_blocking),
+            lengths=self.lengths,
         )
 
 
@@ -83,8 +86,9 @@ class TokenRows:
     pad_id: int
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> TokenBatch:
-        ids, mask = pad([self.stream.row(int(row)).tolist() for row in rows], pad_id=self.pad_id)
-        return TokenBatch(ids=ids, mask=mask)
+        sentences = [self.stream.row(int(row)).tolist() for row in rows]
+        ids, mask = pad(sentences, pad_id=self.pad_id)
+        return TokenBatch(ids=ids, mask=mask, lengths=tuple(map(len, sentences)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +161,9 @@ def _pinned(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.pin_memory()
     if isinstance(value, TokenBatch):
-        return TokenBatch(ids=value.ids.pin_memory(), mask=value.mask.pin_memory())
+        return TokenBatch(
+            ids=value.ids.pin_memory(), mask=value.mask.pin_memory(), lengths=value.lengths
+        )
     if isinstance(value, tuple):
         return tuple(_pinned(item) for item in value)
     return value
