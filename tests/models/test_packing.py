@@ -51,7 +51,9 @@ def random_model(kind: str) -> torch.nn.Module:
             case "xlm-roberta":
                 return t.XLMRobertaModel(t.XLMRobertaConfig(**usual | {"pad_token_id": 1}))
             case "modernbert":
-                return t.ModernBertModel(t.ModernBertConfig(**usual | ends, local_attention=8, attention_dropout=0.1))
+                return t.ModernBertModel(
+                    t.ModernBertConfig(**usual | ends, local_attention=8, attention_dropout=0.1)
+                )
             case "distilbert":
                 names = {"dim": WIDTH, "n_layers": 3, "n_heads": 2, "hidden_dim": 48}
                 return t.DistilBertModel(t.DistilBertConfig(vocab_size=VOCABULARY, pad_token_id=0, **names))
@@ -93,7 +95,9 @@ def vectors_and_gradients(
     ids, mask = tokens(kind)
     encoder.zero_grad()
     vectors = sentence_vectors(encoder, ids, mask, lengths=LENGTHS, layout=layout)
-    (vectors * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(1)).to(vectors.dtype)).sum().backward()
+    (
+        vectors * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(1)).to(vectors.dtype)
+    ).sum().backward()
     gradients = {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
     return vectors.detach(), gradients
 
@@ -117,6 +121,31 @@ def test_vectors_and_gradients_are_those_of_padded_rows(
             scale = expected_gradients[name].abs().max().clamp_min(1)
             assert (gradient - expected_gradients[name]).abs().max() < tolerance * 10 * scale, (layout, name)
     assert encoder.transformers_model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling", "rows"),
+    [
+        ("bert", "cls", 8),
+        ("xlm-roberta", "cls", 8),
+        ("bert", "mean", sum(LENGTHS)),
+        ("modernbert", "cls", sum(LENGTHS)),
+    ],
+)
+def test_the_last_feed_forward_runs_on_what_pooling_reads(
+    encoders: dict[str, SentenceTransformer], kind: str, pooling: str, rows: int
+) -> None:
+    encoder = encoders[kind].float()
+    encoder[1].pooling_mode = pooling
+    seen = []
+    stack = next(module for module in encoder.modules() if isinstance(module, torch.nn.ModuleList))
+    hooks = [layer.register_forward_hook(lambda _, __, out: seen.append(out.shape[1])) for layer in stack]
+    ids, mask = tokens(kind)
+    sentence_vectors(encoder, ids, mask, lengths=LENGTHS, layout="packed")
+    for hook in hooks:
+        hook.remove()
+    assert seen == [sum(LENGTHS)] * 2 + [rows]
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in stack.modules())
 
 
 @pytest.mark.parametrize("kind", [*PACKED, *BUCKETED])

@@ -1,11 +1,11 @@
 """Forwards over real tokens only; what comes out is what a padded forward gives, row by row.
 
-At 32 tokens about half of a batch of captions is padding. Cutting it out must not change the batch, because the
-other rows are the negatives. So the rows of one batch are laid end to end: every linear layer, norm and dropout works
-on one (1, total) sequence of real tokens, and attention alone looks at sentences one by one (`packed`). On a CPU rows of
-equal length form a dense group that needs no mask; on a GPU one flash-attention kernel takes all. An architecture
-that computes its attention elsewhere (MPNet, DeBERTa: position biases of their own) gets a few padded forwards over rows
-of similar length instead (`bucketed`).
+At 32 tokens a third to a half of a batch is padding. Cutting it out must not change the batch, because the other
+rows are the negatives. So the rows of one batch are laid end to end: every linear layer, norm and dropout works
+on one (1, total) sequence of real tokens, and attention alone looks at sentences one by one (`packed`). On a CPU
+rows of equal length form a dense group that needs no mask; on a GPU one flash-attention kernel takes all. An
+architecture that computes its attention elsewhere (MPNet, DeBERTa: position biases of their own) gets a few
+padded forwards over rows of similar length instead (`bucketed`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dalr.models.dropout import dropout_noise
 from dalr.models.embedding import pooled, without_normalize
+from dalr.models.first_token import last_layer_at
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -122,16 +124,20 @@ def _packed(encoder: SentenceTransformer, ids: Int[Tensor, "n l"], packing: Pack
     backbone = encoder.transformers_model
     assert backbone is not None
     flat = ids[packing.order[packing.row], packing.position]
-    with _attention_by_sentence(backbone.config):
+    with (
+        _attention_by_sentence(backbone.config),
+        last_layer_at(encoder, packing.bounds[:-1]) as first_tokens_only,
+    ):
         states = backbone(
             input_ids=flat[None],
             position_ids=packing.position[None] + _first_position(backbone),
             packing=packing,
             return_dict=True,
         ).last_hidden_state
+    places = torch.arange(len(ids) + 1, device=ids.device, dtype=torch.int32)
     features: dict[str, Tensor] = {
         "token_embeddings": states,
-        "cu_seq_lens_q": packing.bounds,
+        "cu_seq_lens_q": places if first_tokens_only else packing.bounds,
         "seq_idx": packing.row[None],
     }
     for module in without_normalize(encoder)[1:]:
@@ -202,10 +208,11 @@ def attend(
     refused = {"position_bias", "softcap", "s_aux"} & {name for name, given in unused.items() if given is not None}
     if refused or getattr(module, "is_causal", False) or attention_mask is not None or key.shape != query.shape:
         raise NotImplementedError(f"packed attention of {type(module).__name__} {sorted(refused)}")
-    rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (total, h, e), as they lie in memory
-    if query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
-        return _flash(*rows, packing, dropout, scaling, sliding_window)[None], None
-    return _dense_groups(*rows, packing, dropout, scaling, sliding_window)[None], None
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (total, h, e), as they lie in memory
+    flash = query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16)
+    inside = _flash if flash else _dense_groups
+    with torch.autocast(query.device.type, enabled=False):  # the fused kernels, too, keep the dtype they are given
+        return inside(q, k, v, packing, dropout, scaling, sliding_window)[None], None
 
 
 def _flash(
@@ -247,12 +254,32 @@ def _dense_groups(
 ) -> Float[Tensor, "total h e"]:
     sizes = [rows * length for rows, length in packing.groups]
     parts = []
-    for (rows, length), *three in zip(packing.groups, *(x.split(sizes) for x in (query, key, value)), strict=True):
+    for (rows, length), *three in zip(
+        packing.groups, *(torch.split(x, sizes) for x in (query, key, value)), strict=True
+    ):
         q, k, v = (x.unflatten(0, (rows, length)).transpose(1, 2) for x in three)
         near = _band(length, window, q.device) if window is not None and length > window else None
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=near, dropout_p=dropout, scale=scaling)
+        out = _dense(q, k, v, near, dropout, scaling)
         parts.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)
+
+
+def _dense(
+    query: Float[Tensor, "rows h l e"],
+    key: Float[Tensor, "rows h l e"],
+    value: Float[Tensor, "rows h l e"],
+    near: Tensor | None,
+    dropout: float,
+    scaling: float | None,
+) -> Float[Tensor, "rows h l e"]:
+    """On a CPU the fused kernel knows no dropout, and what stands in for it is slower than the plain formula."""
+    if dropout == 0 or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=near, dropout_p=dropout, scale=scaling)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if near is not None:
+        scores = scores.masked_fill(~near, -torch.inf)
+    weights = scores.softmax(-1)
+    return (weights * dropout_noise(weights.shape, dropout, weights.dtype)) @ value
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:

@@ -161,9 +161,7 @@ def _pinned(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.pin_memory()
     if isinstance(value, TokenBatch):
-        return TokenBatch(
-            ids=value.ids.pin_memory(), mask=value.mask.pin_memory(), lengths=value.lengths
-        )
+        return TokenBatch(ids=value.ids.pin_memory(), mask=value.mask.pin_memory(), lengths=value.lengths)
     if isinstance(value, tuple):
         return tuple(_pinned(item) for item in value)
     return value
