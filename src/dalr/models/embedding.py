@@ -16,6 +16,7 @@ from jaxtyping import Float32
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+    from torch import nn
 
 OnProgress = Callable[[int, int], None]
 """Called with (sentences done, sentences in all)."""
@@ -66,15 +67,20 @@ def embed(
 
 def pooled(encoder: SentenceTransformer, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """h: the encoder's sentence vectors, (n, d), before any Normalize module."""
+    features: dict[str, torch.Tensor] = {"input_ids": input_ids, "attention_mask": attention_mask}
+    for module in without_normalize(encoder):
+        features = module(features)
+    return features["sentence_embedding"]
+
+
+def without_normalize(encoder: SentenceTransformer) -> list[nn.Module]:
+    """The encoder's modules up to a trailing Normalize."""
     from sentence_transformers.sentence_transformer.modules import Normalize
 
-    features: dict[str, torch.Tensor] = {"input_ids": input_ids, "attention_mask": attention_mask}
     modules = list(encoder)
     while isinstance(modules[-1], Normalize):
         modules.pop()
-    for module in modules:
-        features = module(features)
-    return features["sentence_embedding"]
+    return modules
 
 
 def pad(rows: Sequence[Sequence[int]], *, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -29,17 +29,21 @@ class TokenBatch:
 
     ids: Int[Tensor, "n l"]
     mask: Int[Tensor, "n l"]
+    lengths: tuple[int, ...]
+    """Real tokens of each row, known without asking the device."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
         return TokenBatch(
             ids=self.ids.to(device, non_blocking=non_blocking),
             mask=self.mask.to(device, non_blocking=non_blocking),
+            lengths=self.lengths,
         )
 
     def split(self, rows: int) -> list[TokenBatch]:
         """Consecutive parts of so many sentences each; the last may have fewer."""
-        parts = zip(torch.split(self.ids, rows), torch.split(self.mask, rows), strict=True)
-        return [TokenBatch(ids=ids, mask=mask) for ids, mask in parts]
+        starts = range(0, len(self.ids), rows)
+        parts = [slice(start, start + rows) for start in starts]
+        return [TokenBatch(ids=self.ids[part], mask=self.mask[part], lengths=self.lengths[part]) for part in parts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +93,9 @@ class TokenRows:
     pad_id: int
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> TokenBatch:
-        ids, mask = pad([self.stream.row(int(row)).tolist() for row in rows], pad_id=self.pad_id)
-        return TokenBatch(ids=ids, mask=mask)
+        sentences = [self.stream.row(int(row)).tolist() for row in rows]
+        ids, mask = pad(sentences, pad_id=self.pad_id)
+        return TokenBatch(ids=ids, mask=mask, lengths=tuple(map(len, sentences)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +178,7 @@ def _pinned(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.pin_memory()
     if isinstance(value, TokenBatch):
-        return TokenBatch(ids=value.ids.pin_memory(), mask=value.mask.pin_memory())
+        return TokenBatch(ids=value.ids.pin_memory(), mask=value.mask.pin_memory(), lengths=value.lengths)
     if isinstance(value, tuple):
         return tuple(_pinned(item) for item in value)
     return value

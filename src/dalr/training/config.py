@@ -33,6 +33,10 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast of the student; `auto` takes bf16 where the processor has arithmetic for it. The objective is
     always fp32."""
+    padding: Literal["auto", "packed", "bucketed", "padded"] = "auto"
+    """What becomes of short rows: `packed` lays the real tokens of a batch end to end, `bucketed` runs rows of
+    similar length together, `padded` fills all up to the longest. `auto` is packed where the student's
+    architecture allows it, else bucketed. The batch, and so the negatives, are the same."""
     log_every: Annotated[int, Field(ge=1)] = 10
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that assemble batches; 0 does it between steps (0.3 ms a batch)."""

@@ -20,6 +20,7 @@ from dalr.features.store import FeatureStore
 from dalr.models.embedding import pad_token_id
 from dalr.models.heads import Heads
 from dalr.models.loading import load_encoder
+from dalr.models.packing import Layout, best_layout
 from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Need
 from dalr.objectives.token_level import GlobalToLocal
@@ -29,7 +30,7 @@ from dalr.training.development import Development, make_development
 from dalr.training.inputs import Inputs, image_names, sentences_by_kind
 from dalr.training.precision import resolve_precision
 from dalr.training.ranks import Ranks
-from dalr.training.task import TrainingTask
+from dalr.training.task import Precision, TrainingTask
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -61,7 +62,12 @@ def prepare(job: Job, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
     }
     plan = inputs.plan
     task = _task(job, inputs, student, token_teachers, ranks.device)
-    report: dict[str, int | str] = {"precision": task.precision, "device": str(ranks.device), "ranks": ranks.world}
+    report: dict[str, int | str] = {
+        "precision": task.precision,
+        "padding": task.layout,
+        "device": str(ranks.device),
+        "ranks": ranks.world,
+    }
     for kind, data in streams.items():
         tokens = data.tokens.stream
         report |= {f"{kind}_rows": len(tokens), f"{kind}_truncated": tokens.truncated}
@@ -130,14 +136,32 @@ def _task(
         needs=_needs(job),
         temperatures=temperatures,
     )
+    precision = resolve_precision(job.training.precision, device)
     return TrainingTask(
-        student=student,
+        student=student.to(device),
         heads=heads,
         objective=job.objective,
         teacher_weights=tuple(teacher.weight for teacher in job.teachers),
         token_teachers=token_teachers,
-        precision=resolve_precision(job.training.precision, device),
+        precision=precision,
+        layout=_layout(job, student, precision),
     ).to(device)
+
+
+def _layout(job: Job, student: SentenceTransformer, precision: Precision) -> Layout:
+    """The recipe's own, or the best that this student can do on its device.
+
+    Raises:
+        ConfigError: the recipe asks for packed rows, and the student cannot.
+    """
+    wanted = job.training.padding
+    if wanted in ("bucketed", "padded"):
+        return wanted
+    found = best_layout(student, dtype=torch.bfloat16 if precision == "bf16" else None)
+    if wanted == "packed" and found != "packed":
+        what = f"packed, but rows of {job.student.model} can only be {found} on {student.device}; use auto"
+        raise ConfigError(Problem(where="training.padding", what=what))
+    return found
 
 
 def _token_rows(job: Job, sentences: Sequence[str], encoder: SentenceTransformer) -> TokenRows:

@@ -1,8 +1,8 @@
 """`TrainingTask`: student, heads and objective in one module.
 
 With everything that is trained in one place, clipping, autocast, DDP, saving and resume cover all of it by
-construction. The student runs once over the batch repeated twice (two dropout views), in bf16 where that pays;
-heads and objective are fp32.
+construction. The student runs once over the batch repeated twice (two dropout views), over real tokens only and
+in bf16 where that pays; heads and objective are fp32.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dalr.models.embedding import pooled
+from dalr.models.dropout import use_bit_dropout
 from dalr.models.heads import Heads
+from dalr.models.packing import Layout, sentence_vectors
 from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Losses, Objective
 from dalr.objectives.views import Views
@@ -38,6 +39,7 @@ class TrainingTask(nn.Module):
         teacher_weights: tuple[float, ...],
         token_teachers: tuple[TokenTeacher, ...] = (),
         precision: Precision = "fp32",
+        layout: Layout = "padded",
     ) -> None:
         super().__init__()
         self.student = student
@@ -47,6 +49,8 @@ class TrainingTask(nn.Module):
         self.token_teachers = token_teachers
         """A tuple, so that frozen teachers are no part of this module's state."""
         self.precision = precision
+        self.layout = layout
+        use_bit_dropout(student)
         _freeze_pooler(student)
 
     def forward(self, batch: Batch) -> Losses:
@@ -92,9 +96,9 @@ class TrainingTask(nn.Module):
 
     def two_passes(self, tokens: TokenBatch) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """h^a and h^b from one forward over the tokens repeated twice, in fp32."""
-        ids, mask = tokens.ids.repeat(2, 1), tokens.mask.repeat(2, 1)
+        ids, mask, lengths = tokens.ids.repeat(2, 1), tokens.mask.repeat(2, 1), tokens.lengths * 2
         with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            vectors = pooled(self.student, ids, mask)
+            vectors = sentence_vectors(self.student, ids, mask, lengths=lengths, layout=self.layout)
         first, second = vectors.to(self.dtype).chunk(2)
         return first, second
 
