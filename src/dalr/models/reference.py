@@ -106,6 +106,14 @@ def hidden_width(config: dict[str, Any]) -> int | None:
     return None
 
 
+def number_of_layers(config: dict[str, Any]) -> int | None:
+    """How many layers a model's `config.json` states."""
+    for key in ("num_hidden_layers", "n_layers", "num_layers"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    return None
+
+
 def _local(reference: str) -> Path | None:
     """The folder that `reference` names, or None if it reads as a hub id."""
     if reference.startswith(_PACKAGE):

@@ -39,6 +39,9 @@ class Listener(Protocol):
     def on_step(self, step: int, learning_rate: float) -> None:
         """The optimizer has made `step` steps, the last one with `learning_rate`."""
 
+    def ends_after(self, step: int) -> bool:
+        """Whether training ends here, before all steps are made; asked after `on_step`."""
+
 
 def fit(
     task: TrainingTask,
@@ -51,7 +54,7 @@ def fit(
     run: Path,
     listener: Listener,
 ) -> None:
-    """Train `task` for `steps` optimizer steps on the batches of `plan`.
+    """Train `task` for `steps` optimizer steps on the batches of `plan`, or until `listener` ends it.
 
     Raises:
         NumericsError: a loss or a gradient is not finite; the step that had it changed nothing.
@@ -70,6 +73,8 @@ def fit(
         done = batch.step + 1
         guard.check(at_once=done == steps or listener.reads_weights(done))
         listener.on_step(done, optimization.learning_rate)
+        if listener.ends_after(done):
+            break
         optimization.advance()
 
 

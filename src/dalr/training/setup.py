@@ -18,11 +18,14 @@ from dalr.errors import ConfigError, Problem
 from dalr.features.extraction import cached_text_store
 from dalr.features.store import FeatureStore
 from dalr.models.embedding import pad_token_id
+from dalr.models.export import record_widths
 from dalr.models.heads import Heads
 from dalr.models.loading import load_encoder
+from dalr.models.lora import add_adapters
 from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Need
 from dalr.objectives.token_level import GlobalToLocal
+from dalr.objectives.widths import make_widths
 from dalr.seed import seed_everything
 from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
 from dalr.training.development import Development, make_development
@@ -49,7 +52,7 @@ class Setup:
 
 def prepare(job: Job, inputs: Inputs, console: Console) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
-    development = make_development(job.development, inputs)
+    development = make_development(job.development, inputs, job.training.dimensions)
     student = load_encoder(job.student)
     token_teachers: tuple[TokenTeacher, ...] = ()
     if Need.TEACHER_TOKENS in _needs(job):
@@ -123,6 +126,10 @@ def _task(
         needs=_needs(job),
         temperatures=temperatures,
     )
+    if job.student.lora is not None:
+        add_adapters(student, job.student.lora, "student.lora")
+    if job.training.dimensions:
+        record_widths(student, job.training.dimensions)
     return TrainingTask(
         student=student,
         heads=heads,
@@ -130,6 +137,7 @@ def _task(
         teacher_weights=tuple(teacher.weight for teacher in job.teachers),
         token_teachers=token_teachers,
         precision=resolve_precision(job.training.precision, _device()),
+        widths=make_widths(job.training.dimensions, job.training.dimension_weights),
     ).to(_device())
 
 
