@@ -18,7 +18,7 @@ from dalr.errors import DalrError
 from dalr.features.config import FeaturesConfig
 from dalr.features.source import features_width, is_matrix
 from dalr.models.config import EncoderConfig, HeadsConfig, StudentConfig, TeacherConfig
-from dalr.models.reference import hidden_width, number_of_layers, peek_config, states_pooling
+from dalr.models.reference import hidden_width, number_of_layers, peek_config, states_pooling, token_positions
 from dalr.objectives import Need, Objective
 from dalr.objectives.alignment import CrossModalAlignment
 from dalr.objectives.contrastive import Grounding
@@ -170,8 +170,8 @@ def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
 
 def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     """What the encoders' own files say against the recipe, where they are on this machine."""
-    positions = (peek_config(recipe.student.model, recipe.student.revision) or {}).get("max_position_embeddings")
-    if isinstance(positions, int) and recipe.data.max_tokens > positions:
+    positions = token_positions(peek_config(recipe.student.model, recipe.student.revision) or {})
+    if positions is not None and recipe.data.max_tokens > positions:
         what = f"{recipe.data.max_tokens} tokens, but the student has {positions} positions"
         yield Conflict(path=("data", "max_tokens"), what=what)
     encoders: list[tuple[tuple[str | int, ...], EncoderConfig]] = [(("student",), recipe.student)]

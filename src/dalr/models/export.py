@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def save_encoder(encoder: SentenceTransformer, folder: Path) -> None:
     """Write `encoder` so that `SentenceTransformer(folder)` and `AutoModel(folder)` load it.
 
-    Adapters are merged into the weights. Its `max_seq_length` is the encoder's own, not the shorter one of training.
-    The library generates no model card, because its cards publish training rows.
+    Adapters are merged into the weights. Its `max_seq_length` is the encoder's own, not the shorter one of
+    training. The library generates no model card, because its cards publish training rows.
     """
     with quiet_libraries():
         merged(encoder).save(str(folder), create_model_card=False, safe_serialization=True)

@@ -61,6 +61,7 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     if list(encoder.modalities) != ["text"]:
         what = f"expected a text encoder, found modalities {', '.join(map(str, encoder.modalities))}"
         raise ModelFileError(Problem(where=where, what=what))
+    _refuse_decoders(encoder, where)
     from dalr.models.layers import freeze, keep_layers
 
     if config.num_layers is not None:
@@ -189,6 +190,22 @@ def _refuse_missing_weights(folder: Path) -> None:
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise ValueError(f"{len(missing)} parameters have no weights in its files, such as {missing[0]}")
+
+
+def _refuse_decoders(encoder: SentenceTransformer, where: str) -> None:
+    """A decoder's states are no sentence vectors; a causal model's first token has seen nothing of the sentence."""
+    backbone = encoder.transformers_model
+    if backbone is None:
+        return
+    name = type(backbone).__name__
+    if backbone.config.is_encoder_decoder and any(part == "decoder" for part, _ in backbone.named_children()):
+        what = f"expected an encoder, found {name}, an encoder with a decoder behind it; name another model"
+        raise ModelFileError(Problem(where=where, what=what))
+    causal = any(getattr(module, "is_causal", False) is True for module in backbone.modules())
+    pooling = [str(getattr(module, "pooling_mode", "")) for module in encoder]
+    if causal and "cls" in pooling:
+        what = f"expected an encoder for pooling: cls, found {name}, whose first token sees itself alone; say mean"
+        raise ModelFileError(Problem(where=where, what=what))
 
 
 def _dropout_settings(folder: Path, dropout: float | None, where: str) -> dict[str, Any]:

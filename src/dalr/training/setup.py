@@ -22,6 +22,7 @@ from dalr.models.export import record_widths
 from dalr.models.heads import Heads
 from dalr.models.loading import load_encoder
 from dalr.models.lora import add_adapters
+from dalr.models.reference import token_positions
 from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Need
 from dalr.objectives.token_level import GlobalToLocal
@@ -143,8 +144,8 @@ def _task(
 
 def _token_rows(job: Job, sentences: Sequence[str], encoder: SentenceTransformer) -> TokenRows:
     backbone = encoder.transformers_model
-    positions = getattr(backbone.config, "max_position_embeddings", None) if backbone is not None else None
-    if isinstance(positions, int) and job.data.max_tokens > positions:
+    positions = token_positions(backbone.config.to_dict()) if backbone is not None else None
+    if positions is not None and job.data.max_tokens > positions:
         what = f"{job.data.max_tokens} tokens, but the encoder has {positions} positions; lower it"
         raise ConfigError(Problem(where="data.max_tokens", what=what))
     stream = tokenised(sentences, encoder.tokenizer, max_tokens=job.data.max_tokens)
