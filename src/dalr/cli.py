@@ -138,13 +138,23 @@ def train(
     recipe: str,
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Run folder, new or empty [default: runs/NAME-TIME].")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Try a batch of each kind: terms, memory, time of the whole. Saves nothing."
+        ),
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Train a recipe; RECIPE is a shipped name or a path. Leaves RUN/model, a SentenceTransformer."""
     from dalr.api import train as run_training
 
-    result = run_training(recipe, overrides=settings or [], out=out, console=Console(quiet=quiet, verbose=verbose))
+    console = Console(quiet=quiet, verbose=verbose)
+    if dry_run:
+        typer.echo(run_training(recipe, overrides=settings or [], console=console, dry_run=True).table())
+        return
+    result = run_training(recipe, overrides=settings or [], out=out, console=console)
     if result.best_score is not None:
         before = f" (untrained {result.untrained_score:.2f})" if result.untrained_score is not None else ""
         typer.echo(f"{result.development}: {result.best_score:.2f} at step {result.best_step}{before}")
