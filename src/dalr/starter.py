@@ -249,7 +249,8 @@ def _training(found: _Found) -> Iterator[str]:
     yield f"  epochs: 1  # about {found.steps} steps"
     yield f"  learning_rate: {rate}"
     yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine, head_learning_rate: 1e-3"
-    yield "  # dimensions: [384, 128, 64]  # vectors that may be cut to these widths, the first being the student's"
+    widest = 384 if found.minilm else 768
+    yield f"  # dimensions: [{widest}, 128, 64]  # vectors may then be cut to these widths; the first is the whole"
     yield "  # report_to: [tensorboard]  # or wandb, trackio: pip install 'dalr[tensorboard]'"
     every = max(found.steps // _SCORES, 1)
     yield "# A development score chooses the best weights; without one the last are kept. Of your own scored pairs:"

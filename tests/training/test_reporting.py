@@ -64,6 +64,7 @@ class Library(types.ModuleType):
         self.finished = 0
 
     def init(self, **options: Any) -> None:
+        print("* a greeting")  # noqa: T201 - as trackio does
         self.options, self.finished = options, 0
 
     def log(self, numbers: dict[str, float], *, step: int) -> None:
@@ -83,7 +84,11 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Library]:
 
 
 def test_weights_and_biases_and_trackio_get_the_same_records(
-    toys: Toys, tmp_path: Path, libraries: dict[str, Library], monkeypatch: pytest.MonkeyPatch
+    toys: Toys,
+    tmp_path: Path,
+    libraries: dict[str, Library],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     recipe = toys.recipe(tmp_path, training={"batch_size": 8, "max_steps": 2, "report_to": ["wandb", "trackio"]})
@@ -95,6 +100,7 @@ def test_weights_and_biases_and_trackio_get_the_same_records(
         assert library.options["config"] == record(tmp_path / "run")["recipe"]
         assert library.finished == 1
     assert libraries["wandb"].options["mode"] == "offline"
+    assert capsys.readouterr().out == "", "standard output is for results"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     train(recipe, tmp_path / "other", "training.max_steps=1")
     assert libraries["wandb"].options["mode"] == "disabled"

@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -102,13 +103,15 @@ class _Logged:
 
     def __init__(self, module: str, **options: Any) -> None:
         self.library: Any = importlib.import_module(module)
-        self.library.init(**options)
+        with redirect_stdout(sys.stderr):  # standard output is for results
+            self.library.init(**options)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         self.library.log(dict(numbers), step=step)
 
     def close(self) -> None:
-        self.library.finish()
+        with redirect_stdout(sys.stderr):
+            self.library.finish()
 
 
 def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
