@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("io", "seed", "section", "console"),
     ("data", "features", "models", "objectives"),
     ("training", "evaluation", "encode"),
-    ("config", "report"),
+    ("config", "report", "integrations"),
     ("recipe",),
     ("api", "scoring", "watching", "demo", "check", "starter"),
     ("cli",),

@@ -48,6 +48,67 @@ def save_tiny_bert(folder: Path, *, seed: int = 0, width: int = 32, layers: int 
     return folder
 
 
+ARCHITECTURES = ("modernbert", "mpnet", "deberta-v2", "xlm-roberta", "distilbert")
+
+
+def save_tiny_encoder(folder: Path, architecture: str, *, seed: int = 3, width: int = 32, layers: int = 3) -> Path:
+    """A plain Hugging Face folder of a random encoder of another kind, with the special tokens of its kind."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    roberta = architecture in ("mpnet", "xlm-roberta")  # pad is 1, and positions start behind it
+    specials = ["<s>", "<pad>", "</s>", "<unk>"] if roberta else ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    vocabulary = {piece: number for number, piece in enumerate([*specials, *WORDS])}
+    _word_tokenizer(vocabulary, roberta=roberta).save_pretrained(folder)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * width,
+        "max_position_embeddings": 50 if roberta else 48,
+        "pad_token_id": vocabulary[specials[1] if roberta else specials[0]],
+    }
+    if architecture == "distilbert":
+        sizes = {"vocab_size": len(vocabulary), "dim": width, "n_layers": layers, "n_heads": 2}
+        sizes |= {"hidden_dim": 2 * width, "max_position_embeddings": 48}
+    if architecture == "modernbert":
+        ends = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+        sizes |= ends | {
+            "local_attention": 8,
+            "mlp_dropout": 0.1,
+            "embedding_dropout": 0.1,
+            "attention_dropout": 0.1,
+        }
+    if architecture == "deberta-v2":
+        sizes |= {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
+        sizes |= {"position_biased_input": False, "share_att_key": True, "norm_rel_ebd": "layer_norm"}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        AutoModel.from_config(AutoConfig.for_model(architecture, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def _word_tokenizer(vocabulary: dict[str, int], *, roberta: bool) -> Any:
+    """A word a token, between the special tokens of its kind."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    start, end, pad, unknown = (
+        ("<s>", "</s>", "<pad>", "<unk>") if roberta else ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+    )
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=unknown))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=[(start, vocabulary[start]), (end, vocabulary[end])]
+    )
+    names = {"cls_token": start, "sep_token": end, "pad_token": pad, "unk_token": unknown}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=48, **names)
+
+
 def save_tiny_sentence_transformer(
     folder: Path, *, seed: int = 1, width: int = 24, pooling: str = "mean", normalize: bool = True
 ) -> Path:

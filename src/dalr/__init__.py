@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dalr.api import Evaluation, TrainResult, evaluate, load_recipe, train
+    from dalr.api import DryRun, Evaluation, TrainResult, evaluate, load_recipe, train
 
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "TrainResult", "__version__", "evaluate", "load_recipe", "train"]
+__all__ = ["DryRun", "Evaluation", "TrainResult", "__version__", "evaluate", "load_recipe", "train"]
 
 
 def __getattr__(name: str) -> object:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Literal, overload
 
 from dalr.config import Recipe, conflicts
 from dalr.console import Console
@@ -15,21 +16,42 @@ from dalr.models.config import PoolingMode
 from dalr.recipe import load_recipe
 from dalr.scoring import Request
 from dalr.scoring import evaluate as evaluate_models
+from dalr.training.dry_run import DryRun
+from dalr.training.dry_run import dry_run as try_batches
 from dalr.training.run import TrainResult, run
 
 _FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")
 _LONGEST_NAME = 200
 
-__all__ = ["Evaluation", "Recipe", "TrainResult", "evaluate", "load_recipe", "train"]
+__all__ = ["DryRun", "Evaluation", "Recipe", "TrainResult", "evaluate", "load_recipe", "train"]
 
 
+@overload
+def train(
+    recipe: str | Path | Recipe,
+    *,
+    overrides: Sequence[str] = ...,
+    out: str | Path | None = ...,
+    console: Console | None = ...,
+    dry_run: Literal[False] = ...,
+) -> TrainResult: ...
+@overload
+def train(
+    recipe: str | Path | Recipe,
+    *,
+    overrides: Sequence[str] = ...,
+    out: str | Path | None = ...,
+    console: Console | None = ...,
+    dry_run: Literal[True],
+) -> DryRun: ...
 def train(
     recipe: str | Path | Recipe,
     *,
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     console: Console | None = None,
-) -> TrainResult:
+    dry_run: bool = False,
+) -> TrainResult | DryRun:
     """Train a recipe and return where its product is.
 
     Args:
@@ -37,6 +59,8 @@ def train(
         overrides: `key.path=value`, as `-s` on the command line; not with a loaded recipe.
         out: the run folder, new or empty; None makes `runs/NAME-DATE-TIME`.
         console: where progress goes; None shows it on standard error.
+        dry_run: only try a batch of each kind and return shapes, terms, memory, and the time that all would take;
+            `out` is not touched.
 
     Raises:
         ConfigError, DataError, ModelFileError, NumericsError, StorageError: each says what to do.
@@ -47,6 +71,8 @@ def train(
         raise ValueError("overrides apply when a recipe is read; a loaded recipe is final")
     elif found := conflicts(recipe):
         raise ConfigError([Problem(where=".".join(map(str, each.path)), what=each.what) for each in found])
+    if dry_run:
+        return try_batches(recipe.job(), console=console or Console())
     folder = Path(out) if out is not None else default_run_folder(recipe.name)
     return run(recipe.job(), out=folder, recipe=recipe.model_dump(mode="json"), console=console or Console())
 

@@ -154,20 +154,30 @@ def train(
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Run folder, new or empty [default: runs/NAME-TIME].")] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Ranks to train on, on this machine: one a GPU.")] = 1,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Try a batch of each kind: terms, memory, time of the whole. Saves nothing."
+        ),
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Train a recipe; RECIPE is a shipped name or a path. Leaves RUN/model, a SentenceTransformer."""
     from dalr.training.launch import launch, process_rank
 
-    if nproc > 1:
+    if nproc > 1 and not dry_run:
         shown = ["--quiet"] * quiet + ["--verbose"] * verbose
         changed = [part for setting in settings or [] for part in ("-s", setting)]
         where = ["--out", str(out)] if out is not None else []
         raise typer.Exit(launch(["train", recipe, *changed, *where, *shown], processes=nproc))
     from dalr.api import train as run_training
 
-    result = run_training(recipe, overrides=settings or [], out=out, console=Console(quiet=quiet, verbose=verbose))
+    console = Console(quiet=quiet, verbose=verbose)
+    if dry_run:
+        typer.echo(run_training(recipe, overrides=settings or [], console=console, dry_run=True).table())
+        return
+    result = run_training(recipe, overrides=settings or [], out=out, console=console)
     if process_rank() > 0:
         return
     if result.best_score is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated
 
 from pydantic import Field
@@ -17,12 +18,13 @@ from dalr.errors import DalrError
 from dalr.features.config import FeaturesConfig
 from dalr.features.source import features_width, is_matrix
 from dalr.models.config import EncoderConfig, HeadsConfig, StudentConfig, TeacherConfig
-from dalr.models.reference import hidden_width, peek_config, states_pooling
+from dalr.models.reference import hidden_width, number_of_layers, peek_config, states_pooling, token_positions
 from dalr.objectives import Need, Objective
 from dalr.objectives.alignment import CrossModalAlignment
 from dalr.objectives.contrastive import Grounding
 from dalr.section import Section
 from dalr.training.config import DevelopmentConfig, TrainingConfig
+from dalr.training.reporting import missing_reporters
 from dalr.training.run import Job
 
 _WEIGHTS_TOLERANCE = 1e-6
@@ -76,6 +78,7 @@ def conflicts(recipe: Recipe) -> list[Conflict]:
         *_encoder_conflicts(recipe),
         *_width_conflicts(recipe),
         *_development_conflicts(recipe),
+        *_package_conflicts(recipe),
     ]
 
 
@@ -167,26 +170,38 @@ def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
 
 def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     """What the encoders' own files say against the recipe, where they are on this machine."""
-    positions = (peek_config(recipe.student.model, recipe.student.revision) or {}).get("max_position_embeddings")
-    if isinstance(positions, int) and recipe.data.max_tokens > positions:
+    positions = token_positions(peek_config(recipe.student.model, recipe.student.revision) or {})
+    if positions is not None and recipe.data.max_tokens > positions:
         what = f"{recipe.data.max_tokens} tokens, but the student has {positions} positions"
         yield Conflict(path=("data", "max_tokens"), what=what)
     encoders: list[tuple[tuple[str | int, ...], EncoderConfig]] = [(("student",), recipe.student)]
     encoders += [(("teachers", n), t.encoder()) for n, t in enumerate(recipe.teachers) if t.model is not None]
     for path, encoder in encoders:
         config = peek_config(encoder.model, encoder.revision) or {}
-        depth = config.get("num_hidden_layers")
+        depth = number_of_layers(config)
         if isinstance(depth, int) and encoder.num_layers is not None and encoder.num_layers > depth:
             what = f"{encoder.num_layers} layers are to be kept, but {encoder.model} has {depth}"
             yield Conflict(path=(*path, "num_layers"), what=what)
+        yield from _freezing_conflicts(recipe, depth) if encoder is recipe.student else ()
         if encoder.pooling is None and not states_pooling(encoder.model):
             what = "a plain encoder states no pooling; say pooling: cls or mean (SimCSE and its relatives use cls)"
             yield Conflict(path=path, what=what)
 
 
+def _freezing_conflicts(recipe: Recipe, depth: int | None) -> Iterator[Conflict]:
+    frozen, kept = recipe.student.freeze_layers, recipe.student.num_layers or depth
+    if frozen is not None and kept is not None and frozen >= kept:
+        what = f"{frozen} layers are to be frozen, but the student has {kept}: one at least must be trained"
+        yield Conflict(path=("student", "freeze_layers"), what=what)
+
+
 def _width_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     """Terms that compare vectors of different encoders directly need equal widths."""
     student = _encoder_width(recipe.student.model, recipe.student.revision)
+    widest = max(recipe.training.dimensions, default=0)
+    if student is not None and widest > student:
+        what = f"{widest} is wider than the student, whose vectors have {student} numbers"
+        yield Conflict(path=("training", "dimensions"), what=what)
     cross_modal = recipe.objective.term("cross_modal_alignment")
     if isinstance(cross_modal, CrossModalAlignment) and cross_modal.space == "raw":
         image = _stored_width(recipe, recipe.features.image)
@@ -229,6 +244,15 @@ def _development_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         if not any(Need.GROUNDING in term.needs for _, term in recipe.objective.active()):
             what = "retrieval is measured in the grounding space, but no term trains grounding heads"
             yield Conflict(path=("development", "kind"), what=what)
+
+
+def _package_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    """Optional packages that the recipe needs."""
+    for what in missing_reporters(recipe.training.report_to):
+        yield Conflict(path=("training", "report_to"), what=what)
+    if recipe.student.lora is not None and find_spec("peft") is None:
+        what = "lora needs peft, which is not installed: pip install 'dalr[lora]'"
+        yield Conflict(path=("student", "lora"), what=what)
 
 
 def _encoder_width(model: str, revision: str | None) -> int | None:

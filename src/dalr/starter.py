@@ -101,7 +101,8 @@ def write_starter(
     found = _look(pairs, reading, images, text, features, out)
     notes = list(_notes(found))
     write_text(out, "\n".join(_lines(found, out)) + "\n")
-    return [*notes, f"next: dalr check {shlex.quote(str(out))}"]
+    recipe = shlex.quote(str(out))
+    return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
 
 
 def _require_named_rows(matrix: Path, pairs: Path, reading: Reading) -> None:
@@ -259,12 +260,14 @@ def _models(found: _Found) -> Iterator[str]:
     if found.minilm:
         yield f"  model: {_MINILM}  # or a folder, or a hub id such as bert-base-uncased"
         yield "  # num_layers: 3  # keep the first three only: a smaller, faster student"
+        yield "  # freeze_layers: 2  # the first two stay as they are; or freeze_embeddings: true"
         yield "heads: {sentence: false}  # the student already gives sentence vectors"
         yield "teachers:  # frozen; the student keeps their order of similarity while it learns yours"
         yield f"  - {{model: {_MINILM}}}"
     else:
         yield "  model: bert-base-uncased  # or a folder, or another hub id"
         yield "  pooling: cls  # cls or mean, for an encoder that states none"
+        yield "  # lora: {rank: 16}  # train adapters only, merged in the product: pip install 'dalr[lora]'"
         yield "# A teacher keeps what a good encoder knows; with one, add list_net and cross_modal_alignment below."
         yield "# teachers:"
         yield "#   - {model: princeton-nlp/unsup-simcse-bert-base-uncased, pooling: cls}"
@@ -289,9 +292,14 @@ def _training(found: _Found) -> Iterator[str]:
     yield f"  batch_size: {found.batch}"
     yield f"  epochs: 1  # about {found.steps} steps"
     yield f"  learning_rate: {rate}"
+    yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine, head_learning_rate: 1e-3"
+    widest = 384 if found.minilm else 768
+    yield f"  # dimensions: [{widest}, 128, 64]  # vectors may then be cut to these widths; the first is the whole"
+    yield "  # report_to: [tensorboard]  # or wandb, trackio: pip install 'dalr[tensorboard]'"
     every = max(found.steps // _SCORES, 1)
     yield "# A development score chooses the best weights; without one the last are kept. Of your own scored pairs:"
     yield f"# development: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"
+    yield "# In it, patience: 3 ends training after three scores without a gain."
     if found.held_out:
         yield f"{found.mark}development: {{kind: retrieval, every: {every}}}  # held-out captions and pictures"
 

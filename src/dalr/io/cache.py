@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from dalr.errors import CorruptFileError
@@ -14,6 +17,7 @@ from dalr.io.atomic import storage_errors
 
 KINDS = ("tokens", "features", "teachers", "mteb")
 _T = TypeVar("_T")
+_instead: ContextVar[Path | None] = ContextVar("_instead", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +31,23 @@ class CacheUse:
 
 def cache_root() -> Path:
     """`$DALR_CACHE`, or `dalr` in the user's cache folder."""
+    if (instead := _instead.get()) is not None:
+        return instead
     if chosen := os.environ.get("DALR_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "dalr"
+
+
+@contextmanager
+def temporary_cache() -> Iterator[None]:
+    """Another, empty cache for the work inside, removed with all that came into it."""
+    with TemporaryDirectory(prefix="dalr-", ignore_cleanup_errors=True) as folder:
+        token = _instead.set(Path(folder))
+        try:
+            yield
+        finally:
+            _instead.reset(token)
 
 
 def cache_folder(kind: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dalr.section import Section
 
@@ -25,11 +25,32 @@ class EncoderConfig(Section):
     """Longest input; None is the encoder's own limit."""
 
 
+class LoraSection(Section):
+    """Adapters of low rank that are trained in place of the student's own weights (`models/lora.py`)."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[int, Field(ge=1)] = 32
+    """The adapter's product is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: tuple[str, ...] | None = None
+    """Last names of linear layers, such as [query, value]; None: every linear layer of every layer."""
+
+
 class StudentConfig(EncoderConfig):
     """The encoder that is trained and exported."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Hidden and attention dropout; None keeps the model's own (0.1 for BERT)."""
+    freeze_layers: Annotated[int, Field(ge=1)] | None = None
+    """Layers, from the first on, that are not trained."""
+    freeze_embeddings: bool = False
+    lora: LoraSection | None = None
+
+    @model_validator(mode="after")
+    def _adapters_freeze(self) -> StudentConfig:
+        if self.lora is not None and (self.freeze_layers is not None or self.freeze_embeddings):
+            raise ValueError("lora trains nothing but its adapters; leave freeze_layers and freeze_embeddings out")
+        return self
 
 
 class HeadsConfig(Section):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dalr.errors import ConfigError, Problem
 from dalr.models.loading import quiet_libraries
+from dalr.models.lora import merged
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -14,8 +17,25 @@ if TYPE_CHECKING:
 def save_encoder(encoder: SentenceTransformer, folder: Path) -> None:
     """Write `encoder` so that `SentenceTransformer(folder)` and `AutoModel(folder)` load it.
 
-    Its `max_seq_length` is the encoder's own, not the shorter one of training. The library generates no model
-    card, because its cards publish training rows.
+    Adapters are merged into the weights. Its `max_seq_length` is the encoder's own, not the shorter one of
+    training. The library generates no model card, because its cards publish training rows.
     """
     with quiet_libraries():
-        encoder.save(str(folder), create_model_card=False, safe_serialization=True)
+        merged(encoder).save(str(folder), create_model_card=False, safe_serialization=True)
+
+
+def record_widths(encoder: SentenceTransformer, dimensions: Sequence[int]) -> None:
+    """Let the export state the widths that it was trained at, for `SentenceTransformer(…, truncate_dim=k)`.
+
+    They go into `config.json` as `matryoshka_dimensions`, the name that published models of the kind use.
+
+    Raises:
+        ConfigError: a width beyond the encoder's own.
+    """
+    width = encoder.get_embedding_dimension()
+    assert width is not None
+    if max(dimensions) > width:
+        what = f"{max(dimensions)} is wider than the student, whose vectors have {width} numbers"
+        raise ConfigError(Problem(where="training.dimensions", what=what))
+    if encoder.transformers_model is not None:
+        encoder.transformers_model.config.matryoshka_dimensions = sorted(dimensions, reverse=True)

@@ -41,7 +41,7 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
 
     Raises:
         ModelFileError: missing, unreadable, or not a text encoder.
-        ConfigError: a plain encoder without a pooling, or more layers than it has.
+        ConfigError: a plain encoder without a pooling, or more layers to keep or freeze than it has.
     """
     folder = find_model(config.model, config.revision)
     where = f"model {config.model!r}"
@@ -67,8 +67,13 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     if set(encoder.modalities) - {"message"} != {"text"}:  # messages: it has a chat template, which is never run
         what = f"expected a text encoder, found modalities {', '.join(map(str, encoder.modalities))}"
         raise ModelFileError(Problem(where=where, what=what))
+    _refuse_decoders(encoder, where)
+    from dalr.models.layers import freeze, keep_layers
+
     if config.num_layers is not None:
-        _keep_layers(encoder, config.num_layers, where)
+        keep_layers(encoder, config.num_layers, where)
+    if isinstance(config, StudentConfig):
+        freeze(encoder, layers=config.freeze_layers, embeddings=config.freeze_embeddings, where=where)
     if config.max_tokens is not None:
         encoder.max_seq_length = config.max_tokens
     return encoder.float().eval()  # weights stored in half precision are computed with, and trained, in fp32
@@ -149,32 +154,6 @@ def _pooling(width: int, mode: str | None) -> nn.Module:
     return module
 
 
-def _keep_layers(encoder: SentenceTransformer, number: int, where: str) -> None:
-    """Drop all but the first `number` layers, in the module list and in the configuration."""
-    from torch import nn
-
-    backbone = encoder.transformers_model
-    assert backbone is not None
-    depth = int(backbone.config.num_hidden_layers)
-    if number > depth:
-        raise ConfigError(Problem(where=where, what=f"num_layers is {number}, but the encoder has {depth} layers"))
-    stacks = [
-        (name, module)
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth
-    ]
-    if len(stacks) != 1:
-        what = f"cannot tell its stack of {depth} layers (found {len(stacks)} candidates); leave num_layers out"
-        raise ConfigError(Problem(where=where, what=what))
-    name, stack = stacks[0]
-    parent, _, leaf = name.rpartition(".")
-    setattr(backbone.get_submodule(parent), leaf, nn.ModuleList(stack[:number]))
-    backbone.config.num_hidden_layers = number
-    layer_types = getattr(backbone.config, "layer_types", None)
-    if isinstance(layer_types, list):
-        backbone.config.layer_types = layer_types[:number]
-
-
 def _module_folders(folder: Path, where: str) -> list[Path]:
     """Folders of the modules that `modules.json` names; only classes of sentence-transformers are loaded."""
     path = folder / "modules.json"
@@ -238,6 +217,22 @@ def _refuse_missing_weights(folder: Path) -> None:
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise ValueError(f"{len(missing)} parameters have no weights in its files, such as {missing[0]}")
+
+
+def _refuse_decoders(encoder: SentenceTransformer, where: str) -> None:
+    """A decoder's states are no sentence vectors; a causal model's first token has seen nothing of the sentence."""
+    backbone = encoder.transformers_model
+    if backbone is None:
+        return
+    name = type(backbone).__name__
+    if backbone.config.is_encoder_decoder and any(part == "decoder" for part, _ in backbone.named_children()):
+        what = f"expected an encoder, found {name}, an encoder with a decoder behind it; name another model"
+        raise ModelFileError(Problem(where=where, what=what))
+    causal = any(getattr(module, "is_causal", False) is True for module in backbone.modules())
+    pooling = [str(getattr(module, "pooling_mode", "")) for module in encoder]
+    if causal and "cls" in pooling:
+        what = f"expected an encoder for pooling: cls, found {name}, whose first token sees itself alone; say mean"
+        raise ModelFileError(Problem(where=where, what=what))
 
 
 def _dropout_settings(folder: Path, dropout: float | None, where: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dalr.errors import ConfigError, ModelFileError, Problem
 
 CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
 """What to do about pickled weights."""
+_COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text")
 _PACKAGE = "package:"
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
 
@@ -106,6 +108,28 @@ def hidden_width(config: dict[str, Any]) -> int | None:
         if isinstance(config.get(key), int):
             return int(config[key])
     return None
+
+
+def number_of_layers(config: dict[str, Any]) -> int | None:
+    """How many layers a model's `config.json` states."""
+    for key in ("num_hidden_layers", "n_layers", "num_layers"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    return None
+
+
+def token_positions(config: Mapping[str, Any]) -> int | None:
+    """The longest input that a model's `config.json` allows; None where it sets no limit.
+
+    RoBERTa and its relatives begin to count behind the padding's id: of 514 positions they use 512.
+    """
+    stated = config.get("max_position_embeddings")
+    if not isinstance(stated, int):
+        return None
+    padding = config.get("pad_token_id")
+    if config.get("model_type") in _COUNTS_FROM_PADDING:
+        return stated - (padding if isinstance(padding, int) else 1) - 1
+    return stated
 
 
 def _local(reference: str) -> Path | None:

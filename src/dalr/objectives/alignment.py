@@ -46,6 +46,7 @@ class LearnableTemperature(Term):
 
     @property
     def start(self) -> float:
+        """The student temperature, where its training begins."""
         raise TypeError(f"{type(self).__name__} names no temperature to train")
 
     @property
@@ -75,6 +76,7 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
 
     @property
     def start(self) -> float:
+        """τ_p against the text target, which the other direction follows in proportion."""
         return self.text_temperature or self.text_target_temperature
 
     @property
@@ -147,6 +149,7 @@ class IntraModalAlignment(StudentLogitFields, LearnableTemperature, SentenceTerm
 
     @property
     def start(self) -> float:
+        """τ_p."""
         return self.temperature or self.target_temperature
 
     @property

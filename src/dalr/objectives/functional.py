@@ -28,6 +28,7 @@ def cosine_matrix(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Ten
 
 
 def normalize(x: Float[Tensor, "*batch d"], dim: int = -1) -> Float[Tensor, "*batch d"]:
+    """x with length 1 along `dim`; 0 stays 0."""
     return F.normalize(x, dim=dim, eps=_NORM_FLOOR)
 
 

@@ -53,6 +53,7 @@ class ObjectiveBase(Section):
         return dict(self.active()).get(name)
 
     def active(self) -> Iterator[tuple[str, Term]]:
+        """The terms that are on, with their names."""
         for name in TERMS:
             term = getattr(self, name)
             if term is not None and term.weight > 0:
@@ -63,10 +64,15 @@ class ObjectiveBase(Section):
         return ((name, term) for name, term in self.active() if term.applies_to(kind))
 
     def needs(self, kind: BatchKind) -> frozenset[Need]:
+        """What the terms read on batches of `kind`, beyond the two student views."""
         return frozenset[Need]().union(*(term.needs for _, term in self.on(kind)))
 
     def __call__(self, views: Views, kind: BatchKind) -> Losses:
         """Evaluate every term that applies to `kind` and add them up.
+
+        Args:
+            views: the tensors of a batch; those that `needs(kind)` names must be there.
+            kind: `pair` has every term, `text` those that apply to sentences without images.
 
         Raises:
             ValueError: no term applies to batches of this kind.
@@ -82,6 +88,8 @@ if TYPE_CHECKING:
 
     class Objective(ObjectiveBase):
         """An objective whose recipe keys are the names in `TERMS`."""
+
+        def __init__(self, **terms: Term | None) -> None: ...
 
 else:
     Objective = create_model(

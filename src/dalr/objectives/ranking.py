@@ -22,6 +22,7 @@ class ListTerm(StudentLogitFields, SentenceTerm):
     include_self: bool = False
 
     def student_scores(self, views: Views) -> Tensor:
+        """S: (n, n)."""
         return sentence_cosines(views, self) / (self.logit_temperature or 1.0) / self.temperature
 
     def lists(self, matrix: Tensor) -> Tensor:
@@ -31,6 +32,7 @@ class ListTerm(StudentLogitFields, SentenceTerm):
         return matrix if self.include_self else functional.off_diagonal(matrix)
 
     def is_empty(self, views: Views) -> bool:
+        """Whether the lists of this batch have nothing to rank."""
         return len(views.z_a) < (2 if self.include_self else 3)
 
 

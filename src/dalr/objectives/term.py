@@ -49,6 +49,7 @@ class Term(Section):
 
     @property
     def needs(self) -> frozenset[Need]:
+        """What the term reads beyond the two student views."""
         return frozenset()
 
     @property

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dalr.data.schedule import ScheduleConfig
 from dalr.section import Section
+
+Reporter = Literal["tensorboard", "wandb", "trackio"]
+LearningRateSchedule = Literal["linear", "cosine", "constant"]
 
 
 class TrainingConfig(Section):
@@ -25,8 +29,15 @@ class TrainingConfig(Section):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps in all; takes the place of `epochs`."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-5
+    """Of the student, and of the heads unless they have their own."""
+    head_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of everything trained beside the student; None: `learning_rate`."""
+    learning_rate_schedule: LearningRateSchedule = "linear"
+    """After the warm-up: a line or half a cosine down to 0, or no change."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Warm-up as a share of all steps, in place of `warmup_steps`."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Over all trained parameters, heads included."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -37,9 +48,36 @@ class TrainingConfig(Section):
     """What becomes of short rows: `packed` lays the real tokens of a batch end to end, `bucketed` runs rows of
     similar length together, `padded` fills all up to the longest. `auto` is packed where the student's
     architecture allows it, else bucketed. The batch, and so the negatives, are the same."""
+    dimensions: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Widths at which the objective is evaluated (`objectives/widths.py`), such as [384, 128, 64]: the first k
+    numbers of an exported vector are then a vector themselves. Empty: the whole vector alone."""
+    dimension_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """One a width, relative to each other; None: all equal."""
     log_every: Annotated[int, Field(ge=1)] = 10
+    report_to: tuple[Reporter, ...] = ()
+    """Where the records of `metrics.jsonl` also go (`training/reporting.py`)."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that assemble batches; 0 does it between steps (0.3 ms a batch)."""
+
+    def warmup(self, steps: int) -> int:
+        """Steps of warm-up in a training of `steps`."""
+        return self.warmup_steps if self.warmup_ratio is None else math.ceil(self.warmup_ratio * steps)
+
+    @model_validator(mode="after")
+    def _dimensions_are_told_apart(self) -> TrainingConfig:
+        if len(set(self.dimensions)) != len(self.dimensions):
+            raise ValueError("dimensions name each width once")
+        weights = self.dimension_weights
+        if weights is not None and len(weights) != len(self.dimensions):
+            raise ValueError(f"{len(weights)} dimension_weights for {len(self.dimensions)} dimensions")
+        return self
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> TrainingConfig:
+        if self.warmup_ratio is not None and self.warmup_steps > 0:
+            both = f"warmup_steps ({self.warmup_steps}) and warmup_ratio ({self.warmup_ratio:g})"
+            raise ValueError(f"one of {both}, not both")
+        return self
 
 
 class DevelopmentConfig(Section):
@@ -52,3 +90,7 @@ class DevelopmentConfig(Section):
     """The SentEval folder or the TSV file."""
     every: Annotated[int, Field(ge=1)] = 125
     """Steps between scores; the last step is always scored."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """End training after so many scores in a row without a gain; None: never."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """What counts as a gain for `patience`, in points over the best score before."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
-from dalr.data.dataset import Dataset
+from dalr.data.rows import Pairs
 from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.retrieval import retrieval_score
 from dalr.evaluation.similarity import score_pairs
-from dalr.evaluation.sts import ScoredPairs
 from dalr.features.store import FeatureStore
 from dalr.models.embedding import embed
 from dalr.training.config import DevelopmentConfig
@@ -26,39 +26,69 @@ class Development:
 
     name: str
     score: Callable[[TrainingTask], float]
+    at_widths: Callable[[TrainingTask], dict[str, float]] | None = None
+    """The score at each of several trained widths, the widest under `name` itself."""
+
+    def scores(self, task: TrainingTask) -> dict[str, float]:
+        """The score by which weights are chosen, as `name`, and those of other widths."""
+        return self.at_widths(task) if self.at_widths is not None else {self.name: self.score(task)}
 
 
-def make_development(config: DevelopmentConfig | None, inputs: Inputs) -> Development | None:
+_Rate = Callable[[TrainingTask, Float32[np.ndarray, "n d"]], float]
+"""The score of sentence vectors."""
+
+
+def make_development(
+    config: DevelopmentConfig | None, inputs: Inputs, dimensions: Sequence[int] = ()
+) -> Development | None:
     """The development score of a recipe, over inputs that were read and checked."""
     if config is None:
         return None
     if config.kind == "retrieval":
         assert inputs.images is not None
-        return _retrieval(inputs.dataset, inputs.images)
-    assert inputs.development_pairs is not None
-    return _similarity(inputs.development_pairs)
+        held_out = inputs.dataset.held_out
+        assert held_out is not None
+        return _development("held-out R@1", held_out.captions, _retrieval(held_out, inputs.images), dimensions)
+    pairs = inputs.development_pairs
+    assert pairs is not None
+    sentences = pairs.sentences()
+    return _development(f"{pairs.name} Spearman", sentences, lambda _, h: score_pairs(pairs, h), dimensions)
 
 
-def _similarity(pairs: ScoredPairs) -> Development:
-    def score(task: TrainingTask) -> float:
-        return score_pairs(pairs, embed(task.student, pairs.sentences()))
+def _development(name: str, sentences: Sequence[str], rate: _Rate, dimensions: Sequence[int]) -> Development:
+    widest = max(dimensions, default=None)
 
-    return Development(name=f"{pairs.name} Spearman", score=score)
+    def at_widths(task: TrainingTask) -> dict[str, float]:
+        h = embed(task.student, sentences)
+        names = {name if width == widest else f"{name} @{width}": width for width in dimensions}
+        return {named: rate(task, _leading(h, width)) for named, width in names.items()}
+
+    return Development(
+        name=name,
+        score=lambda task: rate(task, _leading(embed(task.student, sentences), widest)),
+        at_widths=at_widths if dimensions else None,
+    )
 
 
-def _retrieval(dataset: Dataset, store: FeatureStore) -> Development:
-    held_out = dataset.held_out
-    assert held_out is not None
+def _leading(h: Float32[np.ndarray, "n d"], width: int | None) -> Float32[np.ndarray, "n d"]:
+    """As `objectives.widths.leading`: what lies beyond the width is 0."""
+    if width is None or width == h.shape[1]:
+        return h
+    cut = np.zeros_like(h)
+    cut[:, :width] = h[:, :width]
+    return cut
+
+
+def _retrieval(held_out: Pairs, store: FeatureStore) -> _Rate:
     numbers = np.unique(held_out.image_of)
     names = [held_out.images[number] for number in numbers]
     vectors = torch.from_numpy(store.read(store.rows_of(names, what="held-out image")))
     owner = np.searchsorted(numbers, held_out.image_of)
 
-    def score(task: TrainingTask) -> float:
+    def rate(task: TrainingTask, h: Float32[np.ndarray, "n d"]) -> float:
         heads = task.heads
         assert heads.text_grounding is not None
         assert heads.image_grounding is not None
-        h = embed(task.student, held_out.captions)
         require_usable(h, "retrieval")
         with torch.inference_mode():
             device = task.student.device
@@ -66,4 +96,4 @@ def _retrieval(dataset: Dataset, store: FeatureStore) -> Development:
             pictures = heads.image_grounding(vectors.to(device)).cpu().numpy()
         return retrieval_score(sentences, pictures, owner).mean_r1
 
-    return Development(name="held-out R@1", score=score)
+    return rate

@@ -40,6 +40,9 @@ class Listener(Protocol):
     def on_step(self, step: int, learning_rate: float) -> None:
         """The optimizer has made `step` steps, the last one with `learning_rate`."""
 
+    def ends_after(self, step: int) -> bool:
+        """Whether training ends here, before all steps are made; asked after `on_step`."""
+
 
 def fit(
     task: TrainingTask,
@@ -53,7 +56,7 @@ def fit(
     ranks: Ranks,
     listener: Listener,
 ) -> None:
-    """Train `task` for `steps` optimizer steps on the batches of `plan`.
+    """Train `task` for `steps` optimizer steps on the batches of `plan`, or until `listener` ends it.
 
     Raises:
         NumericsError: a loss or a gradient is not finite; the step that had it changed nothing.
@@ -72,6 +75,8 @@ def fit(
         done = batch.step + 1
         guard.check(at_once=done == steps or listener.reads_weights(done))
         listener.on_step(done, optimization.learning_rate)
+        if listener.ends_after(done):
+            break
         optimization.advance()
 
 

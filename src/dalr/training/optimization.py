@@ -6,6 +6,7 @@ leave a step out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,33 +14,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dalr.training.config import TrainingConfig
+from dalr.training.config import LearningRateSchedule, TrainingConfig
+from dalr.training.task import TrainingTask
 
 
 class Optimization:
-    """One optimizer with its learning rate, which decays linearly to 0 after the warm-up.
+    """One optimizer with its learning rates: of the student, and of all that is trained beside it.
 
     Weight decay applies to matrices, not to biases and the scales of norms.
     """
 
-    def __init__(self, module: nn.Module, config: TrainingConfig, *, steps: int) -> None:
-        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        matrices = [parameter for parameter in self.parameters if parameter.ndim > 1]
-        vectors = [parameter for parameter in self.parameters if parameter.ndim <= 1]
+    def __init__(self, task: TrainingTask, config: TrainingConfig, *, steps: int) -> None:
+        self.parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
+        heads = {id(parameter) for parameter in task.heads.parameters()}
         groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            *_groups([p for p in self.parameters if id(p) not in heads], config.learning_rate, config),
+            *_groups(
+                [p for p in self.parameters if id(p) in heads],
+                config.head_learning_rate or config.learning_rate,
+                config,
+            ),
         ]
-        self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=config.learning_rate, fused=True
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, linear(steps=steps, warmup=config.warmup_steps)
-        )
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        share = learning_rate_share(config.learning_rate_schedule, steps=steps, warmup=config.warmup(steps))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, share)
         self.clip_norm = config.clip_norm
 
     @property
     def learning_rate(self) -> float:
+        """The student's."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def clip(self) -> Float[Tensor, ""]:
@@ -64,12 +67,25 @@ class Optimization:
         self.schedule.load_state_dict(state["schedule"])
 
 
-def linear(*, steps: int, warmup: int) -> Callable[[int], float]:
-    """The share of the learning rate after so many steps: up to 1 over the warm-up, then down to 0."""
+def _groups(parameters: list[nn.Parameter], rate: float, config: TrainingConfig) -> list[dict[str, Any]]:
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "lr": rate, "weight_decay": config.weight_decay},
+        {"params": vectors, "lr": rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def learning_rate_share(kind: LearningRateSchedule, *, steps: int, warmup: int) -> Callable[[int], float]:
+    """The share of the learning rate after so many steps: up to 1 over the warm-up, then as `kind` says."""
 
     def share(done: int) -> float:
         if done < warmup:
             return done / warmup
-        return max(0.0, (steps - done) / max(1, steps - warmup))
+        if kind == "constant":
+            return 1.0
+        left = max(0.0, (steps - done) / max(1, steps - warmup))
+        return left if kind == "linear" else (1 - math.cos(math.pi * left)) / 2
 
     return share

@@ -27,7 +27,9 @@ from dalr.seed import seed_everything
 from dalr.training.config import DevelopmentConfig, TrainingConfig
 from dalr.training.inputs import Inputs, load_inputs
 from dalr.training.launch import process_rank
+from dalr.training.patience import make_patience
 from dalr.training.provenance import provenance
+from dalr.training.reporting import Reports, reports
 
 if TYPE_CHECKING:
     from dalr.objectives import Losses
@@ -46,6 +48,7 @@ class TrainResult:
     model: Path
     """Loads with `SentenceTransformer(model)`."""
     steps: int
+    """Made, not planned."""
     best_step: int
     development: str | None
     """Name of the development score; None without one."""
@@ -53,6 +56,8 @@ class TrainResult:
     """× 100."""
     untrained_score: float | None
     seconds: float
+    stopped_early_at: int | None = None
+    """The step after which `development.patience` was at its end; None: all steps were made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +120,18 @@ def _train(
     }
     _write_record(ranks, out, record | {"status": "training"})
     started = time.monotonic()
-    with console.bar(f"train {job.name}", steps, "step") as bar:
+    reporters = job.training.report_to if ranks.main else ()
+    reporting = reports(reporters, run=out, project=job.name, recipe=recipe)
+    with reporting as reported, console.bar(f"train {job.name}", steps, "step") as bar:
         progress = _Progress(
-            task=setup.task, development=setup.development, job=job, ranks=ranks, out=out, steps=steps, bar=bar
+            task=setup.task,
+            development=setup.development,
+            job=job,
+            ranks=ranks,
+            out=out,
+            steps=steps,
+            bar=bar,
+            reports=reported,
         )
         try:
             progress.score(0)
@@ -138,7 +152,11 @@ def _train(
             console.say(f"stopped; {out} has no finished model")
             raise
     result = progress.finish(seconds=time.monotonic() - started)
+    if result.stopped_early_at is not None:
+        scores = f"{progress.patience.without_gain} scores without a gain"
+        console.say(f"stopped early at step {result.stopped_early_at} of {steps}: {scores}")
     outcome = {
+        "stopped_early_at": result.stopped_early_at,
         "best_step": result.best_step,
         "best_score": result.best_score,
         "untrained_score": result.untrained_score,
@@ -167,11 +185,14 @@ class _Progress:
         out: Path,
         steps: int,
         bar: Bar,
+        reports: Reports,
     ) -> None:
         from dalr.training.record import MetricsFile, TermMeans
 
         self.task, self.development, self.job, self.out = task, development, job, out
-        self.ranks, self.steps, self.bar = ranks, steps, bar
+        self.ranks, self.steps, self.bar, self.reports = ranks, steps, bar, reports
+        self.patience = make_patience(job.development)
+        self.stopped_at: int | None = None
         self.metrics = MetricsFile(out / "metrics.jsonl" if ranks.main else None)
         self.means = TermMeans(None if job.training.gather else ranks.mean)
         self.best: Checkpoint | None = None
@@ -186,7 +207,7 @@ class _Progress:
         shown: dict[str, str] = {}
         if step % self.job.training.log_every == 0 or step == self.steps:
             loss, terms, counts = self.means.read()
-            self.metrics.write(
+            self._write(
                 {
                     "step": step,
                     "loss": loss,
@@ -201,21 +222,34 @@ class _Progress:
         if self.reads_weights(step):
             self.score(step)
 
+    def ends_after(self, step: int) -> bool:
+        """Whether patience is at its end before the last step."""
+        if self.patience.exhausted and step < self.steps:
+            self.stopped_at = step
+            self.bar.update(step, stopped="early")
+        return self.stopped_at is not None
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.metrics.write(record)
+        self.reports.write(record)
+
     def reads_weights(self, step: int) -> bool:
         every = self.job.development.every if self.job.development is not None else self.steps
         return step % every == 0 or step == self.steps
 
     def score(self, step: int) -> None:
         """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
-        value = self.development.score(self.task) if self.development is not None and self.ranks.main else None
-        value = self.ranks.agree(value)
-        if self.development is not None and value is not None:
-            self.metrics.write({"step": step, "development": {self.development.name: value}})
+        value = None
+        if self.development is not None:
+            scores = self.ranks.agree(self.development.scores(self.task) if self.ranks.main else {})
+            value = scores[self.development.name]
+            self._write({"step": step, "development": scores})
             shown = value if self.best is None or self.best.score is None else max(value, self.best.score)
             self.bar.update(step, dev=f"{value:.2f} (best {shown:.2f})")
         if step == 0:
             self.untrained = value
             return
+        self.patience.see(value)
         last_counts = self.development is None and step == self.steps
         if last_counts or self._is_better(value):
             from dalr.training.checkpoint import remove_checkpoint, save_checkpoint
@@ -240,7 +274,8 @@ class _Progress:
         return TrainResult(
             run=self.out,
             model=self.ranks.agree(publish(self.best, self.out) if self.ranks.main else self.out),
-            steps=self.steps,
+            steps=self.stopped_at or self.steps,
+            stopped_early_at=self.stopped_at,
             best_step=self.best.step,
             development=self.development.name if self.development is not None else None,
             best_score=self.best.score,

@@ -18,12 +18,16 @@ from dalr.errors import ConfigError, Problem
 from dalr.features.extraction import cached_text_store
 from dalr.features.store import FeatureStore
 from dalr.models.embedding import pad_token_id
+from dalr.models.export import record_widths
 from dalr.models.heads import Heads
 from dalr.models.loading import load_encoder
+from dalr.models.lora import add_adapters
 from dalr.models.packing import Layout, best_layout
+from dalr.models.reference import token_positions
 from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Need
 from dalr.objectives.token_level import GlobalToLocal
+from dalr.objectives.widths import make_widths
 from dalr.seed import seed_everything
 from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
 from dalr.training.development import Development, make_development
@@ -51,7 +55,7 @@ class Setup:
 
 def prepare(job: Job, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
-    development = make_development(job.development, inputs)
+    development = make_development(job.development, inputs, job.training.dimensions)
     student = load_encoder(job.student)
     token_teachers: tuple[TokenTeacher, ...] = ()
     if Need.TEACHER_TOKENS in _needs(job):
@@ -137,6 +141,10 @@ def _task(
         temperatures=temperatures,
     )
     precision = resolve_precision(job.training.precision, device)
+    if job.student.lora is not None:
+        add_adapters(student, job.student.lora, "student.lora")
+    if job.training.dimensions:
+        record_widths(student, job.training.dimensions)
     return TrainingTask(
         student=student.to(device),
         heads=heads,
@@ -145,6 +153,7 @@ def _task(
         token_teachers=token_teachers,
         precision=precision,
         layout=_layout(job, student, precision),
+        widths=make_widths(job.training.dimensions, job.training.dimension_weights),
     ).to(device)
 
 
@@ -166,8 +175,8 @@ def _layout(job: Job, student: SentenceTransformer, precision: Precision) -> Lay
 
 def _token_rows(job: Job, sentences: Sequence[str], encoder: SentenceTransformer) -> TokenRows:
     backbone = encoder.transformers_model
-    positions = getattr(backbone.config, "max_position_embeddings", None) if backbone is not None else None
-    if isinstance(positions, int) and job.data.max_tokens > positions:
+    positions = token_positions(backbone.config.to_dict()) if backbone is not None else None
+    if positions is not None and job.data.max_tokens > positions:
         what = f"{job.data.max_tokens} tokens, but the encoder has {positions} positions; lower it"
         raise ConfigError(Problem(where="data.max_tokens", what=what))
     stream = tokenised(sentences, encoder.tokenizer, max_tokens=job.data.max_tokens)

@@ -17,8 +17,10 @@ from dalr.models.dropout import use_bit_dropout
 from dalr.models.heads import Heads
 from dalr.models.packing import Layout, sentence_vectors
 from dalr.models.token_teacher import TokenTeacher
+from dalr.models.viewing import at_width, seen_through
 from dalr.objectives import Losses, Objective
 from dalr.objectives.views import Views
+from dalr.objectives.widths import Widths
 from dalr.training.batches import Batch, TokenBatch
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class TrainingTask(nn.Module):
         token_teachers: tuple[TokenTeacher, ...] = (),
         precision: Precision = "fp32",
         layout: Layout = "padded",
+        widths: Widths | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -50,6 +53,7 @@ class TrainingTask(nn.Module):
         """A tuple, so that frozen teachers are no part of this module's state."""
         self.precision = precision
         self.layout = layout
+        self.widths = widths
         use_bit_dropout(student)
         _freeze_pooler(student)
 
@@ -58,41 +62,32 @@ class TrainingTask(nn.Module):
 
     def losses(self, batch: Batch, h_a: Float[Tensor, "n d"], h_b: Float[Tensor, "n d"]) -> Losses:
         """The objective on the student's vectors of all rows of the batch."""
-        return self.objective(self.views(batch, h_a, h_b), batch.kind)
+        views = self.views(batch, h_a, h_b)
+        if self.widths is None:
+            return self.objective(views, batch.kind)
+        several = [at_width(self.heads, views, width) for width in self.widths.dimensions]
+        return self.widths.averaged([self.objective(each, batch.kind) for each in several])
 
     def views(self, batch: Batch, h_a: Float[Tensor, "n d"], h_b: Float[Tensor, "n d"]) -> Views:
         """Run the heads that this batch's terms read."""
-        heads = self.heads
-        z_a, z_b = heads.sentence_vectors(h_a), heads.sentence_vectors(h_b)
-        image, clip_text = batch.image, batch.clip_text
-        pair = batch.kind == "pair"
-        text_aligned = _apply(heads.text_aligner, z_a) if pair else None
-        image_aligned = _apply(heads.image_aligner, image)
-        return Views(
+        views = Views(
             h_a=h_a,
             h_b=h_b,
-            z_a=z_a,
-            z_b=z_b,
+            z_a=h_a,
+            z_b=h_b,
             tie_order=batch.tie_order,
-            s_a=_apply(heads.text_grounding, h_a) if pair else None,
-            s_b=_apply(heads.text_grounding, h_b) if pair else None,
-            image=image,
-            image_grounded=_apply(heads.image_grounding, image),
+            image=batch.image,
             same_image=batch.same_image,
-            clip_text=clip_text,
-            clip_text_grounded=_apply(heads.clip_text_grounding, clip_text),
-            text_aligned=text_aligned,
-            image_aligned=image_aligned,
+            clip_text=batch.clip_text,
             unmatched=batch.unmatched,
-            match_logits=self._match_logits(text_aligned, image_aligned, batch.unmatched),
             teachers=batch.teachers,
             teacher_weights=self.teacher_weights if batch.teachers else (),
             teacher_tokens=tuple(
                 teacher(tokens.ids, tokens.mask)
                 for teacher, tokens in zip(self.token_teachers, batch.teacher_tokens, strict=False)
             ),
-            learned_temperatures=heads.temperatures(),
         )
+        return seen_through(self.heads, views)
 
     def two_passes(self, tokens: TokenBatch) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """h^a and h^b from one forward over the tokens repeated twice, in fp32."""
@@ -106,18 +101,6 @@ class TrainingTask(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the parameters, in which heads and objective are computed."""
         return next(self.student.parameters()).dtype
-
-    def _match_logits(self, text: Tensor | None, image: Tensor | None, unmatched: Tensor | None) -> Tensor | None:
-        if self.heads.match_classifier is None or text is None or image is None or unmatched is None:
-            return None
-        return self.heads.match_logits(torch.cat([text, text]), torch.cat([image, image[unmatched]]))
-
-
-def _apply(head: nn.Module | None, x: Tensor | None) -> Tensor | None:
-    if head is None or x is None:
-        return None
-    result: Tensor = head(x)
-    return result
 
 
 def _freeze_pooler(student: SentenceTransformer) -> None:

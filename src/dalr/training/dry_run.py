@@ -1,0 +1,277 @@
+"""`--dry-run`: one batch of each kind through everything that a step does, and what the whole training will take.
+
+Only the rows of these batches are tokenised and given to the teachers, so that the answer takes seconds also where
+the teachers would take an hour. The module is built as for a training and thrown away: no run folder is claimed,
+and what would go to dalr's cache goes to a folder that is removed. A step is timed after one that warms up.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dalr.console import Console
+from dalr.data.dataset import Dataset
+from dalr.data.rows import Text
+from dalr.data.schedule import Kind, Plan, RowKey
+from dalr.errors import NumericsError, Problem
+from dalr.io.cache import temporary_cache
+from dalr.models.device import pick_device
+from dalr.seed import seed_everything
+from dalr.training.inputs import load_inputs
+
+if TYPE_CHECKING:
+    import torch
+
+    from dalr.training.batches import Batch
+    from dalr.training.optimization import Optimization
+    from dalr.training.run import Job
+    from dalr.training.step import Step
+    from dalr.training.task import TrainingTask
+
+_TIMED = 3
+"""Steps of each kind that are timed; the median counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A batch of one kind, tried."""
+
+    kind: Kind
+    steps: int
+    """Batches of this kind in the whole training."""
+    shapes: tuple[str, ...]
+    loss: float
+    terms: dict[str, float]
+    seconds: float
+    """Of one step: forward, backward, clipping, optimizer."""
+    peak_bytes: int
+    """Most memory in use so far: of the device, or of the process on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What a training would be."""
+
+    name: str
+    device: str
+    precision: str
+    trials: tuple[Trial, ...]
+    trained: dict[str, int]
+    """Parameters of `student` and `heads` that are trained."""
+    frozen: dict[str, int]
+    development_seconds: float | None
+    """Of one development score; None without one."""
+    development_scores: int
+    checkpoint_bytes: int
+    """Of the best checkpoint: exported model and heads, without the tokenizer's files."""
+    optimizer_bytes: int
+    """Of the optimizer's state, which resuming needs beside the weights."""
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training: its steps and development scores, without teachers, tokenising and saving."""
+        steps = sum(trial.steps * trial.seconds for trial in self.trials)
+        return steps + self.development_scores * (self.development_seconds or 0.0)
+
+    def table(self) -> str:
+        """For a terminal: a block for each kind of batch, then the whole."""
+        rows: list[tuple[str, str]] = []
+        for trial in self.trials:
+            rows.append((f"{trial.kind} batch", trial.shapes[0]))
+            rows += [("", shape) for shape in trial.shapes[1:]]
+            values = ", ".join(f"{name} {value:.4f}" for name, value in trial.terms.items())
+            rows.append(("  loss", f"{trial.loss:.4f} ({values})"))
+            rows.append(("  a step", f"{trial.seconds:.3f} s, peak memory {_size(trial.peak_bytes)}"))
+        for part in self.trained:
+            rows.append((part, f"{self.trained[part]:,} parameters trained, {self.frozen[part]:,} frozen"))
+        kinds = ", ".join(f"{trial.steps} {trial.kind}" for trial in self.trials)
+        rows.append(("steps", f"{sum(trial.steps for trial in self.trials)} ({kinds})"))
+        if self.development_seconds is not None:
+            rows.append(("development", f"{self.development_scores} scores of {self.development_seconds:.2f} s"))
+        rows.append(("whole training", f"about {_duration(self.seconds)} on {self.device} in {self.precision}"))
+        saved = f"{_size(self.checkpoint_bytes)} (two of them for a moment)"
+        rows.append(("checkpoint", f"{saved}; optimizer state {_size(self.optimizer_bytes)}"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:{width}}  {value}".rstrip() for name, value in rows)
+
+
+def dry_run(job: Job, *, console: Console) -> DryRun:
+    """Try a batch of each kind of `job`; nothing is left on disk that `dalr check` would not leave.
+
+    Raises:
+        DataError, ModelFileError, ConfigError: as a training would.
+        NumericsError: a loss is not finite.
+    """
+    inputs = load_inputs(job)
+    keys = _first_batches(inputs.plan)
+    few = replace(inputs, dataset=_rows_of(inputs.dataset, keys))
+    with temporary_cache():
+        from dalr.training.optimization import Optimization
+        from dalr.training.ranks import Ranks
+        from dalr.training.setup import prepare
+        from dalr.training.step import Step
+
+        seed_everything(job.seed)
+        ranks = Ranks(device=pick_device("auto"))
+        setup = prepare(job, few, console, ranks)
+        task, development = setup.task, setup.development
+        step = Step(
+            task=task, ranks=ranks, gather=True, mini_batch_size=job.training.mini_batch_size, seed=job.seed
+        )
+        steps = job.training.max_steps or inputs.plan.steps(job.training.epochs)
+        counts = _count(inputs.plan, steps)
+        optimization = Optimization(task, job.training, steps=steps)
+        trials = []
+        with console.bar("dry run", len(keys) * (_TIMED + 1), "step") as bar:
+            for batch_keys in keys:
+                kind = batch_keys[0].kind
+                local = [RowKey(key.step, kind, row) for row, key in enumerate(batch_keys)]
+                batch = setup.collator.collate(local).to(task.student.device)
+                trials.append(_try(step, optimization, batch, steps=counts[kind]))
+                bar.update(len(trials) * (_TIMED + 1))
+        seconds = _timed(lambda: development.scores(task)) if development is not None else None
+        every = job.development.every if job.development is not None else steps
+        return DryRun(
+            name=job.name,
+            device=str(setup.report["device"]),
+            precision=task.precision,
+            trials=tuple(trials),
+            trained=_parameters(task, trained=True),
+            frozen=_parameters(task, trained=False),
+            development_seconds=seconds,
+            development_scores=1 + -(-steps // every) if development is not None else 0,
+            checkpoint_bytes=_checkpoint_bytes(task),
+            optimizer_bytes=_optimizer_bytes(optimization.optimizer),
+        )
+
+
+def _first_batches(plan: Plan) -> list[list[RowKey]]:
+    """The first batch of each kind that the training has."""
+    found: dict[Kind, list[RowKey]] = {}
+    wanted = {stream.kind for stream in plan.streams}
+    for batch in plan.batches():
+        found.setdefault(batch[0].kind, batch)
+        if found.keys() == wanted:
+            break
+    return list(found.values())
+
+
+def _rows_of(dataset: Dataset, batches: Sequence[Sequence[RowKey]]) -> Dataset:
+    """The data set with no rows but those of these batches, in their order."""
+    rows = {batch[0].kind: [key.row for key in batch] for batch in batches}
+    text, pairs = dataset.text, dataset.pairs
+    if text is not None and "text" in rows:
+        lines = tuple(text.lines[row] for row in rows["text"])
+        text = Text(lines=lines, ids=tuple(text.ids[row] for row in rows["text"]))
+    if pairs is not None and "pair" in rows:
+        pairs = pairs.subset(rows["pair"])
+    return replace(dataset, text=text, pairs=pairs)
+
+
+def _count(plan: Plan, steps: int) -> dict[Kind, int]:
+    """How many of the first `steps` batches are of each kind."""
+    counts: dict[Kind, int] = {stream.kind: 0 for stream in plan.streams}
+    left, epoch = steps, 0
+    while left > 0:
+        for kind in plan.kinds(epoch)[:left]:
+            counts[kind] += 1
+            left -= 1
+        epoch += 1
+    return counts
+
+
+def _try(training_step: Step, optimization: Optimization, batch: Batch, *, steps: int) -> Trial:
+    """A few steps on one batch; the losses are those of the first."""
+    import torch
+
+    def step() -> tuple[float, dict[str, float]]:
+        training_step.task.train()
+        losses = training_step.gradients(batch)
+        norm = optimization.clip()
+        optimization.step(unless=(~torch.isfinite(norm)).float())
+        return losses.total.item(), {name: value.item() for name, value in losses.terms.items()}
+
+    if batch.tokens.ids.is_cuda:
+        torch.cuda.reset_peak_memory_stats(batch.tokens.ids.device)
+    loss, terms = step()
+    if not all(map(math.isfinite, (loss, *terms.values()))):
+        values = ", ".join(f"{name} = {value}" for name, value in {"loss": loss, **terms}.items())
+        raise NumericsError(Problem(where=f"first {batch.kind} batch", what=f"not finite: {values}"))
+    return Trial(
+        kind=batch.kind,
+        steps=steps,
+        shapes=_shapes(batch),
+        loss=loss,
+        terms=terms,
+        seconds=statistics.median(_timed(step) for _ in range(_TIMED)),
+        peak_bytes=_peak_bytes(batch.tokens.ids.device),
+    )
+
+
+def _shapes(batch: Batch) -> tuple[str, ...]:
+    rows, longest = batch.tokens.ids.shape
+    share = batch.tokens.mask.float().mean().item()
+    shapes = [f"{rows} sentences × {longest} tokens ({100 * share:.0f} % real), each in two views"]
+    for name, vectors in (("image features", batch.image), ("CLIP text features", batch.clip_text)):
+        if vectors is not None:
+            shapes.append(f"{name} {rows} × {vectors.shape[1]}")
+    shapes += [f"teacher {k} {rows} × {vectors.shape[1]}" for k, vectors in enumerate(batch.teachers, start=1)]
+    shapes += [f"teacher {k} {rows} × {t.ids.shape[1]} tokens" for k, t in enumerate(batch.teacher_tokens, start=1)]
+    return tuple(shapes)
+
+
+def _parameters(task: TrainingTask, *, trained: bool) -> dict[str, int]:
+    parts = {"student": task.student, "heads": task.heads}
+    return {
+        name: sum(p.numel() for p in part.parameters() if p.requires_grad is trained)
+        for name, part in parts.items()
+    }
+
+
+def _checkpoint_bytes(task: TrainingTask) -> int:
+    from dalr.models.lora import merged
+
+    tensors = [*merged(task.student).state_dict().values(), *task.heads.state_dict().values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    import torch
+
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, torch.Tensor))
+
+
+def _peak_bytes(device: torch.device) -> int:
+    import resource
+    import sys
+
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux states kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` took; it ends with numbers on the host, so that nothing is still under way."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
