@@ -15,6 +15,7 @@ import yaml
 from payloads import change_json, module, object_array, put, raw_pickle, template, torch_file, yaml_tag
 
 from dalr.data.dataset import read_pairs
+from dalr.data.reading import Reading
 from dalr.errors import DalrError, ModelFileError, Problem
 from dalr.features.importing import import_matrix
 from dalr.features.source import open_features
@@ -387,7 +388,7 @@ def test_a_data_set_folder_with_a_loading_script_is_refused(tmp_path: Path, mark
     change_json(folder / "dataset_infos.json", default={"builder_name": "evil"})
     for format in (None, "datasets"):
         problems: list[Problem] = []
-        read_pairs(folder, problems, {}, format=format)
+        read_pairs(folder, problems, {}, reading=Reading(format=format))
         assert problems
         assert all(str(folder) in str(problem) for problem in problems)
 

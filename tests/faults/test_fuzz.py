@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from dalr.config import Recipe
 from dalr.data.dataset import read_pairs
+from dalr.data.reading import Reading
 from dalr.errors import DalrError, Problem
 from dalr.evaluation.results import read_results
 from dalr.features.importing import read_ids
@@ -137,7 +138,7 @@ def lines(folder: Path, data: st.DataObject) -> None:
     (folder / "metrics.jsonl").write_bytes(content)
     (folder / "run.json").write_text("{}")
     problems: list[Problem] = []
-    read_pairs(folder / "metrics.jsonl", problems, {}, format="jsonl")
+    read_pairs(folder / "metrics.jsonl", problems, {}, reading=Reading(format="jsonl"))
     for read in (read_ids, lambda path: read_history(path.parent)):
         with suppress(DalrError):
             read(folder / "metrics.jsonl")

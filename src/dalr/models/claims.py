@@ -21,6 +21,8 @@ Shapes = Sequence[tuple[int, ...]]
 
 _BUILT_ONE_BY_ONE = re.compile(r"(?:layers?|depths?|blocks|experts|groups|group_num|stages)\Z")
 _SIDES = ("in_features", "out_features")
+_CHEAP = 256
+"""So many of anything cost little, and some keys that end so are no counts (`max_window_layers`)."""
 _LABELS = "num_labels"
 _MOST_LABELS = 100_000
 _NESTING = 20
@@ -73,7 +75,7 @@ def _too_many(config: Mapping[str, Any], tensors: int, depth: int = 0) -> Iterat
         several = value if isinstance(value, list) else [value]
         numbers = [number for number in several if isinstance(number, int)] or [0]
         largest = max(numbers)
-        if _BUILT_ONE_BY_ONE.search(key) and largest > tensors:
+        if _BUILT_ONE_BY_ONE.search(key) and largest > max(tensors, _CHEAP):
             yield f"{key} is {largest}, but the weights are {tensors} tensors in all"
         if _BUILT_ONE_BY_ONE.search(key) and min(numbers) < 0:
             yield f"{key} is {min(numbers)}, expected a count"

@@ -153,6 +153,7 @@ def joined(batch_size: int) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(rank=dist.get_rank(), world=world, device=device)
+        dist.barrier()  # nobody closes a connection that another still reads
     except DalrError as error:
         error.add_note(f"on rank {dist.get_rank()}")
         raise
