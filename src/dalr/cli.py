@@ -1,7 +1,8 @@
 """The command line. Heavy imports happen inside the commands: `dalr --help` answers at once.
 
 Results go to standard output, everything else to standard error. A known error prints its problems and exits
-with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 storage, 130 interrupted.
+with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 storage, 130 interrupted,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -138,13 +139,27 @@ def train(
     recipe: str,
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Run folder, new or empty [default: runs/NAME-TIME].")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its newest whole checkpoint.")
+    ] = False,
+    allow_changed: Annotated[
+        bool,
+        typer.Option("--allow-changed", help="Resume although recipe, data or versions differ; run.json says it."),
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Train a recipe; RECIPE is a shipped name or a path. Leaves RUN/model, a SentenceTransformer."""
     from dalr.api import train as run_training
 
-    result = run_training(recipe, overrides=settings or [], out=out, console=Console(quiet=quiet, verbose=verbose))
+    result = run_training(
+        recipe,
+        overrides=settings or [],
+        out=out,
+        resume=resume,
+        allow_changed=allow_changed,
+        console=Console(quiet=quiet, verbose=verbose),
+    )
     if result.best_score is not None:
         before = f" (untrained {result.untrained_score:.2f})" if result.untrained_score is not None else ""
         typer.echo(f"{result.development}: {result.best_score:.2f} at step {result.best_step}{before}")

@@ -38,7 +38,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then make it durable and give it its name."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         try:
             write(temporary)
             apply_umask(temporary)
@@ -73,6 +73,14 @@ def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
     return StorageError(f"cannot write {path}: {reason}; choose another --out folder")
 
 
+def make_folders(folder: Path) -> None:
+    """Make `folder` and those above it, each durable under its name."""
+    if not folder.is_dir():
+        make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def apply_umask(path: Path) -> None:
     """Give a file the mode that a plain `open` would have given it."""
     mask = os.umask(0)
@@ -83,6 +91,13 @@ def apply_umask(path: Path) -> None:
 def sync_file(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
+
+
+def sync_tree(folder: Path) -> None:
+    """Make everything in `folder` durable: files, and the names of all that is below it."""
+    for path in sorted(folder.rglob("*")):
+        sync_folder(path) if path.is_dir() else sync_file(path)
+    sync_folder(folder)
 
 
 def sync_folder(path: Path) -> None:

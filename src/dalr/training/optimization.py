@@ -7,7 +7,6 @@ leave a step out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,6 +23,7 @@ class Optimization:
 
     def __init__(self, module: nn.Module, config: TrainingConfig, *, steps: int) -> None:
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._names = {id(parameter): name for name, parameter in module.named_parameters()}
         matrices = [parameter for parameter in self.parameters if parameter.ndim > 1]
         vectors = [parameter for parameter in self.parameters if parameter.ndim <= 1]
         groups = [
@@ -33,9 +33,8 @@ class Optimization:
         self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=config.learning_rate, fused=True
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, linear(steps=steps, warmup=config.warmup_steps)
-        )
+        self.share = linear(steps=steps, warmup=config.warmup_steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.share)
         self.clip_norm = config.clip_norm
 
     @property
@@ -56,12 +55,30 @@ class Optimization:
         """Set the learning rate of the next step."""
         self.schedule.step()
 
-    def state(self) -> Mapping[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+    def state(self) -> dict[str, Tensor]:
+        """What the optimizer remembers of each parameter, as `PARAMETER/QUANTITY`."""
+        names = self._numbered()
+        return {
+            f"{names[number]}/{quantity}": value
+            for number, remembered in self.optimizer.state_dict()["state"].items()
+            for quantity, value in remembered.items()
+        }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+    def restore(self, state: Mapping[str, Tensor], *, step: int) -> None:
+        """Go on as after `step` steps; hyper-parameters are those of now."""
+        numbers = {name: number for number, name in self._numbered().items()}
+        remembered: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            name, _, quantity = key.rpartition("/")
+            remembered.setdefault(numbers[name], {})[quantity] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.share, last_epoch=step - 1)
+
+    def _numbered(self) -> dict[int, str]:
+        """Names of the parameters under the numbers that `state_dict` gives them."""
+        ordered = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        return {number: self._names[id(parameter)] for number, parameter in enumerate(ordered)}
 
 
 def linear(*, steps: int, warmup: int) -> Callable[[int], float]:

@@ -7,22 +7,31 @@ several times too small. Sums stay on the device and are read once per log line.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dalr.io.atomic import storage_errors
+from dalr.io.atomic import storage_errors, write_bytes
 from dalr.objectives import Losses
 
 
 class TermMeans:
     """Running means of the loss and of each term since the last reading."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+    def __init__(self, sums: Mapping[str, Tensor] | None = None, counts: Mapping[str, int] | None = None) -> None:
+        self._sums: dict[str, Tensor] = dict(sums or {})
+        self._counts: dict[str, int] = dict(counts or {})
+
+    @property
+    def sums(self) -> Mapping[str, Tensor]:
+        return self._sums
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self._counts
 
     def add(self, losses: Losses) -> None:
         for name, value in (("loss", losses.total), *losses.terms.items()):
@@ -45,10 +54,14 @@ class TermMeans:
 class MetricsFile:
     """Appends lines to `metrics.jsonl`; each is on disk when `write` returns to the operating system."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, start: bytes = b"") -> None:
+        """A file that begins with `start`: what a run had written where it goes on, or nothing."""
         self.path = path
-        with storage_errors(path):
-            path.write_text("")
+        write_bytes(path, start)
+
+    def read(self) -> bytes:
+        with storage_errors(self.path):
+            return self.path.read_bytes()
 
     def write(self, record: dict[str, Any]) -> None:
         with storage_errors(self.path), open(self.path, "a", encoding="utf-8") as file:

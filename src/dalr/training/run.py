@@ -3,38 +3,44 @@
 RUN/run.json            resolved recipe, versions, data report, git commit, result
 RUN/metrics.jsonl       terms and development scores while training
 RUN/checkpoints/        the best checkpoint, sealed
+RUN/resume/             where a stopped run goes on; gone when it has finished
 RUN/model/              the product: a SentenceTransformer
 RUN/heads.safetensors   what was trained beside it
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Mapping
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalr.console import Bar, Console
+from dalr.console import Console
 from dalr.data.config import DataConfig
-from dalr.errors import DalrError, NumericsError, StorageError
+from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
+from dalr.io.lock import LOCK, locked, require_unlocked
+from dalr.io.sealed import sweep
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
 from dalr.objectives import Objective
 from dalr.seed import seed_everything
 from dalr.training.config import DevelopmentConfig, TrainingConfig
-from dalr.training.inputs import load_inputs
+from dalr.training.identity import differences, identity
+from dalr.training.inputs import Inputs, load_inputs
 from dalr.training.provenance import provenance
 
 if TYPE_CHECKING:
-    from dalr.objectives import Losses
-    from dalr.training.batches import Batch
-    from dalr.training.checkpoint import Checkpoint
-    from dalr.training.development import Development
-    from dalr.training.record import MetricsFile
+    from dalr.training.progress import Progress
+    from dalr.training.resumption import ResumePoint
     from dalr.training.task import TrainingTask
+
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,160 +76,225 @@ class Job:
     development: DevelopmentConfig | None
 
 
-def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> TrainResult:
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """How to go on with a run that was stopped."""
+
+    read_recipe: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    """The resolved recipe of an earlier run, with today's defaults for keys that it did not know."""
+    allow_changed: bool = False
+    """Go on although recipe, data or versions differ, and say so in `run.json`."""
+
+
+def run(
+    job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console, resume: Resume | None = None
+) -> TrainResult:
     """Train `job` into the folder `out`; `recipe` is the resolved recipe as it goes into `run.json`.
 
     Raises:
-        DataError, ModelFileError, ConfigError: before training, with everything that is wrong.
+        DataError, ModelFileError, ConfigError: before training, with everything that is wrong, or everything that
+            differs from the run to go on with.
         NumericsError: a loss is not finite.
-        StorageError: `out` is in use or cannot be written.
+        StorageError: `out` is in use, holds something else, or cannot be written.
+        KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after the step was finished and a resume point sealed.
     """
+    require_unlocked(out)
+    _require_ours(out, resume)
     inputs = load_inputs(job)
-    _claim(out)
+    with locked(out):
+        _require_ours(out, resume)
+        return _run(job, inputs, out=out, recipe=recipe, console=console, resume=resume)
+
+
+def _run(
+    job: Job, inputs: Inputs, *, out: Path, recipe: Mapping[str, Any], console: Console, resume: Resume | None
+) -> TrainResult:
     for name, value in inputs.dataset.report.items():
         console.detail(f"{name}: {value}")
+    same = identity(job, inputs)
+    earlier = _earlier(out) if resume is not None else None
+    allowed = _compared(earlier, recipe, same, resume) if earlier is not None and resume is not None else []
+    if earlier is not None and earlier.get("status") == "finished":
+        console.say(f"{out} is finished: nothing to go on with")
+        return _result(out, earlier)
     # torch and the model libraries take seconds to import: only after the data has been found good
+    from dalr.training.loop import fit
+    from dalr.training.optimization import Optimization
+    from dalr.training.progress import Progress
     from dalr.training.setup import prepare
+    from dalr.training.space import require_space
+    from dalr.training.stopping import asked_to_stop
 
     seed_everything(job.seed)
     setup = prepare(job, inputs, console)
     steps = job.training.max_steps or setup.plan.steps(job.training.epochs)
-    record: dict[str, Any] = {
+    optimization = Optimization(setup.task, job.training, steps=steps)
+    run_id = earlier["id"] if earlier is not None else uuid.uuid4().hex
+    point = _point(out, run_id, console) if earlier is not None else None
+    if resume is not None and point is None:
+        console.say(f"{out} holds no checkpoint to go on from: starting from step 0")
+    if point is not None:
+        point.restore(setup.task, optimization)
+    saves = job.training.save_every is not None and job.training.save_every < steps
+    require_space(out, setup.task, points=job.training.keep + 1 if saves else 0)
+    record: Record = {
+        "id": run_id,
         "name": job.name,
         "recipe": dict(recipe),
+        "identity": same,
         "data": inputs.dataset.report | setup.report,
         "steps": steps,
         **provenance(setup.task),
+        "resumed_at": _resumptions(earlier, point, allowed),
     }
     write_json(out / "run.json", record | {"status": "training"})
-    started = time.monotonic()
-    with console.bar(f"train {job.name}", steps, "step") as bar:
-        progress = _Progress(task=setup.task, development=setup.development, job=job, out=out, steps=steps, bar=bar)
-        from dalr.training.loop import fit
-
+    with console.bar(f"train {job.name}", steps, "step") as bar, asked_to_stop(console) as stop:
+        progress: Progress | None = None
         try:
-            progress.score(0)
+            progress = Progress(
+                task=setup.task,
+                optimization=optimization,
+                development=setup.development,
+                training=job.training,
+                scoring=job.development,
+                out=out,
+                run_id=run_id,
+                steps=steps,
+                point=point,
+                stop=stop,
+                bar=bar,
+                console=console,
+            )
+            if point is None:
+                progress.score(0)
             fit(
                 setup.task,
                 plan=setup.plan,
                 collator=setup.collator,
                 config=job.training,
+                optimization=optimization,
                 steps=steps,
                 seed=job.seed,
                 run=out,
                 listener=progress,
+                done=point.step if point is not None else 0,
             )
-        except (DalrError, KeyboardInterrupt) as error:
-            reason = str(error) or "interrupted"
-            write_json(out / "run.json", record | {"status": "stopped", "reason": reason})
+            return _finished(out, record, progress, steps)
+        except BaseException as error:
+            reason = str(error) if isinstance(error, Exception) else "interrupted"
+            with suppress(StorageError):  # the disk may be what is wrong
+                write_json(out / "run.json", record | {"status": "stopped", "reason": reason})
             console.say(f"stopped; {out} has no finished model")
+            if isinstance(error, StorageError):
+                raise _with_advice(error, out, progress, setup.task) from error
             raise
-    result = progress.finish(seconds=time.monotonic() - started)
+
+
+def _finished(out: Path, record: Record, progress: Progress, steps: int) -> TrainResult:
+    from dalr.training.checkpoint import keep_checkpoints, publish
+    from dalr.training.resumption import RESUME
+
+    best = progress.finish()
+    publish(best, out)
     outcome = {
-        "best_step": result.best_step,
-        "best_score": result.best_score,
-        "untrained_score": result.untrained_score,
-        "development": result.development,
-        "seconds": round(result.seconds, 1),
+        "best_step": best.step,
+        "best_score": best.score,
+        "untrained_score": progress.untrained,
+        "development": progress.development.name if progress.development is not None else None,
+        "seconds": round(progress.seconds, 1),
     }
-    write_json(out / "run.json", record | {"status": "finished", "result": outcome})
-    return result
+    record = record | {"status": "finished", "result": outcome}
+    write_json(out / "run.json", record)
+    shutil.rmtree(out / RESUME, ignore_errors=True)
+    keep_checkpoints(out, [best.step])
+    return _result(out, record)
 
 
-class _Progress:
-    """Everything that happens beside the optimizer: means, scores, the best checkpoint, the bar."""
-
-    def __init__(
-        self,
-        *,
-        task: TrainingTask,
-        development: Development | None,
-        job: Job,
-        out: Path,
-        steps: int,
-        bar: Bar,
-    ) -> None:
-        from dalr.training.record import MetricsFile, TermMeans
-
-        self.task, self.development, self.job, self.out = task, development, job, out
-        self.steps, self.bar = steps, bar
-        self.metrics: MetricsFile = MetricsFile(out / "metrics.jsonl")
-        self.means = TermMeans()
-        self.best: Checkpoint | None = None
-        self.untrained: float | None = None
-        self.kinds = {"text": 0, "pair": 0}
-
-    def on_losses(self, batch: Batch, losses: Losses) -> None:
-        self.means.add(losses)
-        self.kinds[batch.kind] += 1
-
-    def on_step(self, step: int, learning_rate: float) -> None:
-        shown: dict[str, str] = {}
-        if step % self.job.training.log_every == 0 or step == self.steps:
-            loss, terms, counts = self.means.read()
-            self.metrics.write(
-                {
-                    "step": step,
-                    "loss": loss,
-                    "learning_rate": learning_rate,
-                    "terms": terms,
-                    "steps_with_term": counts,
-                    "batches": dict(self.kinds),
-                }
-            )
-            shown["loss"] = f"{loss:.4f}"
-        self.bar.update(step, **shown)
-        if self.reads_weights(step):
-            self.score(step)
-
-    def reads_weights(self, step: int) -> bool:
-        every = self.job.development.every if self.job.development is not None else self.steps
-        return step % every == 0 or step == self.steps
-
-    def score(self, step: int) -> None:
-        """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
-        value = self.development.score(self.task) if self.development is not None else None
-        if self.development is not None and value is not None:
-            self.metrics.write({"step": step, "development": {self.development.name: value}})
-            shown = value if self.best is None or self.best.score is None else max(value, self.best.score)
-            self.bar.update(step, dev=f"{value:.2f} (best {shown:.2f})")
-        if step == 0:
-            self.untrained = value
-            return
-        last_counts = self.development is None and step == self.steps
-        if last_counts or self._is_better(value):
-            from dalr.training.checkpoint import remove_checkpoint, save_checkpoint
-
-            previous = self.best
-            self.best = save_checkpoint(self.task, self.out, step=step, score=value)
-            if previous is not None:
-                remove_checkpoint(previous)
-
-    def _is_better(self, value: float | None) -> bool:
-        if value is None or not math.isfinite(value):
-            return False
-        return self.best is None or self.best.score is None or value > self.best.score
-
-    def finish(self, *, seconds: float) -> TrainResult:
-        from dalr.training.checkpoint import publish
-
-        if self.best is None:
-            raise NumericsError("no development score of the whole training was finite; nothing was kept")
-        return TrainResult(
-            run=self.out,
-            model=publish(self.best, self.out),
-            steps=self.steps,
-            best_step=self.best.step,
-            development=self.development.name if self.development is not None else None,
-            best_score=self.best.score,
-            untrained_score=self.untrained,
-            seconds=seconds,
-        )
+def _result(out: Path, record: Record) -> TrainResult:
+    outcome = record["result"]
+    return TrainResult(
+        run=out,
+        model=out / "model",
+        steps=record["steps"],
+        best_step=outcome["best_step"],
+        development=outcome["development"],
+        best_score=outcome["best_score"],
+        untrained_score=outcome["untrained_score"],
+        seconds=outcome["seconds"],
+    )
 
 
-def _claim(out: Path) -> None:
-    """Refuse a folder that already holds something: a finished run is never overwritten by accident."""
+def _require_ours(out: Path, resume: Resume | None) -> None:
+    """Refuse a folder that holds something else than a run to go on with: nothing is overwritten by accident."""
     with storage_errors(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise StorageError(f"{out} already exists and is not empty; choose another --out, or remove it")
-        out.mkdir(parents=True, exist_ok=True)
+        if not out.exists() or (out.is_dir() and all(path.name == LOCK for path in out.iterdir())):
+            return
+        is_run = (out / "run.json").is_file()
+    if is_run and resume is not None:
+        return
+    go_on = ", or --resume to go on with it" if is_run else ""
+    raise StorageError(f"{out} already exists and is not empty; choose another --out, or remove it{go_on}")
+
+
+def _earlier(out: Path) -> Record | None:
+    """What the run to go on with says of itself; None where it had not yet begun."""
+    path = out / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        record: Record = json.loads(path.read_bytes())
+        missing = {"id", "recipe", "identity"} - record.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorruptFileError(f"{path}: cannot be read ({error}); start anew with another --out") from None
+    if missing:
+        what = f"no {', '.join(sorted(missing))} in it, so it cannot be gone on with"
+        raise CorruptFileError(f"{path}: {what}; start anew with another --out")
+    return record
+
+
+def _compared(earlier: Record, recipe: Mapping[str, Any], same: Mapping[str, str], resume: Resume) -> list[str]:
+    """What differs from the earlier run, if that is allowed.
+
+    Raises:
+        ConfigError: it is not; with each difference.
+    """
+    found = differences(resume.read_recipe(earlier["recipe"]), recipe) + differences(earlier["identity"], same)
+    if found and not resume.allow_changed:
+        raise ConfigError(
+            [*found, Problem(where="--resume", what="the run was begun otherwise; --allow-changed goes on anyway")]
+        )
+    return [str(problem) for problem in found]
+
+
+def _point(out: Path, run_id: str, console: Console) -> ResumePoint | None:
+    """Where to go on, with a line for each newer place that was rejected."""
+    from dalr.training.checkpoint import CHECKPOINTS
+    from dalr.training.resumption import newest_point
+
+    sweep(out, "run.json", "metrics.jsonl", "heads.safetensors", "model", "bad_batch.json")
+    sweep(out / CHECKPOINTS, "step-")
+    point, rejected = newest_point(out, run_id=run_id)
+    using = f"using {point.folder.name}" if point is not None else "starting from step 0"
+    for error in rejected:
+        console.say(f"{str(error).removesuffix('; not used')}; {using}")
+    if point is not None:
+        console.say(f"going on from step {point.step} ({point.folder})")
+    return point
+
+
+def _resumptions(earlier: Record | None, point: ResumePoint | None, allowed: list[str]) -> list[Record]:
+    """Each time the run went on: when, from which step, and in spite of which differences."""
+    if earlier is None:
+        return []
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    step = point.step if point is not None else 0
+    return [*earlier.get("resumed_at", []), {"step": step, "time": now, "allowed_changes": allowed}]
+
+
+def _with_advice(error: StorageError, out: Path, progress: Progress | None, task: TrainingTask) -> StorageError:
+    from dalr.training.space import free_bytes, in_mb, point_bytes
+
+    sealed = progress.sealed if progress is not None else None
+    needs = f"a checkpoint needs about {in_mb(point_bytes(task))}, {in_mb(free_bytes(out))} free"
+    last = f"last complete checkpoint: {sealed}" if sealed is not None else "no checkpoint was complete yet"
+    return StorageError(f"{error}; {needs}; {last}; then go on with the same command, --out {out} --resume")
