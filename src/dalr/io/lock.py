@@ -89,7 +89,7 @@ def _holder(descriptor: int) -> str:
 
 
 def _let_go() -> None:
-    """A forked worker must not keep the lock of a run that was killed: flock ends with the last copy of the file."""
+    """A forked worker must not keep the lock of a killed run: flock ends with the last copy of the file."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()

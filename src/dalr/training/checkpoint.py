@@ -1,7 +1,8 @@
 """Checkpoints: sealed folders `checkpoints/step-000120` with the exported model and the heads.
 
 A checkpoint holds the SentenceTransformer exactly as it is exported, so the product is a copy of the best one,
-byte for byte. A new best is sealed before the previous one is removed, which stays as long as a resume point names it.
+byte for byte. A new best is sealed before the previous one is removed, which stays as long as a resume point
+names it.
 """
 
 from __future__ import annotations
