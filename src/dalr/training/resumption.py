@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dalr.errors import ConfigError, CorruptFileError, Problem
-from dalr.io.sealed import NewerFormatError, read_manifest, remove_sealed, sweep, verify_sealed, write_sealed
+from dalr.io.sealed import NewerFormatError, read_manifest, remove_sealed, verify_sealed, write_sealed
 from dalr.training.checkpoint import Checkpoint, checkpoint_folder, read_checkpoint
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class ResumePoint:
     best: Checkpoint | None
 
     def term_sums(self) -> dict[str, Tensor]:
-        return load_file(self.folder / "means.safetensors")
+        """In the order of the terms, which safetensors does not keep."""
+        sums = load_file(self.folder / "means.safetensors")
+        return {name: sums[name] for name in self.tally.term_counts}
 
     def metrics(self) -> bytes:
         return (self.folder / "metrics.jsonl").read_bytes()
@@ -112,7 +114,6 @@ def newest_point(run: Path, *, run_id: str) -> tuple[ResumePoint | None, list[Co
     Raises:
         NewerFormatError: one was written by a later dalr.
     """
-    sweep(run / RESUME, "step-")
     rejected: list[CorruptFileError] = []
     for folder in reversed(points(run)):
         try:

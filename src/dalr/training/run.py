@@ -103,6 +103,7 @@ def run(
     inputs = load_inputs(job)
     with locked(out):
         _require_ours(out, resume)
+        _sweep(out)
         return _run(job, inputs, out=out, recipe=recipe, console=console, resume=resume)
 
 
@@ -116,7 +117,7 @@ def _run(
     allowed = _compared(earlier, recipe, same, resume) if earlier is not None and resume is not None else []
     if earlier is not None and earlier.get("status") == "finished":
         console.say(f"{out} is finished: nothing to go on with")
-        return _result(out, earlier)
+        return _tidied(out, earlier)
     # torch and the model libraries take seconds to import: only after the data has been found good
     from dalr.training.loop import fit
     from dalr.training.optimization import Optimization
@@ -191,8 +192,7 @@ def _run(
 
 
 def _finished(out: Path, record: Record, progress: Progress, steps: int) -> TrainResult:
-    from dalr.training.checkpoint import keep_checkpoints, publish
-    from dalr.training.resumption import RESUME
+    from dalr.training.checkpoint import publish
 
     best = progress.finish()
     publish(best, out)
@@ -205,13 +205,16 @@ def _finished(out: Path, record: Record, progress: Progress, steps: int) -> Trai
     }
     record = record | {"status": "finished", "result": outcome}
     write_json(out / "run.json", record)
-    shutil.rmtree(out / RESUME, ignore_errors=True)
-    keep_checkpoints(out, [best.step])
-    return _result(out, record)
+    return _tidied(out, record)
 
 
-def _result(out: Path, record: Record) -> TrainResult:
+def _tidied(out: Path, record: Record) -> TrainResult:
+    """The result of a finished run, and nothing kept that was only there to go on with it."""
+    from dalr.training.checkpoint import keep_checkpoints
+
     outcome = record["result"]
+    shutil.rmtree(out / "resume", ignore_errors=True)
+    keep_checkpoints(out, [outcome["best_step"]])
     return TrainResult(
         run=out,
         model=out / "model",
@@ -227,13 +230,22 @@ def _result(out: Path, record: Record) -> TrainResult:
 def _require_ours(out: Path, resume: Resume | None) -> None:
     """Refuse a folder that holds something else than a run to go on with: nothing is overwritten by accident."""
     with storage_errors(out):
-        if not out.exists() or (out.is_dir() and all(path.name == LOCK for path in out.iterdir())):
+        if not out.exists():
             return
+        if out.is_dir() and all(path.name.startswith((LOCK, ".run.json.")) for path in out.iterdir()):
+            return  # empty, or what a run leaves that is killed before it says anything
         is_run = (out / "run.json").is_file()
     if is_run and resume is not None:
         return
     go_on = ", or --resume to go on with it" if is_run else ""
     raise StorageError(f"{out} already exists and is not empty; choose another --out, or remove it{go_on}")
+
+
+def _sweep(out: Path) -> None:
+    """Delete what a killed process left half-written."""
+    sweep(out, "run.json", "metrics.jsonl", "heads.safetensors", "model", "bad_batch.json")
+    sweep(out / "checkpoints", "step-")
+    sweep(out / "resume", "step-")
 
 
 def _earlier(out: Path) -> Record | None:
@@ -268,11 +280,8 @@ def _compared(earlier: Record, recipe: Mapping[str, Any], same: Mapping[str, str
 
 def _point(out: Path, run_id: str, console: Console) -> ResumePoint | None:
     """Where to go on, with a line for each newer place that was rejected."""
-    from dalr.training.checkpoint import CHECKPOINTS
     from dalr.training.resumption import newest_point
 
-    sweep(out, "run.json", "metrics.jsonl", "heads.safetensors", "model", "bad_batch.json")
-    sweep(out / CHECKPOINTS, "step-")
     point, rejected = newest_point(out, run_id=run_id)
     using = f"using {point.folder.name}" if point is not None else "starting from step 0"
     for error in rejected:
