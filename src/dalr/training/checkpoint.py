@@ -42,6 +42,8 @@ def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | 
         save_heads(task.heads, temporary / "heads.safetensors")
 
     metadata: Mapping[str, object] = {"step": step, "score": score}
+    if folder.exists():  # of a run that went on from before it; no resume point names it
+        remove_sealed(folder)
     write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
     return Checkpoint(folder=folder, step=step, score=score)
 

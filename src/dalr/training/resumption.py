@@ -100,6 +100,8 @@ def save_point(
         (temporary / "metrics.jsonl").write_bytes(metrics)
 
     metadata = {"step": step, "run": run_id}
+    if folder.exists():  # rejected when the run went on, and now come to again
+        remove_sealed(folder)
     write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
     older = [path for path in points(run) if _step(path) < step]
     newer = [path for path in points(run) if _step(path) > step]  # rejected when the run went on before them
