@@ -18,7 +18,7 @@ from typing import Any
 
 from dalr.errors import StorageError
 
-_WRAPPED = re.compile(r"\(os error (\d+)\)")
+_WRAPPED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -55,14 +55,22 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into our own words."""
     try:
         yield
-    except OSError as error:
-        raise _in_our_words(path, error.errno, str(error.strerror or error)) from error
     except Exception as error:
-        # safetensors wraps the system's error in its own, with the number in the text
-        number = _WRAPPED.search(str(error))
-        if number is None:
+        number, reason = _system_error(error)
+        if number is None and not isinstance(error, OSError):
             raise
-        raise _in_our_words(path, int(number[1]), os.strerror(int(number[1]))) from error
+        raise _in_our_words(path, number, reason) from error
+
+
+def _system_error(error: Exception) -> tuple[int | None, str]:
+    """The system's number and words; safetensors and shutil wrap them in errors of their own, as text."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno, str(error.strerror or error)
+    found = _WRAPPED.search(str(error))
+    if found is None:
+        return None, str(error)
+    number = int(found[1] or found[2])
+    return number, os.strerror(number)
 
 
 def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
