@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
+
+from pydantic import ValidationError
 
 from dalr.config import Recipe, conflicts
 from dalr.console import Console
@@ -18,7 +22,7 @@ from dalr.scoring import Request
 from dalr.scoring import evaluate as evaluate_models
 from dalr.training.dry_run import DryRun
 from dalr.training.dry_run import dry_run as try_batches
-from dalr.training.run import TrainResult, run
+from dalr.training.run import Resume, TrainResult, run
 
 _FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")
 _LONGEST_NAME = 200
@@ -32,6 +36,8 @@ def train(
     *,
     overrides: Sequence[str] = ...,
     out: str | Path | None = ...,
+    resume: bool = ...,
+    allow_changed: bool = ...,
     console: Console | None = ...,
     dry_run: Literal[False] = ...,
 ) -> TrainResult: ...
@@ -49,6 +55,8 @@ def train(
     *,
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
+    resume: bool = False,
+    allow_changed: bool = False,
     console: Console | None = None,
     dry_run: bool = False,
 ) -> TrainResult | DryRun:
@@ -58,6 +66,8 @@ def train(
         recipe: a shipped name, a path, or a recipe already loaded.
         overrides: `key.path=value`, as `-s` on the command line; not with a loaded recipe.
         out: the run folder, new or empty; None makes `runs/NAME-DATE-TIME`.
+        resume: go on with the run in `out` from its newest whole checkpoint, or begin it where it has none.
+        allow_changed: go on although recipe, data or versions differ, which `run.json` then says.
         console: where progress goes; None shows it on standard error.
         dry_run: only try a batch of each kind and return shapes, terms, memory, and the time that all would take;
             `out` is not touched.
@@ -73,8 +83,17 @@ def train(
         raise ConfigError([Problem(where=".".join(map(str, each.path)), what=each.what) for each in found])
     if dry_run:
         return try_batches(recipe.job(), console=console or Console())
-    folder = Path(out) if out is not None else default_run_folder(recipe.name)
-    return run(recipe.job(), out=folder, recipe=recipe.model_dump(mode="json"), console=console or Console())
+    if (resume or allow_changed) and out is None:
+        raise ConfigError(Problem(where="--resume", what="which run? name its folder with --out"))
+    if allow_changed and not resume:
+        raise ConfigError(Problem(where="--allow-changed", what="goes with --resume"))
+    return run(
+        recipe.job(),
+        out=Path(out) if out is not None else default_run_folder(recipe.name),
+        recipe=recipe.model_dump(mode="json"),
+        console=console or Console(),
+        resume=Resume(read_recipe=_with_defaults_of_today, allow_changed=allow_changed) if resume else None,
+    )
 
 
 def evaluate(
@@ -108,6 +127,13 @@ def evaluate(
         console=console or Console(),
     )
     return evaluate_models([str(model)], request).models[0]
+
+
+def _with_defaults_of_today(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe of an earlier run as this dalr would write it; as it is, where this dalr does not know it."""
+    with suppress(ValidationError):
+        return Recipe.model_validate_json(json.dumps(recipe)).model_dump(mode="json")
+    return recipe
 
 
 def default_run_folder(name: str) -> Path:

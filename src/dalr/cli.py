@@ -1,7 +1,8 @@
 """The command line. Heavy imports happen inside the commands: `dalr --help` answers at once.
 
 Results go to standard output, everything else to standard error. A known error prints its problems and exits
-with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 storage, 130 interrupted.
+with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 storage, 130 interrupted,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -153,6 +154,13 @@ def train(
     recipe: str,
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Run folder, new or empty [default: runs/NAME-TIME].")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its newest whole checkpoint.")
+    ] = False,
+    allow_changed: Annotated[
+        bool,
+        typer.Option("--allow-changed", help="Resume although recipe, data or versions differ; run.json says it."),
+    ] = False,
     nproc: Annotated[int, typer.Option(min=1, help="Ranks to train on, on this machine: one a GPU.")] = 1,
     dry_run: Annotated[
         bool,
@@ -168,6 +176,7 @@ def train(
 
     if nproc > 1 and not dry_run:
         shown = ["--quiet"] * quiet + ["--verbose"] * verbose
+        shown += ["--resume"] * resume + ["--allow-changed"] * allow_changed
         changed = [part for setting in settings or [] for part in ("-s", setting)]
         where = ["--out", str(out)] if out is not None else []
         raise typer.Exit(launch(["train", recipe, *changed, *where, *shown], processes=nproc))
@@ -177,7 +186,14 @@ def train(
     if dry_run:
         typer.echo(run_training(recipe, overrides=settings or [], console=console, dry_run=True).table())
         return
-    result = run_training(recipe, overrides=settings or [], out=out, console=console)
+    result = run_training(
+        recipe,
+        overrides=settings or [],
+        out=out,
+        resume=resume,
+        allow_changed=allow_changed,
+        console=console,
+    )
     if process_rank() > 0:
         return
     if result.best_score is not None:

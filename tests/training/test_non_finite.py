@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Inside, look_inside, record, same, train
+from runs import Inside, copied, look_inside, record, same, train
 
 from dalr.errors import NumericsError
 from dalr.objectives import TERMS
+from dalr.training import loop
 from dalr.training.batches import Batch
+from dalr.training.guard import Guard
+from dalr.training.resumption import newest_point
 from tiny import Toys
 
 ALL_TERMS = {
@@ -38,7 +42,23 @@ def stopped(toys: Toys, folder: Path, *overrides: str, **sections: Any) -> str:
     assert written["status"] == "stopped"
     assert written["reason"] == str(caught.value)
     assert not (folder / "run" / "model").exists()
-    return str(caught.value)
+    message = str(caught.value)
+    if not message.startswith("step "):  # of no batch: what was scored
+        return message
+    bad = bad_batch(folder)
+    assert message.startswith(f"step {bad['step']} ({bad['kind']} batch): ")
+    assert all(row in message for row in bad["rows"])
+    finite = {name: math.isfinite(float(value)) for name, value in bad["terms"].items()}
+    assert [name for name in finite if f"{name} = " in message] == [name for name in finite if not finite[name]]
+    assert not (math.isfinite(float(bad["loss"])) and math.isfinite(float(bad["gradient_norm"])))
+    return message
+
+
+def bad_batch(folder: Path) -> dict[str, Any]:
+    """What the run wrote down about the batch that stopped it."""
+    found: dict[str, Any] = json.loads((folder / "run" / "bad_batch.json").read_bytes())
+    assert set(found) == {"step", "kind", "loss", "terms", "gradient_norm", "rows"}
+    return found
 
 
 def require_untouched(inside: Inside) -> None:
@@ -153,6 +173,63 @@ def test_a_gradient_that_is_not_finite_stops_training_before_the_step(
     assert f"step {step + 1} ({inside.batches[-1].kind} batch)" in message
     assert "gradient" in message
     assert all(row in message for row in inside.batches[-1].row_ids)
+
+
+@pytest.mark.parametrize(("step", "kind"), [(2, "pair"), (3, "text")])
+@pytest.mark.parametrize("name", ["infonce", "list_mle", "list_net", "consistency_js"])
+def test_a_term_that_fails_in_the_middle_of_a_run_is_named_with_its_batch(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, step: int, kind: str
+) -> None:
+    compute = TERMS[name].__call__
+
+    def fail_once(self: Any, views: Any) -> torch.Tensor:
+        value: torch.Tensor = compute(self, views)
+        return value + math.nan if inside.batches[-1].step == step else value
+
+    monkeypatch.setattr(TERMS[name], "__call__", fail_once)
+    inside = look_inside(monkeypatch)
+    objective = {each: {"on_text": True} for each in ("infonce", "list_mle", "list_net", "consistency_js")}
+    teachers = [{"model": str(toys.teacher)}]
+    message = stopped(toys, tmp_path, objective=objective, teachers=teachers, features={}, development=None)
+    require_untouched(inside)
+    assert not same(inside.weights(), inside.before)
+    assert message.startswith(f"step {step + 1} ({kind} batch): {name} = nan; ")
+    assert tuple(bad_batch(tmp_path)["rows"]) == inside.batches[-1].row_ids
+
+
+@pytest.mark.parametrize("bad", [1, 4])
+def test_what_is_noticed_late_changed_nothing_meanwhile(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    """On a GPU the host looks every few steps: from the bad step on, no step may have changed the weights."""
+
+    def tamper(batch: Batch) -> None:
+        weights.append(copied(inside.made.task))
+        if batch.step == bad:
+            next(inside.made.task.student.parameters()).register_hook(lambda gradient: gradient * math.inf)
+
+    weights: list[dict[str, torch.Tensor]] = []
+    inside = look_inside(monkeypatch, tamper)
+    monkeypatch.setattr(loop, "Guard", lambda device, *, run, patience: Guard(device, run=run, patience=4))
+    message = stopped(toys, tmp_path, "training.max_steps=12", development=None)
+    assert message.startswith(f"step {bad + 1} ")
+    assert inside.batches[-1].step == (3 if bad < 4 else 7), "noticed late"
+    assert bad_batch(tmp_path)["rows"] == list(inside.batches[bad].row_ids)
+    assert not same(weights[bad - 1], weights[bad])
+    assert all(same(weights[bad], later) for later in [*weights[bad:], inside.weights()])
+
+
+def test_nothing_is_scored_or_sealed_after_a_bad_step_that_is_noticed_late(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_inside(monkeypatch, spoil("image", 2, math.nan))
+    monkeypatch.setattr(loop, "Guard", lambda device, *, run, patience: Guard(device, run=run, patience=100))
+    stopped(toys, tmp_path, "training.max_steps=12", "training.save_every=2", "development.every=2")
+    assert [path.name for path in (tmp_path / "run" / "resume").iterdir()] == ["step-000002"]
+    [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
+    assert checkpoint.name == "step-000002"
+    run = tmp_path / "run"
+    assert newest_point(run, run_id=record(run)["id"])[0] is not None
 
 
 def test_the_last_good_checkpoint_stays(toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

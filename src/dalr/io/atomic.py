@@ -18,7 +18,7 @@ from typing import Any
 
 from dalr.errors import StorageError
 
-_WRAPPED = re.compile(r"\(os error (\d+)\)")
+_WRAPPED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -38,7 +38,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then make it durable and give it its name."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         try:
             write(temporary)
             apply_umask(temporary)
@@ -55,14 +55,22 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into our own words."""
     try:
         yield
-    except OSError as error:
-        raise _in_our_words(path, error.errno, str(error.strerror or error)) from error
     except Exception as error:
-        # safetensors wraps the system's error in its own, with the number in the text
-        number = _WRAPPED.search(str(error))
-        if number is None:
+        number, reason = _system_error(error)
+        if number is None and not isinstance(error, OSError):
             raise
-        raise _in_our_words(path, int(number[1]), os.strerror(int(number[1]))) from error
+        raise _in_our_words(path, number, reason) from error
+
+
+def _system_error(error: Exception) -> tuple[int | None, str]:
+    """The system's number and words; safetensors and shutil wrap them in errors of their own, as text."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno, str(error.strerror or error)
+    found = _WRAPPED.search(str(error))
+    if found is None:
+        return None, str(error)
+    number = int(found[1] or found[2])
+    return number, os.strerror(number)
 
 
 def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
@@ -71,6 +79,14 @@ def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError(f"no permission to write {path}: choose another --out folder")
     return StorageError(f"cannot write {path}: {reason}; choose another --out folder")
+
+
+def make_folders(folder: Path) -> None:
+    """Make `folder` and those above it, each durable under its name."""
+    if not folder.is_dir():
+        make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def apply_umask(path: Path) -> None:
@@ -83,6 +99,13 @@ def apply_umask(path: Path) -> None:
 def sync_file(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
+
+
+def sync_tree(folder: Path) -> None:
+    """Make everything in `folder` durable: files, and the names of all that is below it."""
+    for path in sorted(folder.rglob("*")):
+        sync_folder(path) if path.is_dir() else sync_file(path)
+    sync_folder(folder)
 
 
 def sync_folder(path: Path) -> None:

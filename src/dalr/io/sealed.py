@@ -20,9 +20,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dalr.errors import CorruptFileError, StorageError
-from dalr.io.atomic import apply_umask, storage_errors, sync_file, sync_folder, write_json
+from dalr.io.atomic import apply_umask, make_folders, storage_errors, sync_file, sync_folder, write_json
 
 MANIFEST = "manifest.json"
+
+
+class NewerFormatError(CorruptFileError):
+    """A whole folder, written by a later version of dalr."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +58,11 @@ def write_sealed(
         StorageError: `folder` exists and is not one of ours of the same format, or the disk refuses.
     """
     refuse_foreign(folder, format, work)
-    name = f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    name = _beside(folder, "tmp").name
     temporary = folder.with_name(name) if work is None else folder / work / name
     with storage_errors(folder):
-        temporary.mkdir(parents=True)
+        make_folders(temporary.parent)
+        temporary.mkdir()
         try:
             fill(temporary)
             manifest = _seal(temporary, format=format, version=version, metadata=metadata)
@@ -95,7 +100,7 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
     if manifest.format != format:
         raise CorruptFileError(f"{folder}: expected a {format} folder, found {manifest.format}; {remedy}")
     if manifest.version > version:
-        raise CorruptFileError(
+        raise NewerFormatError(
             f"{folder}: {format} version {manifest.version}, but this dalr reads up to {version}; update dalr"
         )
     if _content_sha256(content) != sealed_as:
@@ -132,8 +137,30 @@ def well_formed(folder: Path, *, remedy: str) -> Iterator[None]:
 def verify_sealed(folder: Path, manifest: Manifest, *, remedy: str, only: str | None = None) -> None:
     """Compare the sha256 of every file (or of `only` one) with the manifest."""
     for name, (_, expected) in manifest.files.items():
-        if only in (None, name) and file_sha256(folder / name) != expected:
+        if only not in (None, name):
+            continue
+        try:
+            found = file_sha256(folder / name)
+        except OSError as error:
+            raise CorruptFileError(f"{folder / name}: cannot be read ({error.strerror}); {remedy}") from None
+        if found != expected:
             raise CorruptFileError(f"{folder / name}: its content differs from the sealed sha256; {remedy}")
+
+
+def remove_sealed(folder: Path) -> None:
+    """Take a sealed folder away, its name first: no kill leaves half of it under that name."""
+    retired = _beside(folder, "old")
+    with storage_errors(folder):
+        os.replace(folder, retired)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def sweep(folder: Path, *names: str) -> None:
+    """Delete what a killed process left half-written or half-removed of things whose names start with `names`."""
+    hidden = tuple(f".{name}" for name in names)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(hidden) and path.suffix in (".tmp", ".old"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:
@@ -147,6 +174,8 @@ def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any
         apply_umask(path)
         sync_file(path)
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))
+    for path in sorted(path for path in folder.rglob("*") if path.is_dir()):
+        sync_folder(path)
     entries = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in files.items()}
     content = {"format": format, "version": version, "metadata": dict(metadata), "files": entries}
     write_json(folder / MANIFEST, content | {"sha256": _content_sha256(content)})
@@ -155,7 +184,7 @@ def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
     if folder.exists():
-        retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
+        retired = _beside(folder, "old")
         os.replace(folder, retired)
         try:
             os.replace(temporary, folder)
@@ -166,6 +195,11 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
     else:
         os.replace(temporary, folder)
     sync_folder(folder.parent)
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    """A hidden name for what is not there yet, or no longer."""
+    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{ending}")
 
 
 def _move_into(temporary: Path, folder: Path, work: str) -> None:

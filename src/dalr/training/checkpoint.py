@@ -1,25 +1,27 @@
 """Checkpoints: sealed folders `checkpoints/step-000120` with the exported model and the heads.
 
 A checkpoint holds the SentenceTransformer exactly as it is exported, so the product is a copy of the best one,
-byte for byte. A new best is sealed before the previous one is removed.
+byte for byte. A new best is sealed before the previous one is removed, which stays as long as a resume point
+names it.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalr.io.atomic import storage_errors, write_bytes
-from dalr.io.sealed import read_manifest, verify_sealed, well_formed, write_sealed
+from dalr.io.atomic import storage_errors, sync_folder, sync_tree, write_bytes
+from dalr.io.sealed import read_manifest, remove_sealed, verify_sealed, well_formed, write_sealed
 from dalr.models.export import save_encoder
 from dalr.models.heads import save_heads
 
 if TYPE_CHECKING:
     from dalr.training.task import TrainingTask
 
+CHECKPOINTS = "checkpoints"
 _FORMAT, _VERSION = "dalr-checkpoint", 1
 
 
@@ -33,13 +35,15 @@ class Checkpoint:
 
 
 def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | None) -> Checkpoint:
-    folder = run / "checkpoints" / f"step-{step:06d}"
+    folder = checkpoint_folder(run, step)
 
     def fill(temporary: Path) -> None:
         save_encoder(task.student, temporary / "model")
         save_heads(task.heads, temporary / "heads.safetensors")
 
     metadata: Mapping[str, object] = {"step": step, "score": score}
+    if folder.exists():  # of a run that went on from before it; no resume point names it
+        remove_sealed(folder)
     write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
     return Checkpoint(folder=folder, step=step, score=score)
 
@@ -62,8 +66,16 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
 
 
-def remove_checkpoint(checkpoint: Checkpoint) -> None:
-    shutil.rmtree(checkpoint.folder, ignore_errors=True)
+def keep_checkpoints(run: Path, steps: Collection[int]) -> None:
+    """Remove all checkpoints but those of these steps."""
+    kept = {checkpoint_folder(run, step).name for step in steps}
+    for folder in sorted((run / CHECKPOINTS).glob("step-*")):
+        if folder.name not in kept:
+            remove_sealed(folder)
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    return run / CHECKPOINTS / f"step-{step:06d}"
 
 
 def publish(checkpoint: Checkpoint, run: Path) -> Path:
@@ -73,8 +85,10 @@ def publish(checkpoint: Checkpoint, run: Path) -> Path:
     with storage_errors(model):
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(checkpoint.folder / "model", temporary)
+        sync_tree(temporary)
         shutil.rmtree(model, ignore_errors=True)
         temporary.rename(model)
+        sync_folder(run)
     heads = (checkpoint.folder / "heads.safetensors").read_bytes()
     write_bytes(run / "heads.safetensors", heads)
     return model

@@ -9,7 +9,9 @@ the device; see `guard.py` for how a number that is not one is stopped neverthel
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,13 +52,16 @@ def fit(
     plan: Plan,
     collator: Collator,
     config: TrainingConfig,
+    optimization: Optimization,
     steps: int,
     seed: int,
     run: Path,
     ranks: Ranks,
     listener: Listener,
+    done: int = 0,
 ) -> None:
-    """Train `task` for `steps` optimizer steps on the batches of `plan`, or until `listener` ends it.
+    """Train `task` on the batches of `plan` until `steps` optimizer steps are made, of which `done` already are, or
+    until `listener` ends it.
 
     Raises:
         NumericsError: a loss or a gradient is not finite; the step that had it changed nothing.
@@ -64,16 +69,16 @@ def fit(
     device = ranks.device
     ranks.start_equal(task)
     step = Step(task=task, ranks=ranks, gather=config.gather, mini_batch_size=config.mini_batch_size, seed=seed)
-    optimization = Optimization(task, config, steps=steps)
     guard = Guard(device, run=run if ranks.main else None, patience=1 if device.type == "cpu" else config.log_every)
-    for batch in _batches(plan, collator, steps=steps, workers=config.workers, device=device):
+    planned = PlannedBatches(plan, steps, first=done)
+    for batch in _batches(planned, collator, workers=config.workers, device=device):
         task.train()
         losses = step.gradients(batch)
         norm = optimization.clip()
         optimization.step(unless=guard.watch(batch, losses, norm))
         listener.on_losses(batch, losses)
         done = batch.step + 1
-        guard.check(at_once=done == steps or listener.reads_weights(done))
+        guard.check(at_once=listener.reads_weights(done) or done == steps)
         listener.on_step(done, optimization.learning_rate)
         if listener.ends_after(done):
             break
@@ -81,18 +86,16 @@ def fit(
 
 
 class PlannedBatches(Sampler[list[RowKey]]):
-    """The batches of a plan as the loader reads them: one pass of `steps` full batches."""
+    """The batches of a plan as the loader reads them: full ones, from number `first` to before number `steps`."""
 
-    def __init__(self, plan: Plan, steps: int) -> None:
-        self.plan, self.steps = plan, steps
+    def __init__(self, plan: Plan, steps: int, *, first: int = 0) -> None:
+        self.plan, self.steps, self.first = plan, steps, first
 
     def __len__(self) -> int:
-        return self.steps
+        return max(0, self.steps - self.first)
 
     def __iter__(self) -> Iterator[list[RowKey]]:
-        batches = self.plan.batches()
-        for _ in range(self.steps):
-            yield next(batches)
+        return islice(self.plan.batches(), self.first, self.steps)
 
 
 class _Rows(Dataset[RowKey]):
@@ -106,17 +109,24 @@ class _Rows(Dataset[RowKey]):
         raise TypeError("rows are addressed by the sampler")
 
 
-def _batches(plan: Plan, collator: Collator, *, steps: int, workers: int, device: torch.device) -> Iterator[Batch]:
+def _batches(planned: PlannedBatches, collator: Collator, *, workers: int, device: torch.device) -> Iterator[Batch]:
     """The batches in order, on the device; copies overlap with the step before."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if workers == 0 else "false")
     loader: DataLoader[Any] = DataLoader(
         _Rows(),
-        batch_sampler=PlannedBatches(plan, steps),
+        batch_sampler=planned,
         collate_fn=collator.collate,
         num_workers=workers,
+        worker_init_fn=_leave_signals_to_the_trainer,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # its own: the loader draws a seed, which must not come out of the dropout's
     )
     batch: Batch
     for batch in loader:
         yield batch.to(device, non_blocking=True)
+
+
+def _leave_signals_to_the_trainer(_: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the step that it asks to finish still needs its batch."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -26,6 +26,7 @@ class Optimization:
 
     def __init__(self, task: TrainingTask, config: TrainingConfig, *, steps: int) -> None:
         self.parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
+        self._names = {id(parameter): name for name, parameter in task.named_parameters()}
         heads = {id(parameter) for parameter in task.heads.parameters()}
         groups = [
             *_groups([p for p in self.parameters if id(p) not in heads], config.learning_rate, config),
@@ -36,8 +37,8 @@ class Optimization:
             ),
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-        share = learning_rate_share(config.learning_rate_schedule, steps=steps, warmup=config.warmup(steps))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, share)
+        self.share = learning_rate_share(config.learning_rate_schedule, steps=steps, warmup=config.warmup(steps))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.share)
         self.clip_norm = config.clip_norm
 
     @property
@@ -59,12 +60,30 @@ class Optimization:
         """Set the learning rate of the next step."""
         self.schedule.step()
 
-    def state(self) -> Mapping[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+    def state(self) -> dict[str, Tensor]:
+        """What the optimizer remembers of each parameter, as `PARAMETER/QUANTITY`."""
+        names = self._numbered()
+        return {
+            f"{names[number]}/{quantity}": value
+            for number, remembered in self.optimizer.state_dict()["state"].items()
+            for quantity, value in remembered.items()
+        }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+    def restore(self, state: Mapping[str, Tensor], *, step: int) -> None:
+        """Go on as after `step` steps; hyper-parameters are those of now."""
+        numbers = {name: number for number, name in self._numbered().items()}
+        remembered: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            name, _, quantity = key.rpartition("/")
+            remembered.setdefault(numbers[name], {})[quantity] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.share, last_epoch=step - 1)
+
+    def _numbered(self) -> dict[int, str]:
+        """Names of the parameters under the numbers that `state_dict` gives them."""
+        ordered = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        return {number: self._names[id(parameter)] for number, parameter in enumerate(ordered)}
 
 
 def _groups(parameters: list[nn.Parameter], rate: float, config: TrainingConfig) -> list[dict[str, Any]]:

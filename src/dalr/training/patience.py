@@ -33,8 +33,12 @@ class Patience:
         return self.allowed is not None and self.without_gain >= self.allowed
 
 
-def make_patience(config: DevelopmentConfig | None) -> Patience:
-    """The patience of a recipe; endless without development scores."""
+def make_patience(
+    config: DevelopmentConfig | None, *, reference: float | None = None, without_gain: int = 0
+) -> Patience:
+    """The patience of a recipe, new or as it was left; endless without development scores."""
     if config is None:
         return Patience(allowed=None)
-    return Patience(allowed=config.patience, min_delta=config.min_delta)
+    return Patience(
+        allowed=config.patience, min_delta=config.min_delta, reference=reference, without_gain=without_gain
+    )

@@ -111,6 +111,13 @@ class Ranks:
         agreed: T = carried[0]
         return agreed
 
+    def all(self, value: T) -> list[T]:
+        """The values of all ranks."""
+        carried: list[Any] = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(carried, value)
+        return carried
+
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """The first rank runs the body before all others, which then find its files in the cache."""

@@ -7,7 +7,7 @@ several times too small. Sums stay on the device and are read once per log line.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dalr.io.atomic import storage_errors
+from dalr.io.atomic import storage_errors, write_bytes
 from dalr.objectives import Losses
 
 
 class TermMeans:
     """Running means of the loss and of each term since the last reading.
 
-    `over_ranks` makes of a rank's means those of all ranks; all must read at the same steps.
+    `over_ranks` makes of a rank's means those of all ranks; all must read at the same steps. `sums` and `counts` say
+    where an earlier process stopped.
     """
 
-    def __init__(self, over_ranks: Callable[[Float[Tensor, " k"]], Float[Tensor, " k"]] | None = None) -> None:
+    def __init__(
+        self,
+        sums: Mapping[str, Tensor] | None = None,
+        counts: Mapping[str, int] | None = None,
+        *,
+        over_ranks: Callable[[Float[Tensor, " k"]], Float[Tensor, " k"]] | None = None,
+    ) -> None:
         self._over_ranks = over_ranks
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._sums: dict[str, Tensor] = dict(sums or {})
+        self._counts: dict[str, int] = dict(counts or {})
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self._counts
+
+    def sums(self) -> Mapping[str, Tensor]:
+        """Of all ranks, when all ask."""
+        if self._over_ranks is None or not self._sums:
+            return self._sums
+        averages = self._over_ranks(torch.stack(list(self._sums.values())))
+        return dict(zip(self._sums, averages.unbind(), strict=True))
 
     def add(self, losses: Losses) -> None:
         for name, value in (("loss", losses.total), *losses.terms.items()):
@@ -58,11 +76,17 @@ class MetricsFile:
     Without a path it writes nothing: one of several ranks keeps the record.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, start: bytes = b"") -> None:
+        """A file that begins with `start`: what a run had written where it goes on, or nothing."""
         self.path = path
         if path is not None:
-            with storage_errors(path):
-                path.write_text("")
+            write_bytes(path, start)
+
+    def read(self) -> bytes:
+        if self.path is None:
+            return b""
+        with storage_errors(self.path):
+            return self.path.read_bytes()
 
     def write(self, record: dict[str, Any]) -> None:
         if self.path is None:

@@ -3,41 +3,47 @@
 RUN/run.json            resolved recipe, versions, data report, git commit, result
 RUN/metrics.jsonl       terms and development scores while training
 RUN/checkpoints/        the best checkpoint, sealed
+RUN/resume/             where a stopped run goes on; gone when it has finished
 RUN/model/              the product: a SentenceTransformer
 RUN/heads.safetensors   what was trained beside it
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Mapping
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalr.console import Bar, Console
+from dalr.console import Console
 from dalr.data.config import DataConfig
-from dalr.errors import ConfigError, DalrError, NumericsError, Problem, StorageError
+from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
+from dalr.io.lock import LOCK, locked, require_unlocked
+from dalr.io.sealed import sweep
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
 from dalr.objectives import Objective
 from dalr.seed import seed_everything
 from dalr.training.config import DevelopmentConfig, TrainingConfig
+from dalr.training.identity import differences, identity
 from dalr.training.inputs import Inputs, load_inputs
 from dalr.training.launch import process_rank
-from dalr.training.patience import make_patience
 from dalr.training.provenance import provenance
-from dalr.training.reporting import Reports, reports
+from dalr.training.reporting import reports
 
 if TYPE_CHECKING:
-    from dalr.objectives import Losses
-    from dalr.training.batches import Batch
-    from dalr.training.checkpoint import Checkpoint
-    from dalr.training.development import Development
+    from dalr.training.progress import Progress
     from dalr.training.ranks import Ranks
+    from dalr.training.resumption import ResumePoint
     from dalr.training.task import TrainingTask
+
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +82,52 @@ class Job:
     development: DevelopmentConfig | None
 
 
-def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> TrainResult:
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """How to go on with a run that was stopped."""
+
+    read_recipe: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    """The resolved recipe of an earlier run, with today's defaults for keys that it did not know."""
+    allow_changed: bool = False
+    """Go on although recipe, data or versions differ, and say so in `run.json`."""
+
+
+def run(
+    job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console, resume: Resume | None = None
+) -> TrainResult:
     """Train `job` into the folder `out`; `recipe` is the resolved recipe as it goes into `run.json`.
 
     Raises:
-        DataError, ModelFileError, ConfigError: before training, with everything that is wrong.
+        DataError, ModelFileError, ConfigError: before training, with everything that is wrong, or everything that
+            differs from the run to go on with.
         NumericsError: a loss is not finite.
-        StorageError: `out` is in use or cannot be written.
+        StorageError: `out` is in use, holds something else, or cannot be written.
+        KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after the step was finished and a resume point sealed.
     """
-    inputs = load_inputs(job)
     main = process_rank() == 0
     if main:
-        _claim(out)
-    console = console if main else Console(quiet=True)
+        require_unlocked(out)
+        _require_ours(out, resume)
+    inputs = load_inputs(job)
+    with locked(out) if main else nullcontext():
+        if main:
+            _require_ours(out, resume)
+            _sweep(out)
+        console = console if main else Console(quiet=True)
+        return _run(job, inputs, out=out, recipe=recipe, console=console, resume=resume)
+
+
+def _run(
+    job: Job, inputs: Inputs, *, out: Path, recipe: Mapping[str, Any], console: Console, resume: Resume | None
+) -> TrainResult:
     for name, value in inputs.dataset.report.items():
         console.detail(f"{name}: {value}")
+    same = identity(job, inputs)
+    earlier = _earlier(out) if resume is not None else None
+    allowed = _compared(earlier, recipe, same, resume) if earlier is not None and resume is not None else []
+    if earlier is not None and earlier.get("status") == "finished":
+        console.say(f"{out} is finished: nothing to go on with")
+        return _tidied(out, earlier)
     # torch and the model libraries take seconds to import: only after the data has been found good
     from dalr.training.ranks import joined
 
@@ -98,195 +135,243 @@ def run(job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console) -> 
         if ranks.world > 1 and job.heads.aligner_norm == "batch":
             what = f"batch norms the rows of one rank, and there are {ranks.world}; use layer"
             raise ConfigError(Problem(where="heads.aligner_norm", what=what))
-        return _train(job, inputs, ranks=ranks, out=out, recipe=recipe, console=console)
+        start: Record = {"name": job.name, "recipe": dict(recipe), "identity": same}
+        return _train(
+            job, inputs, start=start, earlier=earlier, allowed=allowed, ranks=ranks, out=out, console=console
+        )
 
 
 def _train(
-    job: Job, inputs: Inputs, *, ranks: Ranks, out: Path, recipe: Mapping[str, Any], console: Console
+    job: Job,
+    inputs: Inputs,
+    *,
+    start: Record,
+    earlier: Record | None,
+    allowed: list[str],
+    ranks: Ranks,
+    out: Path,
+    console: Console,
 ) -> TrainResult:
     from dalr.training.loop import fit
+    from dalr.training.optimization import Optimization
+    from dalr.training.progress import Progress
     from dalr.training.setup import prepare
+    from dalr.training.space import require_space
+    from dalr.training.stopping import asked_to_stop
 
     seed_everything(job.seed)
     with ranks.main_first():
         setup = prepare(job, inputs, console, ranks)
     steps = job.training.max_steps or setup.plan.steps(job.training.epochs)
-    record: dict[str, Any] = {
-        "name": job.name,
-        "recipe": dict(recipe),
+    optimization = Optimization(setup.task, job.training, steps=steps)
+    run_id = ranks.agree(earlier["id"] if earlier is not None else uuid.uuid4().hex)
+    point = _point(out, run_id, ranks, console) if earlier is not None else None
+    if earlier is not None and point is None:
+        console.say(f"{out} holds no checkpoint to go on from: starting from step 0")
+    if point is not None:
+        point.restore(setup.task, optimization)
+    saves = job.training.save_every is not None and job.training.save_every < steps
+    if ranks.main:
+        require_space(out, setup.task, points=job.training.keep + 1 if saves else 0)
+    record: Record = {
+        "id": run_id,
+        **start,
         "data": inputs.dataset.report | setup.report,
         "steps": steps,
         **provenance(setup.task),
+        "resumed_at": _resumptions(earlier, point, allowed),
     }
     _write_record(ranks, out, record | {"status": "training"})
-    started = time.monotonic()
     reporters = job.training.report_to if ranks.main else ()
-    reporting = reports(reporters, run=out, project=job.name, recipe=recipe)
-    with reporting as reported, console.bar(f"train {job.name}", steps, "step") as bar:
-        progress = _Progress(
-            task=setup.task,
-            development=setup.development,
-            job=job,
-            ranks=ranks,
-            out=out,
-            steps=steps,
-            bar=bar,
-            reports=reported,
-        )
+    with (
+        reports(reporters, run=out, project=job.name, recipe=start["recipe"]) as reported,
+        console.bar(f"train {job.name}", steps, "step") as bar,
+        asked_to_stop(console) as stop,
+    ):
+        progress: Progress | None = None
         try:
-            progress.score(0)
+            progress = Progress(
+                task=setup.task,
+                optimization=optimization,
+                development=setup.development,
+                training=job.training,
+                scoring=job.development,
+                ranks=ranks,
+                out=out,
+                run_id=run_id,
+                steps=steps,
+                point=point,
+                stop=stop,
+                bar=bar,
+                reports=reported,
+                console=console,
+            )
+            if point is None:
+                progress.score(0)
             fit(
                 setup.task,
                 plan=setup.plan,
                 collator=setup.collator,
                 config=job.training,
+                optimization=optimization,
                 steps=steps,
                 seed=job.seed,
                 run=out,
                 ranks=ranks,
                 listener=progress,
+                done=point.step if point is not None else 0,
             )
-        except (DalrError, KeyboardInterrupt) as error:
-            reason = str(error) or "interrupted"
-            _write_record(ranks, out, record | {"status": "stopped", "reason": reason})
+            return _finished(out, record, progress, ranks)
+        except BaseException as error:
+            reason = str(error) if isinstance(error, Exception) else "interrupted"
+            with suppress(StorageError):  # the disk may be what is wrong
+                _write_record(ranks, out, record | {"status": "stopped", "reason": reason})
             console.say(f"stopped; {out} has no finished model")
+            if isinstance(error, StorageError):
+                raise _with_advice(error, out, progress, setup.task) from error
             raise
-    result = progress.finish(seconds=time.monotonic() - started)
-    if result.stopped_early_at is not None:
-        scores = f"{progress.patience.without_gain} scores without a gain"
-        console.say(f"stopped early at step {result.stopped_early_at} of {steps}: {scores}")
-    outcome = {
-        "stopped_early_at": result.stopped_early_at,
-        "best_step": result.best_step,
-        "best_score": result.best_score,
-        "untrained_score": result.untrained_score,
-        "development": result.development,
-        "seconds": round(result.seconds, 1),
-    }
-    _write_record(ranks, out, record | {"status": "finished", "result": outcome})
-    return result
 
 
-def _write_record(ranks: Ranks, out: Path, record: Mapping[str, Any]) -> None:
+def _write_record(ranks: Ranks, out: Path, record: Record) -> None:
     if ranks.main:
         write_json(out / "run.json", record)
 
 
-class _Progress:
-    """Everything that happens beside the optimizer: means, scores, the best checkpoint, the bar."""
+def _finished(out: Path, record: Record, progress: Progress, ranks: Ranks) -> TrainResult:
+    from dalr.training.checkpoint import publish
 
-    def __init__(
-        self,
-        *,
-        task: TrainingTask,
-        development: Development | None,
-        job: Job,
-        ranks: Ranks,
-        out: Path,
-        steps: int,
-        bar: Bar,
-        reports: Reports,
-    ) -> None:
-        from dalr.training.record import MetricsFile, TermMeans
-
-        self.task, self.development, self.job, self.out = task, development, job, out
-        self.ranks, self.steps, self.bar, self.reports = ranks, steps, bar, reports
-        self.patience = make_patience(job.development)
-        self.stopped_at: int | None = None
-        self.metrics = MetricsFile(out / "metrics.jsonl" if ranks.main else None)
-        self.means = TermMeans(None if job.training.gather else ranks.mean)
-        self.best: Checkpoint | None = None
-        self.untrained: float | None = None
-        self.kinds = {"text": 0, "pair": 0}
-
-    def on_losses(self, batch: Batch, losses: Losses) -> None:
-        self.means.add(losses)
-        self.kinds[batch.kind] += 1
-
-    def on_step(self, step: int, learning_rate: float) -> None:
-        shown: dict[str, str] = {}
-        if step % self.job.training.log_every == 0 or step == self.steps:
-            loss, terms, counts = self.means.read()
-            self._write(
-                {
-                    "step": step,
-                    "loss": loss,
-                    "learning_rate": learning_rate,
-                    "terms": terms,
-                    "steps_with_term": counts,
-                    "batches": dict(self.kinds),
-                }
-            )
-            shown["loss"] = f"{loss:.4f}"
-        self.bar.update(step, **shown)
-        if self.reads_weights(step):
-            self.score(step)
-
-    def ends_after(self, step: int) -> bool:
-        """Whether patience is at its end before the last step."""
-        if self.patience.exhausted and step < self.steps:
-            self.stopped_at = step
-            self.bar.update(step, stopped="early")
-        return self.stopped_at is not None
-
-    def _write(self, record: dict[str, Any]) -> None:
-        self.metrics.write(record)
-        self.reports.write(record)
-
-    def reads_weights(self, step: int) -> bool:
-        every = self.job.development.every if self.job.development is not None else self.steps
-        return step % every == 0 or step == self.steps
-
-    def score(self, step: int) -> None:
-        """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
-        value = None
-        if self.development is not None:
-            scores = self.ranks.agree(self.development.scores(self.task) if self.ranks.main else {})
-            value = scores[self.development.name]
-            self._write({"step": step, "development": scores})
-            shown = value if self.best is None or self.best.score is None else max(value, self.best.score)
-            self.bar.update(step, dev=f"{value:.2f} (best {shown:.2f})")
-        if step == 0:
-            self.untrained = value
-            return
-        self.patience.see(value)
-        last_counts = self.development is None and step == self.steps
-        if last_counts or self._is_better(value):
-            from dalr.training.checkpoint import remove_checkpoint, save_checkpoint
-
-            previous, best = self.best, None
-            if self.ranks.main:
-                best = save_checkpoint(self.task, self.out, step=step, score=value)
-            self.best = self.ranks.agree(best)
-            if previous is not None and self.ranks.main:
-                remove_checkpoint(previous)
-
-    def _is_better(self, value: float | None) -> bool:
-        if value is None or not math.isfinite(value):
-            return False
-        return self.best is None or self.best.score is None or value > self.best.score
-
-    def finish(self, *, seconds: float) -> TrainResult:
-        from dalr.training.checkpoint import publish
-
-        if self.best is None:
-            raise NumericsError("no development score of the whole training was finite; nothing was kept")
-        return TrainResult(
-            run=self.out,
-            model=self.ranks.agree(publish(self.best, self.out) if self.ranks.main else self.out),
-            steps=self.stopped_at or self.steps,
-            stopped_early_at=self.stopped_at,
-            best_step=self.best.step,
-            development=self.development.name if self.development is not None else None,
-            best_score=self.best.score,
-            untrained_score=self.untrained,
-            seconds=seconds,
-        )
+    best = progress.finish()
+    outcome = {
+        "steps": progress.stopped_at or progress.steps,
+        "stopped_early_at": progress.stopped_at,
+        "best_step": best.step,
+        "best_score": best.score,
+        "untrained_score": progress.untrained,
+        "development": progress.development.name if progress.development is not None else None,
+        "seconds": round(progress.seconds, 1),
+    }
+    record = record | {"status": "finished", "result": outcome}
+    if ranks.main:
+        publish(best, out)
+        write_json(out / "run.json", record)
+        _tidy(out, best.step)
+    return _result(out, record)
 
 
-def _claim(out: Path) -> None:
-    """Refuse a folder that already holds something: a finished run is never overwritten by accident."""
+def _tidied(out: Path, record: Record) -> TrainResult:
+    """The result of a run that had finished, and nothing kept that was only there to go on with it."""
+    if process_rank() == 0:
+        _tidy(out, record["result"]["best_step"])
+    return _result(out, record)
+
+
+def _tidy(out: Path, best_step: int) -> None:
+    from dalr.training.checkpoint import keep_checkpoints
+
+    shutil.rmtree(out / "resume", ignore_errors=True)
+    keep_checkpoints(out, [best_step])
+
+
+def _result(out: Path, record: Record) -> TrainResult:
+    outcome = record["result"]
+    return TrainResult(
+        run=out,
+        model=out / "model",
+        steps=outcome.get("steps", record["steps"]),
+        stopped_early_at=outcome.get("stopped_early_at"),
+        best_step=outcome["best_step"],
+        development=outcome["development"],
+        best_score=outcome["best_score"],
+        untrained_score=outcome["untrained_score"],
+        seconds=outcome["seconds"],
+    )
+
+
+def _require_ours(out: Path, resume: Resume | None) -> None:
+    """Refuse a folder that holds something else than a run to go on with: nothing is overwritten by accident."""
     with storage_errors(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise StorageError(f"{out} already exists and is not empty; choose another --out, or remove it")
-        out.mkdir(parents=True, exist_ok=True)
+        if not out.exists():
+            return
+        if out.is_dir() and all(path.name.startswith((LOCK, ".run.json.")) for path in out.iterdir()):
+            return  # empty, or what a run leaves that is killed before it says anything
+        is_run = (out / "run.json").is_file()
+    if is_run and resume is not None:
+        return
+    go_on = ", or --resume to go on with it" if is_run else ""
+    raise StorageError(f"{out} already exists and is not empty; choose another --out, or remove it{go_on}")
+
+
+def _sweep(out: Path) -> None:
+    """Delete what a killed process left half-written."""
+    sweep(out, "run.json", "metrics.jsonl", "heads.safetensors", "model", "bad_batch.json")
+    sweep(out / "checkpoints", "step-")
+    sweep(out / "resume", "step-")
+
+
+def _earlier(out: Path) -> Record | None:
+    """What the run to go on with says of itself; None where it had not yet begun."""
+    path = out / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        record: Record = json.loads(path.read_bytes())
+        missing = {"id", "recipe", "identity"} - record.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorruptFileError(f"{path}: cannot be read ({error}); start anew with another --out") from None
+    if missing:
+        what = f"no {', '.join(sorted(missing))} in it, so it cannot be gone on with"
+        raise CorruptFileError(f"{path}: {what}; start anew with another --out")
+    return record
+
+
+def _compared(earlier: Record, recipe: Mapping[str, Any], same: Mapping[str, str], resume: Resume) -> list[str]:
+    """What differs from the earlier run, if that is allowed.
+
+    Raises:
+        ConfigError: it is not; with each difference.
+    """
+    found = differences(resume.read_recipe(earlier["recipe"]), recipe) + differences(earlier["identity"], same)
+    if found and not resume.allow_changed:
+        raise ConfigError(
+            [*found, Problem(where="--resume", what="the run was begun otherwise; --allow-changed goes on anyway")]
+        )
+    return [str(problem) for problem in found]
+
+
+def _point(out: Path, run_id: str, ranks: Ranks, console: Console) -> ResumePoint | None:
+    """Where to go on, with a line for each newer place that was rejected.
+
+    Raises:
+        StorageError: the ranks do not find the same, because they do not share the folder.
+    """
+    from dalr.training.resumption import newest_point
+
+    point, rejected = newest_point(out, run_id=run_id)
+    first = ranks.agree(point.step if point is not None else 0)
+    if first != (point.step if point is not None else 0):
+        what = f"the first rank goes on from step {first}, which this one does not find"
+        raise StorageError(f"{out}: {what}; all ranks need the same folder")
+    using = f"using {point.folder.name}" if point is not None else "starting from step 0"
+    for error in rejected:
+        console.say(f"{str(error).removesuffix('; not used')}; {using}")
+    if point is not None:
+        console.say(f"going on from step {point.step} ({point.folder})")
+    return point
+
+
+def _resumptions(earlier: Record | None, point: ResumePoint | None, allowed: list[str]) -> list[Record]:
+    """Each time the run went on: when, from which step, and in spite of which differences."""
+    if earlier is None:
+        return []
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    step = point.step if point is not None else 0
+    return [*earlier.get("resumed_at", []), {"step": step, "time": now, "allowed_changes": allowed}]
+
+
+def _with_advice(error: StorageError, out: Path, progress: Progress | None, task: TrainingTask) -> StorageError:
+    from dalr.training.space import free_bytes, in_mb, point_bytes
+
+    sealed = progress.sealed if progress is not None else None
+    needs = f"a checkpoint needs about {in_mb(point_bytes(task))}, {in_mb(free_bytes(out))} free"
+    last = f"last complete checkpoint: {sealed}" if sealed is not None else "no checkpoint was complete yet"
+    return StorageError(f"{error}; {needs}; {last}; then go on with the same command, --out {out} --resume")

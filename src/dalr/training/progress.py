@@ -1,0 +1,217 @@
+"""Everything of a training that happens beside the optimizer: means, scores, checkpoints, the bar, stopping.
+
+What it knows after a step is what a resume point keeps, so going on is making it from the point.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dalr.console import Bar, Console
+from dalr.errors import NumericsError
+from dalr.training.checkpoint import Checkpoint, keep_checkpoints, save_checkpoint
+from dalr.training.config import DevelopmentConfig, TrainingConfig
+from dalr.training.patience import make_patience
+from dalr.training.ranks import Ranks
+from dalr.training.record import MetricsFile, TermMeans
+from dalr.training.reporting import Reports
+from dalr.training.resumption import ResumePoint, Tally, best_steps, save_point
+from dalr.training.stopping import Stop
+
+if TYPE_CHECKING:
+    from dalr.objectives import Losses
+    from dalr.training.batches import Batch
+    from dalr.training.development import Development
+    from dalr.training.optimization import Optimization
+    from dalr.training.task import TrainingTask
+
+
+class Progress:
+    """Follows one training, from its beginning or from a resume point."""
+
+    def __init__(
+        self,
+        *,
+        task: TrainingTask,
+        optimization: Optimization,
+        development: Development | None,
+        training: TrainingConfig,
+        scoring: DevelopmentConfig | None,
+        ranks: Ranks,
+        out: Path,
+        run_id: str,
+        steps: int,
+        point: ResumePoint | None,
+        stop: Stop,
+        bar: Bar,
+        reports: Reports,
+        console: Console,
+    ) -> None:
+        self.task, self.optimization, self.development = task, optimization, development
+        self.training, self.scoring, self.ranks = training, scoring, ranks
+        self.out, self.run_id, self.steps = out, run_id, steps
+        self.stop, self.bar, self.reports, self.console = stop, bar, reports, console
+        self.kinds = {"text": 0, "pair": 0}
+        over_ranks = None if training.gather or ranks.world == 1 else ranks.mean
+        self.means = TermMeans(over_ranks=over_ranks)
+        self.patience = make_patience(scoring)
+        self.stopped_at: int | None = None
+        """The step after which patience was at its end."""
+        self.best: Checkpoint | None = None
+        self.untrained: float | None = None
+        self.started = time.monotonic()
+        self.stopping = False
+        self.sealed = point.folder if point is not None else None
+        """The newest resume point."""
+        if point is not None:
+            tally = point.tally
+            self.kinds = dict(tally.batches)
+            sums = {name: total.to(task.student.device) for name, total in point.term_sums().items()}
+            self.means = TermMeans(sums, tally.term_counts, over_ranks=over_ranks)
+            self.patience = make_patience(
+                scoring, reference=tally.gained_score, without_gain=tally.scores_without_gain
+            )
+            self.best, self.untrained = point.best, tally.untrained_score
+            self.started -= tally.seconds
+            bar.update(point.step)
+        written = point.metrics() if point is not None else b""
+        self.metrics = MetricsFile(out / "metrics.jsonl" if ranks.main else None, start=written)
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, in all the processes that it went on in."""
+        return time.monotonic() - self.started
+
+    def on_losses(self, batch: Batch, losses: Losses) -> None:
+        self.means.add(losses)
+        self.kinds[batch.kind] += 1
+
+    def reads_weights(self, step: int) -> bool:
+        self.stopping = self._is_asked_to_stop(step) and step < self.steps
+        return self.stopping or self._is_scored(step) or self._is_saved(step)
+
+    def on_step(self, step: int, learning_rate: float) -> None:
+        shown: dict[str, str] = {}
+        if step % self.training.log_every == 0 or step == self.steps:
+            loss, terms, counts = self.means.read()
+            self._write(
+                {
+                    "step": step,
+                    "loss": loss,
+                    "learning_rate": learning_rate,
+                    "terms": terms,
+                    "steps_with_term": counts,
+                    "batches": dict(self.kinds),
+                }
+            )
+            shown["loss"] = f"{loss:.4f}"
+        self.bar.update(step, **shown)
+        if self._is_scored(step):
+            self.score(step)
+        if self.stopping or self._is_saved(step):
+            self.save(step)
+        if self.stopping:
+            self.console.say(f"stopped after step {step}; go on with the same command, --out {self.out} --resume")
+            raise self.stop.exception()
+
+    def ends_after(self, step: int) -> bool:
+        """Whether patience is at its end before the last step."""
+        if self.patience.exhausted and step < self.steps:
+            self.stopped_at = step
+            self.bar.update(step, stopped="early")
+            scores = f"{self.patience.without_gain} scores without a gain"
+            self.console.say(f"stopped early at step {step} of {self.steps}: {scores}")
+        return self.stopped_at is not None
+
+    def score(self, step: int) -> None:
+        """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
+        value = None
+        if self.development is not None:
+            scores = self.ranks.agree(self.development.scores(self.task) if self.ranks.main else {})
+            value = scores[self.development.name]
+            self._write({"step": step, "development": scores})
+            shown = value if self.best is None or self.best.score is None else max(value, self.best.score)
+            self.bar.update(step, dev=f"{value:.2f} (best {shown:.2f})")
+        if step == 0:
+            self.untrained = value
+            return
+        self.patience.see(value)
+        last_counts = self.development is None and step == self.steps
+        if last_counts or self._is_better(value):
+            best = save_checkpoint(self.task, self.out, step=step, score=value) if self.ranks.main else None
+            self.best = self.ranks.agree(best)
+            self._tidy()
+
+    def save(self, step: int) -> None:
+        """Seal what a later process needs to go on after `step`."""
+        sums = self.means.sums()
+        if not self.ranks.main:
+            return
+        tally = Tally(
+            batches=dict(self.kinds),
+            term_counts=dict(self.means.counts),
+            best_step=self.best.step if self.best is not None else None,
+            best_score=self.best.score if self.best is not None else None,
+            untrained_score=self.untrained,
+            gained_score=self.patience.reference,
+            scores_without_gain=self.patience.without_gain,
+            seconds=self.seconds,
+        )
+        self.sealed = save_point(
+            self.out,
+            run_id=self.run_id,
+            step=step,
+            keep=self.training.keep,
+            task=self.task,
+            optimization=self.optimization,
+            term_sums=sums,
+            tally=tally,
+            metrics=self.metrics.read(),
+        )
+        self._tidy()
+
+    def finish(self) -> Checkpoint:
+        """The best checkpoint of the whole training.
+
+        Raises:
+            NumericsError: there is none.
+        """
+        if self.best is None:
+            raise NumericsError("no development score of the whole training was finite; nothing was kept")
+        return self.best
+
+    def _is_asked_to_stop(self, step: int) -> bool:
+        """Several ranks get the signal in different steps, and agree when they log."""
+        if self.ranks.world == 1:
+            return self.stop.signal is not None
+        if step % self.training.log_every != 0:
+            return False
+        self.stop.signal = next((each for each in self.ranks.all(self.stop.signal) if each is not None), None)
+        return self.stop.signal is not None
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.metrics.write(record)
+        self.reports.write(record)
+
+    def _is_scored(self, step: int) -> bool:
+        every = self.scoring.every if self.scoring is not None else self.steps
+        return step % every == 0 or step == self.steps
+
+    def _is_saved(self, step: int) -> bool:
+        every = self.training.save_every
+        return every is not None and step % every == 0 and step < self.steps
+
+    def _is_better(self, value: float | None) -> bool:
+        if value is None or not math.isfinite(value):
+            return False
+        return self.best is None or self.best.score is None or value > self.best.score
+
+    def _tidy(self) -> None:
+        """Remove checkpoints that are neither the best nor named by a resume point."""
+        if not self.ranks.main:
+            return
+        best = [self.best.step] if self.best is not None else []
+        keep_checkpoints(self.out, {*best, *best_steps(self.out)})
