@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Outcome
+from tiny import Outcome
 from dalr.check import check_recipe
 from dalr.errors import ConfigError, CorruptFileError, DataError, ModelFileError, Problem, together
 from tiny import Toys, write_pairs

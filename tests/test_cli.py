@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Outcome
+from tiny import Outcome
 from dalr import __version__
 from dalr.errors import (
     ConfigError,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import Outcome
+from tiny import Outcome
 from dalr.recipe import load_recipe
 from tiny import TinyData, Toys, write_data, write_pairs
 

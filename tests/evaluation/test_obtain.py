@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from official_copy import write_official_copy
 
-from conftest import Outcome
+from tiny import Outcome
 from dalr.console import Console
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.obtain import obtain, require_licences, verification

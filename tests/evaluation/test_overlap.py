@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import Outcome
+from tiny import Outcome
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.overlap import audit, folded, training_sentences
 from dalr.evaluation.sts import ScoredPairs, load_sts

@@ -34,9 +34,9 @@ def prepared_once() -> Iterator[None]:
             inputs[key(job)] = load_inputs(job)
         return inputs[key(job)]
 
-    def prepared(job: Any, found: Any, console: Any) -> Any:
+    def prepared(job: Any, found: Any, console: Any, ranks: Any) -> Any:
         if key(job) not in setups:
-            made = prepare(job, found, console)
+            made = prepare(job, found, console, ranks)
             setups[key(job)] = made, {name: value.clone() for name, value in made.task.state_dict().items()}
         made, first = setups[key(job)]
         made.task.load_state_dict(first)

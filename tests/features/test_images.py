@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Outcome
+from tiny import Outcome
 from dalr.console import Console
 from dalr.errors import ConfigError, CorruptFileError, DataError, StorageError
 from dalr.features import images

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import Outcome
+from tiny import Outcome
 from dalr.data.dataset import read_pairs
 from dalr.errors import DataError, StorageError
 from dalr.features.predecessors import import_hdf5, import_json

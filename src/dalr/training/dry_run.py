@@ -125,7 +125,7 @@ def dry_run(job: Job, *, console: Console) -> DryRun:
         )
         steps = job.training.max_steps or inputs.plan.steps(job.training.epochs)
         counts = _count(inputs.plan, steps)
-        optimization = Optimization(task, job.training, steps=steps)
+        optimization = Optimization(task, job.training, steps=steps, heads=task.heads)
         trials = []
         with console.bar("dry run", len(keys) * (_TIMED + 1), "step") as bar:
             for batch_keys in keys:

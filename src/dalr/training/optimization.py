@@ -15,23 +15,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dalr.training.config import LearningRateSchedule, TrainingConfig
-from dalr.training.task import TrainingTask
 
 
 class Optimization:
-    """One optimizer with its learning rates: of the student, and of all that is trained beside it.
+    """One optimizer with its learning rates: of the student, and of the `heads` that are trained beside it.
 
     Weight decay applies to matrices, not to biases and the scales of norms.
     """
 
-    def __init__(self, task: TrainingTask, config: TrainingConfig, *, steps: int) -> None:
-        self.parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
-        self._names = {id(parameter): name for name, parameter in task.named_parameters()}
-        heads = {id(parameter) for parameter in task.heads.parameters()}
+    def __init__(
+        self, module: nn.Module, config: TrainingConfig, *, steps: int, heads: nn.Module | None = None
+    ) -> None:
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._names = {id(parameter): name for name, parameter in module.named_parameters()}
+        of_heads = {id(parameter) for parameter in heads.parameters()} if heads is not None else set()
         groups = [
-            *_groups([p for p in self.parameters if id(p) not in heads], config.learning_rate, config),
+            *_groups([p for p in self.parameters if id(p) not in of_heads], config.learning_rate, config),
             *_groups(
-                [p for p in self.parameters if id(p) in heads],
+                [p for p in self.parameters if id(p) in of_heads],
                 config.head_learning_rate or config.learning_rate,
                 config,
             ),

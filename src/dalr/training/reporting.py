@@ -7,7 +7,6 @@ end. Nothing is sent anywhere: TensorBoard and Trackio keep files, and Weights &
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import sys
@@ -72,11 +71,14 @@ def missing_reporters(names: Sequence[Reporter]) -> list[str]:
 def _begin(name: Reporter, run: Path, project: str, recipe: Mapping[str, Any]) -> Report:
     if name == "tensorboard":
         return _TensorBoard(run, recipe)
+    said = {"project": project, "name": run.name, "config": dict(recipe)}
     if name == "wandb":
-        options: dict[str, Any] = {"dir": str(run), "mode": os.environ.get("WANDB_MODE", "offline")}
-    else:
-        options = {"embed": False}
-    return _Logged(name, project=project, name=run.name, config=dict(recipe), **options)
+        import wandb
+
+        return _Logged(wandb, dir=str(run), mode=os.environ.get("WANDB_MODE", "offline"), **said)
+    import trackio
+
+    return _Logged(trackio, embed=False, **said)
 
 
 class _TensorBoard:
@@ -101,8 +103,8 @@ class _TensorBoard:
 class _Logged:
     """Weights & Biases, and Trackio, which has its interface."""
 
-    def __init__(self, module: str, **options: Any) -> None:
-        self.library: Any = importlib.import_module(module)
+    def __init__(self, library: Any, **options: Any) -> None:
+        self.library = library
         with redirect_stdout(sys.stderr):  # standard output is for results
             self.library.init(**options)
 

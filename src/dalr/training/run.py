@@ -163,7 +163,7 @@ def _train(
     with ranks.main_first():
         setup = prepare(job, inputs, console, ranks)
     steps = job.training.max_steps or setup.plan.steps(job.training.epochs)
-    optimization = Optimization(setup.task, job.training, steps=steps)
+    optimization = Optimization(setup.task, job.training, steps=steps, heads=setup.task.heads)
     run_id = ranks.agree(earlier["id"] if earlier is not None else uuid.uuid4().hex)
     point = _point(out, run_id, ranks, console) if earlier is not None else None
     if earlier is not None and point is None:
