@@ -152,9 +152,10 @@ SLOW_STEP = """
 import os, sys, time
 from dalr.training.task import TrainingTask
 forward = TrainingTask.forward
+seconds = float(sys.argv.pop(1))
 def slow(self, batch):
     print("step", batch.step, flush=True)
-    time.sleep(float(sys.argv.pop(1)) if batch.step == 1 else 0)
+    time.sleep(seconds if batch.step == 1 else 0)
     return forward(self, batch)
 TrainingTask.forward = slow
 from dalr.cli import main
