@@ -214,7 +214,8 @@ def _tidied(out: Path, record: Record) -> TrainResult:
 
     outcome = record["result"]
     shutil.rmtree(out / "resume", ignore_errors=True)
-    keep_checkpoints(out, [outcome["best_step"]])
+    with suppress(StorageError):  # what cannot be removed does no harm: the run is finished
+        keep_checkpoints(out, [outcome["best_step"]])
     return TrainResult(
         run=out,
         model=out / "model",
