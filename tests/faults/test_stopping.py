@@ -22,7 +22,7 @@ from tiny import Outcome, Toys
 STEPS = 8
 SETTINGS = (f"training.max_steps={STEPS}", "development.every=3", "training.save_every=4", "training.log_every=3")
 PLACES = {
-    "before the step": "dalr.training.task.TrainingTask.forward",
+    "before the step": "dalr.training.step.Step.gradients",
     "in the step": "dalr.training.guard.Guard.watch",
     "after the step": "dalr.training.progress.Progress.on_step",
     "while scoring": "dalr.training.progress.Progress.score",
@@ -152,9 +152,10 @@ SLOW_STEP = """
 import os, sys, time
 from dalr.training.task import TrainingTask
 forward = TrainingTask.forward
+seconds = float(sys.argv.pop(1))
 def slow(self, batch):
     print("step", batch.step, flush=True)
-    time.sleep(float(sys.argv.pop(1)) if batch.step == 1 else 0)
+    time.sleep(seconds if batch.step == 1 else 0)
     return forward(self, batch)
 TrainingTask.forward = slow
 from dalr.cli import main

@@ -1,4 +1,4 @@
-"""Write the artefacts of this version: `python tests/golden/write_artefacts.py`, once a release, never over old ones.
+"""Write the artefacts of this version: `python tests/golden/write_artefacts.py`, once a release.
 
 A run of a very small student that was cut after step 2, what it starts from, and what came out in the end.
 """

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalr.errors import CorruptFileError, DalrError, StorageError
-from dalr.io.sealed import MANIFEST, Manifest, read_manifest, verify_sealed, write_sealed
+from dalr.io.sealed import MANIFEST, Manifest, read_manifest, remove_sealed, sweep, verify_sealed, write_sealed
 
 FORMAT, VERSION, REMEDY = "test-things", 3, "make it again"
 FILES = {"a.bin": bytes(range(100)), "model/b.txt": b"hello, world", "model/deep/c": b"x"}
@@ -330,3 +330,53 @@ def test_the_manifest_is_written_last_and_made_durable(tmp_path: Path, monkeypat
     assert order == [MANIFEST, "s"]
     stated = json.loads((tmp_path / "s" / MANIFEST).read_bytes())
     assert {"format", "version", "metadata", "files"} <= set(stated)
+
+
+def test_every_file_and_every_folder_is_durable_before_the_folder_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        done.append(path.relative_to(tmp_path).as_posix())
+
+    def named(source: Any, target: Any) -> None:
+        replace(source, target)
+        done.append(f"named {Path(target).name}")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", named)
+    seal(tmp_path / "new" / "s")
+    last = done.index("named s")
+    inside = {name.partition("/")[2].partition("/")[2] for name in done[:last] if name.startswith("new/")}
+    assert {*FILES, "model", "model/deep", ""} <= inside
+    assert done[0] == ".", "the new parent has its name for good"
+    assert done[last + 1 :] == ["new"]
+
+
+def test_a_folder_that_is_taken_away_loses_its_name_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seal(tmp_path / "s")
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # killed here
+    remove_sealed(tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    monkeypatch.undo()
+    (tmp_path / ".other.1234.tmp").write_text("of somebody else")
+    (tmp_path / ".s.1234.txt").write_text("no leftover")
+    (tmp_path / ".s.1234.tmp").write_text("half a file")
+    sweep(tmp_path, "s")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1234.tmp", ".s.1234.txt"]
+    sweep(tmp_path / "absent", "s")
+
+
+def test_a_file_that_cannot_be_read_is_a_corrupt_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seal(tmp_path / "s")
+
+    def broken(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr("dalr.io.sealed.file_sha256", broken)
+    with pytest.raises(CorruptFileError, match="cannot be read"):
+        open_and_verify(tmp_path / "s")

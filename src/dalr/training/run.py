@@ -137,7 +137,15 @@ def _run(
             raise ConfigError(Problem(where="heads.aligner_norm", what=what))
         start: Record = {"name": job.name, "recipe": dict(recipe), "identity": same}
         return _train(
-            job, inputs, start=start, earlier=earlier, allowed=allowed, ranks=ranks, out=out, console=console
+            job,
+            inputs,
+            start=start,
+            earlier=earlier,
+            allowed=allowed,
+            resuming=resume is not None,
+            ranks=ranks,
+            out=out,
+            console=console,
         )
 
 
@@ -148,6 +156,7 @@ def _train(
     start: Record,
     earlier: Record | None,
     allowed: list[str],
+    resuming: bool,
     ranks: Ranks,
     out: Path,
     console: Console,
@@ -166,7 +175,7 @@ def _train(
     optimization = Optimization(setup.task, job.training, steps=steps, heads=setup.task.heads)
     run_id = ranks.agree(earlier["id"] if earlier is not None else uuid.uuid4().hex)
     point = _point(out, run_id, ranks, console) if earlier is not None else None
-    if earlier is not None and point is None:
+    if resuming and point is None:
         console.say(f"{out} holds no checkpoint to go on from: starting from step 0")
     if point is not None:
         point.restore(setup.task, optimization)
@@ -269,7 +278,8 @@ def _tidy(out: Path, best_step: int) -> None:
     from dalr.training.checkpoint import keep_checkpoints
 
     shutil.rmtree(out / "resume", ignore_errors=True)
-    keep_checkpoints(out, [best_step])
+    with suppress(StorageError):  # what cannot be removed does no harm: the run is finished
+        keep_checkpoints(out, [best_step])
 
 
 def _result(out: Path, record: Record) -> TrainResult:

@@ -1,0 +1,26 @@
+"""R1 with real kills: 50 of 50 are gone on with to the same bits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_fifty_killed_trainings_end_in_the_same_bits(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("kill_and_resume.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "kills"), "50"],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=3600,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["trials"], found["same"]) == (50, 50), done.stdout
+    assert found["killed"] >= 45, "a process may end before it is killed"
+    assert len(set(found["steps"])) > 3, "they went on from different places"
