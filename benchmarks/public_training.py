@@ -48,7 +48,9 @@ class PublicStep(torch.nn.Module):
         states = []
         if pair:
             with torch.no_grad():
-                states = [teacher(input_ids=ids, attention_mask=mask).last_hidden_state for teacher in self.teachers]
+                states = [
+                    teacher(input_ids=ids, attention_mask=mask).last_hidden_state for teacher in self.teachers
+                ]
         views = Views(
             h_a=h[:n],
             h_b=h[n:],
@@ -100,7 +102,7 @@ def library_round(world: World, model: Any, kind: Kind, steps: int) -> Seconds:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
     clock = Clock(world.device, steps + 1)
 
@@ -128,5 +130,6 @@ def library_round(world: World, model: Any, kind: Kind, steps: int) -> Seconds:
         loss=MultipleNegativesRankingLoss(model),
         callbacks=[Ticking()],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return clock.seconds

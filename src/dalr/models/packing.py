@@ -69,7 +69,7 @@ def sentence_vectors(
 
     `lengths` are the rows' numbers of real tokens, at least 1, so that no device has to be asked for them.
     """
-    if layout == "padded" or len(set(lengths)) == 1:
+    if layout == "padded":
         return pooled(encoder, ids, mask)
     if layout == "bucketed":
         return _bucketed(encoder, ids, mask, lengths)
