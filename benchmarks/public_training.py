@@ -1,8 +1,8 @@
 """The contestants: the public arithmetic of a step, and sentence-transformers' own trainer.
 
-`PublicStep` is the arithmetic that released code of this kind spends its time on: fp32, every row padded to the longest
-of the batch, both text teachers run on both views in each pair step, the release's terms with its token-level one.
-Text steps are InfoNCE alone. Its terms are those of the recipe `dalr-release`.
+`PublicStep` is the arithmetic that released code of this kind spends its time on: fp32, every row padded to the
+longest of the batch, both text teachers run on both views in each pair step, the release's terms with its token-
+level one. Text steps are InfoNCE alone. Its terms are those of the recipe `dalr-release`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def public_round(world: World, step: PublicStep, kind: Kind, steps: int) -> Seco
 
 
 def library_round(world: World, model: Any, kind: Kind, steps: int) -> Seconds:
-    """`SentenceTransformerTrainer` on (s, s), MultipleNegativesRankingLoss; from the end of one step to the next."""
+    """`SentenceTransformerTrainer` on (s, s), MultipleNegativesRankingLoss; from step's end to step's end."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss

@@ -157,9 +157,8 @@ def ratios(seconds: dict[tuple[str, Kind], float]) -> dict[str, float]:
 
 
 def print_table(world: World, ours: TrainingTask, seconds: dict[tuple[str, Kind], float]) -> None:
-    print(
-        f"\n{world.model}, batch {world.batch}, (d) in {ours.precision}, {ours.layout}; load {os.getloadavg()[0]:.1f}"
-    )
+    how = f"(d) in {ours.precision}, {ours.layout}; load {os.getloadavg()[0]:.1f}"
+    print(f"\n{world.model}, batch {world.batch}, {how}")
     print(f"{'seconds a step':16}{'text':>10}{'pair':>10}{'an epoch of wiki + flickr, h':>32}")
     for who in (PUBLIC, LIBRARY, FP32, BEST):
         pair = seconds.get((who, "pair"))

@@ -1,10 +1,10 @@
-"""What a training step must cost on this machine: arithmetic at the speed of its matrix products, bytes at that of its
-memory; and where a measured step goes beyond.
+"""What a training step must cost on this machine, and where a measured one goes beyond.
 
-Counted: 6 FLOPs per real token and weight of the linear layers, attention inside sentences, the last layer's
-output half for first tokens only; 40 bytes a parameter for the optimizer, the norm of the gradients and their clipping,
-and in bf16 12 bytes a linear weight for its cast and its gradient's. Not counted: activations, norms, dropout,
-heads and objective.
+Arithmetic is counted at the speed of the machine's matrix products, bytes at that of its memory. Counted: 6 FLOPs
+per real token and weight of the linear layers, attention inside sentences, the last layer's output half for first
+tokens only; 40 bytes a parameter for the optimizer, the norm of the gradients and their clipping, and in bf16 12
+bytes a linear weight for its cast and its gradient's. Not counted: activations, norms, dropout, heads and
+objective.
 """
 
 from __future__ import annotations
