@@ -9,13 +9,13 @@ objective.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from training_world import now
 
 from dalr.training.task import TrainingTask
 
@@ -89,9 +89,9 @@ def _linear_weights(module: nn.Module) -> int:
 def _fastest(run: Callable[[], Any], device: torch.device, times: int = 7) -> float:
     best = float("inf")
     for _ in range(times):
-        start = time.perf_counter()
+        start = now()
         run()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, now() - start)
     return best
