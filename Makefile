@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 THREADS ?= 1
 
-.PHONY: demo test test-slow install clean
+.PHONY: demo test test-slow bench-gpu install clean
 
 demo: $(INSTALLED)
 	$(BIN)/dalr demo
@@ -18,6 +18,15 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+# On a machine with a GPU: the CPU's tests there, the step beside the public one, and the whole schedule.
+bench-gpu: $(INSTALLED)
+	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU")'
+	$(BIN)/python -m pytest tests/models tests/objectives tests/training
+	$(BIN)/python benchmarks/training.py --generated --models bert-base --batch 128 --steps 20 --profile \
+		--out runs/benchmarks/training-gpu.json
+	$(BIN)/python benchmarks/training.py --schedule --models bert-base --batch 128 \
+		--out runs/benchmarks/schedule-gpu.json
 
 install: $(INSTALLED)
 

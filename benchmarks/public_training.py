@@ -1,8 +1,8 @@
 """The contestants: the public arithmetic of a step, and sentence-transformers' own trainer.
 
-`PublicStep` is the arithmetic that released code of this kind spends its time on: fp32, every row padded to the longest
-of the batch, both text teachers run on both views in each pair step, the release's terms with its token-level one.
-Text steps are InfoNCE alone. Its terms are those of the recipe `dalr-release`.
+`PublicStep` is the arithmetic that released code of this kind spends its time on: fp32, every row padded to the
+longest of the batch, both text teachers run on both views in each pair step, the release's terms with its token-
+level one. Text steps are InfoNCE alone. Its terms are those of the recipe `dalr-release`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class PublicStep(torch.nn.Module):
         states = []
         if pair:
             with torch.no_grad():
-                states = [teacher(input_ids=ids, attention_mask=mask).last_hidden_state for teacher in self.teachers]
+                states = [
+                    teacher(input_ids=ids, attention_mask=mask).last_hidden_state for teacher in self.teachers
+                ]
         views = Views(
             h_a=h[:n],
             h_b=h[n:],
@@ -96,11 +98,11 @@ def public_round(world: World, step: PublicStep, kind: Kind, steps: int) -> Seco
 
 
 def library_round(world: World, model: Any, kind: Kind, steps: int) -> Seconds:
-    """`SentenceTransformerTrainer` on (s, s), MultipleNegativesRankingLoss; from the end of one step to the next."""
+    """`SentenceTransformerTrainer` on (s, s), MultipleNegativesRankingLoss; from step's end to step's end."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
     clock = Clock(world.device, steps + 1)
 
@@ -128,5 +130,6 @@ def library_round(world: World, model: Any, kind: Kind, steps: int) -> Seconds:
         loss=MultipleNegativesRankingLoss(model),
         callbacks=[Ticking()],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return clock.seconds

@@ -5,7 +5,8 @@ python benchmarks/training.py --schedule        the whole wiki + flickr schedule
 
 Contestants take turns, round by round, in one process with the same weights and sentences; a figure is the median
 over the rounds, and a ratio that of two medians. Each runs its own whole loop: reading, forward, backward,
-clipping, optimizer. `--profile` adds the floor of a step (training_floor.py) and where it spends its time.
+clipping, optimizer. On a machine that others use, DALR_BENCH_CPU_TIME=1 with OMP_NUM_THREADS=1 counts processor
+seconds. `--profile` adds the floor of a step (training_floor.py) and where it spends its time.
 Writes everything to --out as JSON.
 
   (a) public     fp32, padded to the longest, two teachers on both views of each pair step, the release's terms
@@ -34,7 +35,7 @@ import torch
 import transformers
 from public_training import PublicStep, library_round, public_round
 from training_floor import measured_rates, operators, step_floor
-from training_world import MODELS, World, make_world, now, own_round
+from training_world import CPU_TIME, MODELS, World, make_world, now, own_round
 
 from dalr.data.schedule import Kind
 from dalr.training.config import TrainingConfig
@@ -98,6 +99,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg(),
+        "seconds": "processor" if CPU_TIME else "wall",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -155,7 +157,8 @@ def ratios(seconds: dict[tuple[str, Kind], float]) -> dict[str, float]:
 
 
 def print_table(world: World, ours: TrainingTask, seconds: dict[tuple[str, Kind], float]) -> None:
-    print(f"\n{world.model}, batch {world.batch}, (d) in {ours.precision}, {ours.layout}; load {os.getloadavg()[0]:.1f}")
+    how = f"(d) in {ours.precision}, {ours.layout}; load {os.getloadavg()[0]:.1f}"
+    print(f"\n{world.model}, batch {world.batch}, {how}")
     print(f"{'seconds a step':16}{'text':>10}{'pair':>10}{'an epoch of wiki + flickr, h':>32}")
     for who in (PUBLIC, LIBRARY, FP32, BEST):
         pair = seconds.get((who, "pair"))

@@ -1,21 +1,21 @@
-"""What a training step must cost on this machine: arithmetic at the speed of its matrix products, bytes at that of its
-memory; and where a measured step goes beyond.
+"""What a training step must cost on this machine, and where a measured one goes beyond.
 
-Counted: 6 FLOPs per real token and weight of the linear layers, attention inside sentences, the last layer's
-output half for first tokens only; 40 bytes a parameter for the optimizer, the norm of the gradients and their clipping,
-and in bf16 12 bytes a linear weight for its cast and its gradient's. Not counted: activations, norms, dropout,
-heads and objective.
+Arithmetic is counted at the speed of the machine's matrix products, bytes at that of its memory. Counted: 6 FLOPs
+per real token and weight of the linear layers, attention inside sentences, the last layer's output half for first
+tokens only; 40 bytes a parameter for the optimizer, the norm of the gradients and their clipping, and in bf16 12
+bytes a linear weight for its cast and its gradient's. Not counted: activations, norms, dropout, heads and
+objective.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from training_world import now
 
 from dalr.training.task import TrainingTask
 
@@ -89,9 +89,9 @@ def _linear_weights(module: nn.Module) -> int:
 def _fastest(run: Callable[[], Any], device: torch.device, times: int = 7) -> float:
     best = float("inf")
     for _ in range(times):
-        start = time.perf_counter()
+        start = now()
         run()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, now() - start)
     return best

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,8 @@ WIKI = (*WIKI, 25, 26, 21, 22, 271)
 CAPTIONS = (0, 0, 0, 0, 0, 0, 1, 6, 18, 41, 62, 75, 87, 92, 88, 83, 74, 64, 54, 48, 37, 31, 26, 20, 17, 14, 11, 9)
 CAPTIONS = (*CAPTIONS, 7, 6, 5, 4, 20)
 Seconds = float
+CPU_TIME = bool(os.environ.get("DALR_BENCH_CPU_TIME"))
+"""Processor seconds instead of those on the wall: with one thread, what counts on a machine that others use too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +132,9 @@ class World:
         return task.to(self.device)
 
 
-def make_world(folder: Path, *, model: str, batch: int, device: torch.device, shared: Path | None, rows: int) -> World:
+def make_world(
+    folder: Path, *, model: str, batch: int, device: torch.device, shared: Path | None, rows: int
+) -> World:
     """With real sentences if the folder of real data is given."""
     if model in SHAPES:
         save_model(folder / model, model, real_tokenizer=shared is not None)
@@ -221,9 +226,7 @@ class Clock:
 
 
 def now() -> Seconds:
-    import time
-
-    return time.perf_counter()
+    return process_time() if CPU_TIME else perf_counter()
 
 
 def own_round(
@@ -242,7 +245,3 @@ def own_round(
         listener=clock,
     )
     return clock.seconds, clock
-
-
-Round = Callable[[int], Seconds]
-"""Train so many steps (after one that is not counted); seconds a step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from runs import look_inside, record, same, train
 from safetensors.torch import load_file
 
+from dalr.errors import ConfigError
 from dalr.training import precision
 from dalr.training.precision import resolve_precision
 from tiny import Toys
@@ -118,6 +120,30 @@ def test_training_in_bf16_keeps_weights_and_objective_in_fp32(
     task.precision = "fp32"
     exact, _ = task.two_passes(inside.batches[0].tokens)
     assert 1e-4 < (views.h_a - exact).abs().max() < 0.1, "the student really ran in bf16"
+
+
+def test_losses_are_the_same_however_rows_are_laid_out(toys: Toys, tmp_path: Path) -> None:
+    losses = {}
+    for padding in ("padded", "bucketed", "packed", "auto"):
+        settings = (f"training.padding={padding}", "training.precision=fp32", "student.dropout=0.0")
+        result = train(toys.method(tmp_path, "dalr"), tmp_path / padding, *settings, "training.learning_rate=1e-3")
+        lines = [json.loads(line) for line in (result.run / "metrics.jsonl").read_text().splitlines()]
+        losses[padding] = [line["loss"] for line in lines if "loss" in line]
+        assert record(result.run)["data"]["padding"] == ("packed" if padding == "auto" else padding)
+    assert len(losses["padded"]) == 6
+    assert losses["auto"] == losses["packed"]
+    for padding in ("bucketed", "packed"):
+        assert losses[padding] == pytest.approx(losses["padded"], rel=1e-4), padding
+
+
+def test_packed_rows_are_refused_where_the_student_cannot(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dalr.training.setup.best_layout", lambda student, dtype: "bucketed")
+    result = train(toys.recipe(tmp_path), tmp_path / "auto", "training.max_steps=1")
+    assert record(result.run)["data"]["padding"] == "bucketed"
+    with pytest.raises(ConfigError, match=r"training.padding: packed, but .* only be bucketed on cpu"):
+        train(toys.recipe(tmp_path), tmp_path / "packed", "training.padding=packed")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def sentence_vectors(
 
     `lengths` are the rows' numbers of real tokens, at least 1, so that no device has to be asked for them.
     """
-    if layout == "padded" or len(set(lengths)) == 1:
+    if layout == "padded":
         return pooled(encoder, ids, mask)
     if layout == "bucketed":
         return _bucketed(encoder, ids, mask, lengths)
@@ -311,7 +311,9 @@ def _packs(encoder: SentenceTransformer, dtype: torch.dtype | None) -> bool:
                 difference = (vectors("packed") - padded).abs().max() / padded.abs().max()
             with torch.enable_grad():
                 encoder.train()
-                vectors("packed").sum()
+                total, trained = vectors("packed").sum(), [p for p in encoder.parameters() if p.requires_grad]
+                if trained:
+                    torch.autograd.grad(total, trained, allow_unused=True)
         except Exception:  # noqa: BLE001 - any failure of a model's own code says that it cannot
             return False
         finally:

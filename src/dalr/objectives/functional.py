@@ -83,9 +83,12 @@ def mix_distributions(
 
 
 def off_diagonal(matrix: Float[Tensor, "n n"]) -> Float[Tensor, "n n-1"]:
-    """The matrix without its diagonal, the order of each row kept."""
+    """The matrix without its diagonal, the order of each row kept.
+
+    After the first element, every (n + 1)th is on the diagonal; indexing by a mask would wait for the device.
+    """
     n = len(matrix)
-    return matrix[~_diagonal(matrix)].view(n, n - 1)
+    return matrix.flatten()[1:].view(n - 1, n + 1)[:, :-1].reshape(n, n - 1)
 
 
 def list_mle(
@@ -116,13 +119,11 @@ def ranks_of(
     relevance: Float[Tensor, "n n"], *, tie_order: Int[Tensor, " n"], include_self: bool
 ) -> Int[Tensor, "n m"]:
     """Columns of each row by falling relevance; ties in the order of `tie_order`; self left out or kept."""
+    if not include_self:
+        relevance = relevance.masked_fill(_diagonal(relevance), -math.inf)
     shuffled = relevance[:, tie_order]
     ranks = tie_order[shuffled.argsort(dim=1, descending=True, stable=True)]
-    if include_self:
-        return ranks
-    n = len(relevance)
-    rows = torch.arange(n, device=relevance.device)[:, None]
-    return ranks[ranks != rows].view(n, n - 1)
+    return ranks if include_self else ranks[:, :-1]
 
 
 def list_net(student: Float[Tensor, "n m"], target: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
@@ -166,11 +167,10 @@ def token_contrast(
     the real tokens of a sentence, then over the sentences that have any.
     """
     scores = torch.einsum("id,jld->ijl", sentences, tokens) / temperature
-    n = len(sentences)
     own = _diagonal(scores[:, :, 0])
     allowed = mask[None] & ~own[:, :, None]
     negatives = scores.masked_fill(~allowed, -math.inf).flatten(1).logsumexp(1)
-    positives = scores[torch.arange(n), torch.arange(n)]
+    positives = scores.diagonal().T
     losses = torch.logaddexp(positives, negatives[:, None]) - positives
     counts = mask.sum(1)
     per_sentence = losses.masked_fill(~mask, 0).sum(1) / counts.clamp_min(1)
