@@ -248,6 +248,7 @@ METADATA: dict[str, object] = {
     "no shard": {"width": 4, "rows": 10**15, "shard_rows": 1, "source": {}, "step": 1e999, "score": None},
     "shards of nothing": {"width": 4, "rows": 2, "shard_rows": 0, "source": {}, "step": [], "score": None},
     "shards of less": {"width": 4, "rows": 2, "shard_rows": -1, "source": {}, "step": {}, "score": None},
+    "shards without end": {"width": 4, "rows": 2, "shard_rows": 2**63, "source": {}, "step": "one", "score": None},
     "no width": {"width": 0, "rows": 2, "shard_rows": 9, "source": {}, "step": 1},
     "another width": {"width": 10**12, "rows": 2, "shard_rows": 9, "source": {}, "step": None, "score": 3},
     "no source": {"width": 4, "rows": 2, "shard_rows": 9, "source": 3, "step": "", "score": [1]},

@@ -25,6 +25,7 @@ from dalr.io.text import read_lines
 FORMAT, VERSION = "dalr-features", 1
 SHARD_ROWS = 16_384
 _FP16_MAX = 65_504.0
+_MOST_SHARD_ROWS = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ def open_store(folder: Path) -> FeatureStore:
     with well_formed(folder, remedy=REMEDY):
         width, rows, shard_rows = (int(metadata[key]) for key in ("width", "rows", "shard_rows"))
         ids = _read_ids(folder, manifest)
-        if width < 1 or shard_rows < 1 or len(ids) != rows:
+        if width < 1 or not 1 <= shard_rows <= _MOST_SHARD_ROWS or len(ids) != rows:
             raise ValueError(f"{len(ids)} ids for {rows} rows of width {width}, {shard_rows} a shard")
         shards = tuple(
             Shard(
