@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tiny import Outcome
 from dalr.check import check_recipe
 from dalr.errors import ConfigError, CorruptFileError, DataError, ModelFileError, Problem, together
-from tiny import Toys, write_pairs
+from tiny import Outcome, Toys, write_pairs
 
 Cli = Callable[..., Outcome]
 

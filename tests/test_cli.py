@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny import Outcome
 from dalr import __version__
 from dalr.errors import (
     ConfigError,
@@ -29,7 +28,7 @@ from dalr.errors import (
 )
 from dalr.features.source import as_matrix
 from dalr.features.store import open_store
-from tiny import TinyData, Toys, write_pairs
+from tiny import Outcome, TinyData, Toys, write_pairs
 
 Cli = Callable[..., Outcome]
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from tiny import Outcome
 from dalr.recipe import load_recipe
-from tiny import TinyData, Toys, write_data, write_pairs
+from tiny import Outcome, TinyData, Toys, write_data, write_pairs
 
 Cli = Callable[..., Outcome]
 

@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiny import Outcome
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.overlap import audit, folded, training_sentences
 from dalr.evaluation.sts import ScoredPairs, load_sts
 from senteval import write_senteval
-from tiny import Toys
+from tiny import Outcome, Toys
 
 
 def pairs(name: str, *both: tuple[str, str]) -> ScoredPairs:

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiny import Outcome
 from dalr.console import Console
 from dalr.errors import ConfigError, CorruptFileError, DataError, StorageError
 from dalr.features import images
@@ -26,7 +25,7 @@ from dalr.features.source import as_matrix
 from dalr.features.store import open_store
 from dalr.models.vision import VisionModel, load_vision_model
 from pictures import photo, save_photos, save_tiny_image_model
-from tiny import write_pairs
+from tiny import Outcome, write_pairs
 
 COUNT, PART, BATCH = 12, 5, 2
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny import Outcome
 from dalr.data.dataset import read_pairs
 from dalr.errors import DataError, StorageError
 from dalr.features.predecessors import import_hdf5, import_json
 from dalr.features.source import as_matrix
 from dalr.features.store import open_store
+from tiny import Outcome
 
 Cli = Callable[..., Outcome]
 RANDOM = np.random.default_rng(0)

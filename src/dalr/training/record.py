@@ -22,8 +22,8 @@ from dalr.objectives import Losses
 class TermMeans:
     """Running means of the loss and of each term since the last reading.
 
-    `over_ranks` makes of a rank's means those of all ranks; all must read at the same steps. `sums` and `counts` say
-    where an earlier process stopped.
+    `over_ranks` makes of a rank's means those of all ranks; all must read at the same steps. `sums` and `counts`
+    are what an earlier process left.
     """
 
     def __init__(
