@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 THREADS ?= 1
 
-.PHONY: demo test test-slow bench-gpu install clean
+.PHONY: demo test test-slow test-nightly bench-gpu install clean
 
 demo: $(INSTALLED)
 	$(BIN)/dalr demo
@@ -18,6 +18,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+test-nightly: $(INSTALLED)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 -m nightly
 
 # On a machine with a GPU: the CPU's tests there, the step beside the public one, and the whole schedule.
 bench-gpu: $(INSTALLED)

@@ -102,7 +102,7 @@ def _batch(device: str) -> Batch:
         kind="text",
         step=0,
         row_ids=tuple(map(str, range(BATCH))),
-        tokens=TokenBatch(ids=ids, mask=torch.ones_like(ids)),
+        tokens=TokenBatch(ids=ids, mask=torch.ones_like(ids), lengths=(ids.shape[1],) * len(ids)),
         tie_order=torch.arange(BATCH),
     )
 

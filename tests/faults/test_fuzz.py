@@ -215,7 +215,7 @@ def test_only_errors_of_ours_come_out(tmp_path: Path, case: Case) -> None:
     fuzz(case, tmp_path, examples=FEW)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_only_errors_of_ours_come_out_of_ten_thousand(tmp_path: Path, case: Case) -> None:
     fuzz(case, tmp_path, examples=MANY)

@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_our_trainer(toys: Toys, tmp_path: Path, dimensions:
         kind="pair",
         step=0,
         row_ids=tuple(data["caption"]),
-        tokens=TokenBatch(ids=ids, mask=mask),
+        tokens=TokenBatch(ids=ids, mask=mask, lengths=tuple(mask.sum(1).tolist())),
         tie_order=views.tie_order,
         image=torch.tensor(data["image"]),
         same_image=torch.block_diag(*[torch.ones(2, 2)] * 4).bool(),
