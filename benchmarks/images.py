@@ -5,7 +5,8 @@
 FOLDER holds `captions.jsonl` and `images/`. The models are random, made on the spot with a tokenizer of the
 captions' words: a CLIP of ViT-B/32's shape, and a small one whose cost is next to nothing, so that decoding is the
 bound. The three rates of a model are measured in turns on halves of the photos in one process, because rates of a
-shared machine are comparable only side by side.
+shared machine are comparable only side by side. Alone, decoding and the model each have all cores; together they share
+them, so that the rate of both after each other is what a machine of few cores allows.
 """
 
 from __future__ import annotations
@@ -107,9 +108,14 @@ def rates(name: str, model: VisionModel, ids: list[str], root: Path, work: Path)
             )
     for what, several in found.items():
         print(f"{name}: {what}: {statistics.median(several):.1f} images/s ({_listed(several, '.1f')})")
-    bounds = [min(pair) for pair in zip(found["decoding alone"], found["model alone"], strict=True)]
-    shares = [whole / bound for whole, bound in zip(found["dalr features images"], bounds, strict=True)]
-    print(f"{name}: {statistics.median(shares):.2f} of the slower one ({_listed(shares, '.2f')})")
+    alone = list(zip(found["decoding alone"], found["model alone"], strict=True))
+    bounds = {
+        "the slower one": [min(pair) for pair in alone],
+        "both after each other on the same cores": [1 / sum(1 / rate for rate in pair) for pair in alone],
+    }
+    for what, several in bounds.items():
+        shares = [whole / bound for whole, bound in zip(found["dalr features images"], several, strict=True)]
+        print(f"{name}: {statistics.median(shares):.2f} of {what} ({_listed(shares, '.2f')})")
     print(f"{name}: {available_cores()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
 
 
