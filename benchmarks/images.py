@@ -5,8 +5,8 @@
 FOLDER holds `captions.jsonl` and `images/`. The models are random, made on the spot with a tokenizer of the
 captions' words: a CLIP of ViT-B/32's shape, and a small one whose cost is next to nothing, so that decoding is the
 bound. The three rates of a model are measured in turns on halves of the photos in one process, because rates of a
-shared machine are comparable only side by side. Alone, decoding and the model each have all cores; together they share
-them, so that the rate of both after each other is what a machine of few cores allows.
+shared machine are comparable only side by side. Alone, decoding and the model each have all cores; together they
+share them, so that the rate of both after each other is what a machine of few cores allows.
 """
 
 from __future__ import annotations
