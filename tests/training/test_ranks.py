@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,50 @@ class TestCommand:
         weights = load_file(tmp_path / "two" / "model" / "model.safetensors")
         for name, tensor in load_file(alone.model / "model.safetensors").items():
             torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5)
+
+    @pytest.mark.slow
+    def test_two_killed_ranks_go_on_to_the_same_bits(self, toys: Toys, tmp_path: Path) -> None:
+        recipe = toys.recipe(tmp_path)
+        settings = ["-s", "training.max_steps=40", "-s", "training.save_every=2"]
+        whole = self.dalr("train", recipe, *settings, "--out", tmp_path / "whole", "--nproc", "2")
+        assert whole.returncode == 0, whole.stderr
+        run = tmp_path / "run"
+        command = [sys.executable, "-m", "dalr", "train", recipe, *settings, "--out", run, "--nproc", "2"]
+        process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not list(run.glob("resume/step-*/manifest.json")):
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        first = json.loads((run / ".lock").read_text())["pid"]
+        os.kill(first, signal.SIGKILL)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "Traceback" not in err
+        assert record(run)["status"] == "training"
+        again = self.dalr("train", recipe, *settings, "--out", run, "--nproc", "2", "--resume")
+        assert again.returncode == 0, again.stderr
+        assert record(run)["resumed_at"][0]["step"] > 0
+        assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+        for name in ("heads.safetensors", "model/model.safetensors"):
+            assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    @pytest.mark.slow
+    def test_a_signal_to_all_ranks_seals_one_point(self, toys: Toys, tmp_path: Path) -> None:
+        recipe, run = toys.recipe(tmp_path), tmp_path / "run"
+        settings = ["-s", "training.max_steps=100000", "-s", "development=null", "-s", "training.log_every=3"]
+        command = [sys.executable, "-m", "dalr", "train", recipe, *settings, "--out", run, "--nproc", "2"]
+        process = subprocess.Popen(
+            list(map(str, command)), start_new_session=True, stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None and not (
+            (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_bytes()) > 100
+        ):
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        [point] = (run / "resume").iterdir()
+        assert int(point.name.removeprefix("step-")) % 3 == 0
 
     def test_an_error_is_said_once_with_its_exit_code(self, toys: Toys, tmp_path: Path) -> None:
         recipe = toys.recipe(tmp_path)

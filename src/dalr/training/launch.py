@@ -29,6 +29,7 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
         ConfigError: already inside of a launcher; more ranks than GPUs.
     """
     import torch
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -40,6 +41,7 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
+        run_id="dalr",
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
@@ -52,4 +54,6 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     except ChildFailedError as error:
         codes = [failure.exitcode for _, failure in sorted(error.failures.items())]
         return next((code for code in codes if code in _MEANINGFUL), 1)
+    except SignalException as error:  # passed on to all ranks, which have sealed a checkpoint by now
+        return 128 + int(error.sigval)
     return 0

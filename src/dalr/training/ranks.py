@@ -12,6 +12,7 @@ forward does not go with gradient caching, and would have to search for unused h
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -158,12 +159,19 @@ def joined(batch_size: int) -> Iterator[Ranks]:
     if cuda:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    rank = dist.get_rank()
     try:
-        yield Ranks(rank=dist.get_rank(), world=world, device=device)
+        yield Ranks(rank=rank, world=world, device=device)
         dist.barrier()  # nobody closes a connection that another still reads
     except DalrError as error:
-        error.add_note(f"on rank {dist.get_rank()}")
+        error.add_note(f"on rank {rank}")
         raise
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        reason = str(error).split("] ")[-1].split("\n")[0]
+        sys.stderr.write(f"rank {rank}: stopped, because another rank has ended ({reason:.120})\n")
+        raise SystemExit(1) from None
     finally:
         dist.destroy_process_group()
 
