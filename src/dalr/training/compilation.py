@@ -3,13 +3,14 @@
 The compiled function takes the place of the backbone's `forward` for the length of a call, so that scores, exports,
 copies and state dicts see the module that was loaded, and no name begins with `_orig_mod`. Graphs are kept few by
 what goes in: a packed batch would bring Python numbers (its group sizes) and fresh hooks, which mean a new graph
-in every step, so rows are bucketed under symbolic shapes (`on`), or all have the same shape (`cuda-graphs`). Dropout
-is torch's own, which the compiler fuses; it draws the same bits with and without a graph for the backward, as
-gradient caching needs. A forward in another mode of autograd is one more graph.
+in every step, so rows are bucketed under symbolic shapes (`on`), or all have the same shape (`cuda-graphs`).
+Dropout is torch's own, which the compiler fuses; it draws the same bits whether a backward will follow or not, as
+gradient caching needs (its first pass, which has none, is one more graph).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -47,13 +48,13 @@ def require_compiler(mode: Compile, device: torch.device) -> None:
     torch.compiler.reset()  # an earlier run of this process has used up a part of the recompilations
     probe: Callable[[Tensor], Tensor] = torch.compile(_one_line, backend=_BACKEND)
     try:
-        with torch.compiler.config.patch(force_disable_caches=True):
+        no_caches = torch.compiler.config.patch(force_disable_caches=True)  # type: ignore[attr-defined]
+        with warnings.catch_warnings(), no_caches:
+            warnings.simplefilter("ignore")  # that caches are left out
             probe(torch.ones(8, device=device))
     except Exception as error:  # noqa: BLE001 - whatever stops the compiler stops the training
         reason = str(error).strip().partition("\n")[0].rstrip(".")
-        needs = (
-            "triton and a C compiler (gcc)" if device.type == "cuda" else "a C++ compiler (g++; CXX names another)"
-        )
+        needs = "triton and gcc" if device.type == "cuda" else "a C++ compiler (g++; CXX names another)"
         what = f"{mode}, but nothing can be compiled for {device.type} ({reason}); install {needs}, or use off"
         raise ConfigError(Problem(where=_WHERE, what=what)) from None
 
@@ -98,7 +99,7 @@ class CompiledForward:
     def in_place(self) -> Iterator[None]:
         """Within, calls of the student's backbone run the compiled forward."""
         if self.replays:
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         own = vars(self.backbone).get("forward")
         self.backbone.forward = self._forward
         try:

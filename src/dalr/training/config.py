@@ -88,9 +88,7 @@ class TrainingConfig(Section):
             return self
         fits = ("auto", "bucketed", "padded") if self.compile == "on" else ("auto", "padded")
         if self.padding not in fits:
-            what = (
-                f"compile: {self.compile} with padding: {self.padding}, which would be compiled anew in every step"
-            )
+            what = f"compile: {self.compile} with padding: {self.padding}, which would be compiled anew each step"
             raise ValueError(f"{what}; padding may be {', '.join(fits)}")
         if self.compile == "cuda-graphs" and self.mini_batch_size is not None:
             what = "compile: cuda-graphs with mini_batch_size: a replayed backward writes over the gradients that"
