@@ -19,11 +19,13 @@ from safetensors.torch import load_file
 import dalr
 from dalr.console import Console
 from dalr.errors import ConfigError
-from dalr.models.embedding import embed
+from dalr.models.config import EncoderConfig
+from dalr.models.embedding import embed, pooled
+from dalr.models.loading import load_encoder
 from dalr.recipe import load_recipe
 from dalr.training import compilation
 from dalr.training.compilation import CompiledForward, compiled_layout
-from tiny import Toys, captions, lines
+from tiny import ARCHITECTURES, Toys, captions, lines, save_tiny_encoder
 
 ON = "training.compile=on"
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -124,6 +126,19 @@ class TestWhatIsTraced:
         encoder = SentenceTransformer(str(result.model), local_files_only=True)
         np.testing.assert_allclose(encoder.encode(captions(6)), embed(student, captions(6)), atol=2e-6)
 
+    @pytest.mark.parametrize("architecture", ARCHITECTURES)
+    def test_any_kind_of_encoder_is_one_graph(self, tmp_path: Path, architecture: str) -> None:
+        model = save_tiny_encoder(tmp_path / architecture, architecture, layers=1)
+        student = load_encoder(EncoderConfig(model=str(model), pooling="mean")).eval()
+        forward = CompiledForward(student, "on", max_tokens=16)
+        for lengths in ((3, 9, 5), (12, 4), (7, 7, 7, 2)):
+            ids = torch.randint(5, 20, (len(lengths), max(lengths)))
+            mask = (torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]).long()
+            with forward.in_place():
+                compiled = pooled(student, ids, mask)
+            torch.testing.assert_close(compiled, pooled(student, ids, mask))
+        assert forward.summary() == "1 graphs, 0 graph breaks"
+
     def test_a_forward_without_backward_is_one_more_graph(self, recipe: Path, tmp_path: Path) -> None:
         heard = Heard()
         settings = [ON, "training.mini_batch_size=2"]
@@ -184,9 +199,6 @@ class TestWhatIsRefused:
 
 def test_rows_of_cuda_graphs_have_one_width(toys: Toys) -> None:
     """The layout and the shapes; that graphs are replayed needs a GPU."""
-    from dalr.models.config import EncoderConfig
-    from dalr.models.loading import load_encoder
-
     student = load_encoder(EncoderConfig(model=str(toys.student), pooling="cls"))
     forward = CompiledForward(student, "cuda-graphs", max_tokens=16)
     ids, mask = torch.full((3, 5), 7), torch.ones(3, 5, dtype=torch.long)
