@@ -20,6 +20,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("data", "features", "models", "objectives"),
     ("training", "evaluation", "encode"),
     ("config", "report"),
+    ("document",),
     ("recipe",),
     ("api", "scoring", "watching", "demo", "check", "starter"),
     ("cli",),
