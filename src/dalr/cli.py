@@ -341,8 +341,10 @@ def recipe_list() -> None:
     """Names and one line on each shipped recipe."""
     from dalr.recipe import recipe_description, shipped_recipes
 
-    for name in shipped_recipes():
-        typer.echo(f"{name:14} {recipe_description(name)}")
+    names = shipped_recipes()
+    width = max(map(len, names))
+    for name in names:
+        typer.echo(f"{name:{width}}  {recipe_description(name)}")
 
 
 @recipe_app.command("show")
