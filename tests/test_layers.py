@@ -22,7 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("config", "report"),
     ("document",),
     ("recipe",),
-    ("api", "scoring", "watching", "demo", "check", "starter"),
+    ("api", "scoring", "watching", "demo", "check", "starter", "study"),
     ("cli",),
     ("__main__",),
 )
