@@ -2,7 +2,7 @@
 
 Beside each run's folder lies `LABEL.ticket.json`: the resolved recipe, the checksums of all that it reads, and a
 key over both. It is written before training, so that an interrupted run is known too; and it states why a run
-failed. The recipe's name and description are not part of the key; models of prepared runs count by the key of their run.
+failed. The recipe's name and description are no part of the key; models of prepared runs count by their runs' keys.
 """
 
 from __future__ import annotations
