@@ -1,7 +1,8 @@
 """The settings that are tried for a method: all of a grid, or different draws from lists and ranges.
 
-A draw depends on the seed, the key and its number, not on the method. Two methods that search the learning rate
-over one range then try the same learning rates, and none is luckier than the other.
+Draws are a Latin hypercube: each range is cut into as many pieces as there are trials, and each piece is met once,
+so that eight trials see a whole range. A draw depends on the seed, the key and its number, not on the method: two
+methods that search the learning rate over one range try the same learning rates, and none is luckier.
 """
 
 from __future__ import annotations
@@ -63,33 +64,52 @@ def trials_of(method: MethodConfig, trials: int | None, *, seed: int) -> list[Se
     assert wanted is not None
     found: dict[str, Setting] = {}
     for attempt in range(_ATTEMPTS * wanted):
-        setting = {key: _draw(key, values, seed, attempt) for key, values in search.space.items()}
+        setting = {
+            key: _value(values, _share(key, seed=seed, attempt=attempt, trials=wanted))
+            for key, values in search.space.items()
+        }
         found.setdefault(_text(setting), setting)
         if len(found) == wanted:
             break
     return list(found.values())
 
 
-def _draw(key: str, values: tuple[Any, ...] | Range, seed: int, attempt: int) -> Any:
-    share = float(generator(seed, "study search", key, attempt).random())
+def _share(key: str, *, seed: int, attempt: int, trials: int) -> float:
+    """Where in 0 to 1 a draw lies: the first `trials` each in a piece of their own, those after them anywhere."""
+    within = float(generator(seed, "study search", key, attempt).random())
+    if attempt >= trials:
+        return within  # in place of a combination that was drawn before
+    piece = int(generator(seed, "study pieces", key).permutation(trials)[attempt])
+    return (piece + within) / trials
+
+
+def _value(values: tuple[Any, ...] | Range, share: float) -> Any:
     if not isinstance(values, Range):
         return values[int(share * len(values))]
     low, high = values.low, values.high
     if values.integer:
-        high += 1  # each whole number has an equal share, the last one too
+        low, high = math.ceil(low), math.floor(high) + 1  # each whole number has a share, the last one too
     if values.log:
         number = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
     else:
         number = low + share * (high - low)
     if values.integer:
         return min(math.floor(number), math.floor(values.high))
-    return float(f"{number:.4g}")  # four digits: a setting that can be read, typed and reported
+    rounded = float(f"{number:.4g}")  # a setting that can be read, typed and reported
+    return min(max(rounded, low), high)
 
 
 def combinations(search: SearchConfig) -> int | None:
     """How many settings there are; None where a range makes them practically endless."""
-    sizes = [len(values) for values in search.space.values() if not isinstance(values, Range)]
-    return math.prod(sizes) if len(sizes) == len(search.space) else None
+    sizes = [_size(values) for values in search.space.values()]
+    finite = [size for size in sizes if size is not None]
+    return math.prod(finite) if len(finite) == len(sizes) else None
+
+
+def _size(values: tuple[Any, ...] | Range) -> int | None:
+    if not isinstance(values, Range):
+        return len(values)
+    return math.floor(values.high) - math.ceil(values.low) + 1 if values.integer else None
 
 
 def _text(value: Any) -> str:
