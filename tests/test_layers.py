@@ -16,11 +16,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "dalr"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("io", "seed", "section", "console"),
+    ("io", "seed", "section", "console", "document"),
     ("data", "features", "models", "objectives"),
     ("training", "evaluation", "encode"),
     ("config", "report"),
-    ("document",),
     ("recipe",),
     ("api", "scoring", "watching", "demo", "check", "starter", "study"),
     ("cli",),

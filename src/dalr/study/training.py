@@ -71,7 +71,7 @@ def ensure(run: PlannedRun, prepared: Mapping[str, str], *, replace: bool, conso
     if found is not None:
         return found
     ticket = make_ticket(run.recipe, prepared)
-    resume = _go_on(run.folder)
+    resume = _go_on(run.folder, ticket)
     write_ticket(run.folder, ticket)
     try:
         train(run.recipe, out=run.folder, console=console, **resume)
@@ -89,11 +89,12 @@ def failed(run: PlannedRun, ticket: Ticket, error: DalrError) -> Trained:
     return Trained(run=run, key=ticket.key, failure=failure)
 
 
-def _go_on(folder: Path) -> dict[str, Any]:
+def _go_on(folder: Path, ticket: Ticket) -> dict[str, Any]:
     """How an unfinished training in `folder` goes on: from its checkpoint, or from its beginning."""
     if not folder.exists() or not any(folder.iterdir()):
         return {}
-    if "resume" in inspect.signature(train).parameters:
+    was = read_ticket(folder)
+    if was is not None and was.key == ticket.key and "resume" in inspect.signature(train).parameters:
         return {"resume": True}
     set_aside(folder, "unfinished")
     return {}
