@@ -24,7 +24,15 @@ from dalr.study.result import (
 )
 from dalr.study.scores import scores_of
 from dalr.study.statistics import paired_difference, summary
-from dalr.study.tables import difference_table, failure_table, photo_table, sts_table, study_tables, trial_table
+from dalr.study.tables import (
+    difference_table,
+    failure_table,
+    overlap_table,
+    photo_table,
+    sts_table,
+    study_tables,
+    trial_table,
+)
 from tiny import Toys
 
 SCORES = {
@@ -141,6 +149,19 @@ def test_photo_captions_have_a_table_of_their_own() -> None:
     assert table is not None
     assert [column.name for column in table.columns] == ["STS14/images"]
     assert table.rows[1].cells[0].text == "74.00 ± 1.00"
+
+
+def test_scores_without_overlap_have_a_table_of_their_own() -> None:
+    assert overlap_table(result()) is None
+    found = method("dalr")
+    clean = {f"{name} without overlap": found.summary["STS12"] for name in ("STS12", "STS14/images")}
+    cleaned = result(methods={"dalr": found.model_copy(update={"summary": {**found.summary, **clean}})})
+    table = overlap_table(cleaned)
+    assert table is not None
+    assert [column.name for column in table.columns] == ["STS12 w/o overlap"]
+    photos = photo_table(cleaned)
+    assert photos is not None
+    assert [column.name for column in photos.columns] == ["STS14/images", "STS14/images w/o overlap"]
 
 
 def test_what_failed_is_said_and_leaves_a_gap() -> None:

@@ -55,6 +55,7 @@ def _scores(result: StudyResult) -> Iterator[Block]:
         tables.sts_table(result),
         tables.transfer_table(result),
         tables.retrieval_table(result),
+        tables.overlap_table(result),
         tables.photo_table(result),
         tables.failure_table(result),
     ]

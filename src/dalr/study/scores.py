@@ -140,7 +140,11 @@ def scores_of(evaluation: Evaluation | None, development: float | None) -> dict[
                 found[name] = result.spearman
                 found |= {f"{name}/{subset}": each.spearman for subset, each in result.subsets.items()}
                 if result.without_overlap is not None:
-                    clean[name] = found[name + WITHOUT_OVERLAP] = result.without_overlap.spearman
+                    left = result.without_overlap
+                    clean[name] = found[name + WITHOUT_OVERLAP] = left.spearman
+                    found |= {
+                        f"{name}/{subset}{WITHOUT_OVERLAP}": each.spearman for subset, each in left.subsets.items()
+                    }
             case TransferResult():
                 found[name] = result.acc
             case RetrievalResult():
