@@ -28,6 +28,7 @@ from dalr.errors import (
 )
 from dalr.features.source import as_matrix
 from dalr.features.store import open_store
+from dalr.recipe import shipped_recipes
 from tiny import Outcome, TinyData, Toys, write_pairs
 
 Cli = Callable[..., Outcome]
@@ -255,7 +256,8 @@ class TestRecipe:
         outcome = cli("recipe", "list")
         assert outcome.code == 0
         names = [line.split()[0] for line in outcome.out.splitlines()]
-        assert names == ["dalr", "dalr-release", "kdmcse", "mcse", "rankcse", "simcse"]
+        assert names == shipped_recipes()
+        assert {"dalr", "dalr-release", "kdmcse", "mcse", "rankcse", "simcse"} <= set(names)
         assert all(len(line.split()) > 4 for line in outcome.out.splitlines())
 
     def test_list_needs_no_data_of_this_machine_to_be_in_order(
@@ -267,7 +269,7 @@ class TestRecipe:
         cli("features", "import", tiny_data.matrix, "--ids", tiny_data.ids, "--out", store)
         monkeypatch.setattr("dalr.config.peek_config", lambda *_: {"hidden_size": 768})
         outcome = cli("recipe", "list")
-        assert (outcome.code, len(outcome.out.splitlines())) == (0, 6), outcome.err
+        assert (outcome.code, len(outcome.out.splitlines())) == (0, len(shipped_recipes())), outcome.err
 
     def test_show_prints_the_recipe_as_it_is_written(self, cli: Cli) -> None:
         assert cli("recipe", "show", "mcse").out.startswith("# MCSE (Zhang et al. 2022)")

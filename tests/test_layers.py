@@ -16,12 +16,12 @@ SOURCE = Path(__file__).parent.parent / "src" / "dalr"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("io", "seed", "section", "console"),
+    ("io", "seed", "section", "console", "document"),
     ("data", "features", "models", "objectives"),
     ("training", "evaluation", "encode"),
     ("config", "report", "integrations"),
     ("recipe",),
-    ("api", "scoring", "watching", "demo", "check", "starter"),
+    ("api", "scoring", "watching", "demo", "check", "starter", "study"),
     ("cli",),
     ("__main__",),
 )

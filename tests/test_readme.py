@@ -12,6 +12,7 @@ import typer.main
 
 from dalr.cli import app
 from dalr.recipe import load_recipe
+from dalr.study import load_study, make_plan
 
 ROOT = Path(__file__).parent.parent
 _ENTRY = re.compile(r"^(?P<indent> *)(?P<name>\S+)(?P<phrase> {2,}\S.*| \S.*)?$")
@@ -83,3 +84,17 @@ def test_the_recipe_is_one(tmp_path: Path) -> None:
     [recipe] = [block for block in _blocks("yaml") if "name: mine" in block]
     (tmp_path / "mine.yaml").write_text(recipe, encoding="utf-8")
     assert load_recipe(str(tmp_path / "mine.yaml")).data.pairs == "captions.jsonl"
+
+
+def test_the_study_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "my-study"):
+        [block] = [block for block in _blocks("yaml") if f"name: {name}\n" in block]
+        (tmp_path / f"{name}.yaml").write_text(block, encoding="utf-8")
+    plan = make_plan(load_study("my-study.yaml"), tmp_path / "out")
+    assert {method: len(trials) for method, trials in plan.trials.items()} == {"one-term": 8, "all-terms": 8}
+
+
+def test_the_tree_names_every_shipped_study() -> None:
+    listed = {name.strip() for name in _tree()["src/dalr/studies"].split(",")}
+    assert listed == {path.stem for path in (ROOT / "src/dalr/studies").glob("*.yaml")}

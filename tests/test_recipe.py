@@ -23,6 +23,10 @@ from tiny import TinyData, recipe_tree, write_recipe
 
 MINI = sorted((Path(__file__).parent.parent / "benchmarks" / "flickr8k-mini").glob("*.yaml"))
 METHODS = ["dalr", "dalr-release", "kdmcse", "mcse", "rankcse", "simcse"]
+VARIANTS = [
+    *(f"{name}-flickr-roberta" for name in METHODS),
+    *(f"{name}-coco-{backbone}" for name in METHODS[:4] for backbone in ("bert", "roberta")),
+]
 
 MINIMAL = """\
 name: minimal
@@ -63,7 +67,7 @@ def conflicts_of(folder: Path, tree: dict[str, Any], *overrides: str) -> list[st
 
 class TestShipped:
     def test_the_methods_are_there(self) -> None:
-        assert shipped_recipes() == METHODS
+        assert shipped_recipes() == sorted([*METHODS, *VARIANTS])
 
     @pytest.mark.parametrize("name", METHODS)
     def test_a_shipped_recipe_loads(self, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -73,6 +77,31 @@ class TestShipped:
         assert recipe.description
         assert recipe.student.model == "bert-base-uncased"
         assert recipe.student.pooling == "cls"
+
+    @pytest.mark.parametrize("name", VARIANTS)
+    def test_a_variant_has_the_numbers_of_the_method_page(
+        self, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """method.md §3: RoBERTa 1e-5 (SimCSE in batches of 512); DALR on COCO 1e-5, three epochs."""
+        monkeypatch.chdir(tmp_path)
+        method, data, backbone = name.rsplit("-", 2)
+        recipe, base = load_recipe(name), load_recipe(method)
+        assert recipe.name == name
+        assert recipe.description
+        roberta, released = backbone == "roberta", method.startswith("dalr")
+        assert recipe.student.model == ("roberta-base" if roberta else "bert-base-uncased")
+        assert recipe.student.pooling == "cls"
+        assert recipe.training.learning_rate == (1e-5 if roberta or released else 3e-5)
+        assert recipe.training.epochs == (3 if released and data == "coco" else base.training.epochs)
+        assert recipe.training.batch_size == (512 if method == "simcse" else base.training.batch_size)
+        assert recipe.objective == base.objective
+        assert len(recipe.teachers) == len(base.teachers)
+        assert [t.weight for t in recipe.teachers] == [t.weight for t in base.teachers]
+        if data == "coco":
+            assert recipe.data.pairs == "coco/train.jsonl"
+            assert recipe.features.image == str(base.features.image).replace("flickr30k", "coco")
+        else:
+            assert (recipe.data, recipe.features) == (base.data, base.features)
 
     @pytest.mark.parametrize("name", METHODS)
     def test_the_long_name_means_the_same(self, name: str) -> None:

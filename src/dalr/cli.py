@@ -329,6 +329,57 @@ def _exit_for(failed: Iterable[Failed]) -> None:
 
 
 @app.command()
+def study(
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="A shipped name or a path.")] = None,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The study's folder; what is finished there is used [default: runs/study-NAME]."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and list the runs; train nothing.")
+    ] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Names and one line on each shipped study.")] = False,
+    set_aside: Annotated[
+        bool,
+        typer.Option("--set-aside", help="Rename finished runs that differ from those wanted, and train anew."),
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Methods × seeds, tuned alike by development scores, compared in pairs; started again, it goes on."""
+    from dalr.report.markdown import markdown_table
+    from dalr.study import load_study, make_plan, run_study, shipped_studies, study_description
+    from dalr.study.run import exit_code_of
+    from dalr.study.tables import sts_table
+    from dalr.study.writing import MARKDOWN, PAGE
+
+    if list_all:
+        names = shipped_studies()
+        for name in names:
+            typer.echo(f"{name:{max(map(len, names))}}  {study_description(name)}")
+        return
+    if study is None:
+        raise ConfigError(Problem(where="STUDY", what="name a study: a path, or one of dalr study --list"))
+    loaded = load_study(study, settings or [])
+    folder = out if out is not None else Path("runs") / f"study-{loaded.config.name}"
+    if dry_run:
+        for line in make_plan(loaded, folder).lines():
+            typer.echo(line)
+        return
+    console = Console(quiet=quiet, verbose=verbose)
+    result = run_study(loaded, out=folder, console=console, replace=set_aside)
+    main_table = sts_table(result)
+    if main_table is not None:
+        typer.echo(markdown_table(main_table))
+    typer.echo(f"\n{folder / MARKDOWN}, {folder / PAGE}")
+    for each in result.failures:
+        sys.stderr.write(f"error: {each.run} ({each.phase}): {each.reason}\n")
+    if code := exit_code_of(result):
+        raise typer.Exit(code)
+
+
+@app.command()
 def report(
     results: Annotated[
         list[Path], typer.Argument(metavar="RUN|JSON...", help="Run folders, or files of `dalr evaluate --json`.")
@@ -402,8 +453,10 @@ def recipe_list() -> None:
     """Names and one line on each shipped recipe."""
     from dalr.recipe import recipe_description, shipped_recipes
 
-    for name in shipped_recipes():
-        typer.echo(f"{name:14} {recipe_description(name)}")
+    names = shipped_recipes()
+    width = max(map(len, names))
+    for name in names:
+        typer.echo(f"{name:{width}}  {recipe_description(name)}")
 
 
 @recipe_app.command("show")

@@ -1,56 +1,52 @@
-"""Recipes: YAML in, a typed `Recipe` out, or every problem at once with file, line and key path.
+"""Recipes: a document in, a typed `Recipe` out, or every problem at once with file, line and key path.
 
-YAML is read as the 1.2 core schema: `1e-5` is a number and `no` is a string (YAML 1.1, and so `yaml.safe_load`,
-has it the other way round); a key given twice is an error instead of silently the last one; there are no tags
-and no aliases. A recipe may say `extends: NAME or PATH` and change single keys; null removes a section.
+What YAML means, `extends` and `-s` are those of every document (`document.py`). A recipe that is well formed is
+then asked whether its sections fit together.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from collections.abc import Sequence
 
 import yaml
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from dalr.config import Recipe, conflicts
 from dalr.data.config import DataConfig
+from dalr.document import Change, Document, Shelf, apply_change, change_of, dotted, scalar, validated, with_tuples
 from dalr.errors import ConfigError, Problem
-from dalr.section import Section
 
-KeyPath = tuple[str | int, ...]
+__all__ = [
+    "load_data_section",
+    "load_recipe",
+    "recipe_description",
+    "recipe_source",
+    "resolved_yaml",
+    "scalar",
+    "shipped_recipes",
+]
 
-_ALIASES = re.compile(r"^(?P<method>[\w-]+?)-flickr-bert$")
-_INDEX = re.compile(r"[0-9]{1,4}\Z")
-_DEEPEST = 5
-"""Longest chain of `extends`."""
-_LARGEST, _NESTING = 32 * 1024, 20
-"""Bytes and levels of a recipe. The YAML parser's time grows with the square of the nesting."""
+RECIPES = Shelf(kind="recipe", folder="recipes", alias=re.compile(r"^(?P<name>[\w-]+?)-flickr-bert$"))
 
 
-def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe that `reference` (a shipped name or a path) and `-s key=value` overrides describe.
+def load_recipe(reference: str, overrides: Sequence[str] = (), *, changes: Sequence[Change] = ()) -> Recipe:
+    """The recipe that `reference` (a shipped name or a path), changes to it and `-s key=value` overrides describe.
 
     Raises:
         ConfigError: with every problem found.
     """
-    document = _read(reference, depth=0)
+    document = RECIPES.read(reference)
     problems = document.problems
-    for override in overrides:
-        problems.extend(_apply_override(document, override))
+    for change in changes:
+        problems.extend(apply_change(document, change))
+    problems.extend(_apply_overrides(document, overrides))
     if document.whole:
-        recipe, found = _validate(document)
+        recipe, found = validated(document, Recipe)
         problems.extend(found)
         if recipe is not None and not problems:
             problems.extend(
-                Problem(where=f"{document.place(conflict.path)}: {_dotted(conflict.path)}", what=conflict.what)
+                Problem(where=f"{document.place(conflict.path)}: {dotted(conflict.path)}", what=conflict.what)
                 for conflict in conflicts(recipe)
             )
             if not problems:
@@ -61,27 +57,26 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
 def load_data_section(reference: str, overrides: Sequence[str] = ()) -> DataConfig | None:
     """The data section of a recipe that may be wrong elsewhere, or None if it cannot be had."""
     try:
-        document = _read(reference, depth=0)
-        for override in overrides:
-            _apply_override(document, override)
-        return DataConfig.model_validate(_with_tuples(document.tree.get("data")))
+        document = RECIPES.read(reference)
+        _apply_overrides(document, overrides)
+        return DataConfig.model_validate(with_tuples(document.tree.get("data")))
     except (ConfigError, ValidationError):
         return None
 
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(item.name[:-5] for item in _folder().iterdir() if item.name.endswith(".yaml"))
+    return RECIPES.names()
 
 
 def recipe_description(name: str) -> str:
     """One line on a shipped recipe."""
-    return str(_read(name, depth=0).tree.get("description", ""))
+    return str(RECIPES.read(name).tree.get("description", ""))
 
 
 def recipe_source(name: str) -> str:
     """The text of a shipped recipe or of a file."""
-    return _open(name)[1]
+    return RECIPES.open(name)[1]
 
 
 def resolved_yaml(recipe: Recipe) -> str:
@@ -89,315 +84,11 @@ def resolved_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-@dataclass(kw_only=True)
-class _Document:
-    """A recipe as plain values, with the place that each key came from."""
-
-    source: str
-    tree: dict[str, Any] = field(default_factory=dict)
-    places: dict[KeyPath, str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    whole: bool = True
-    """Whether all of it could be read; what a missing base would have said is not asked for."""
-
-    def place(self, path: KeyPath) -> str:
-        """file:line of a key, or of the nearest key above it."""
-        while path:
-            if path in self.places:
-                return self.places[path]
-            path = path[:-1]
-        return self.source
-
-
-def _read(reference: str, *, depth: int) -> _Document:
-    """A recipe with the recipes that it extends merged in."""
-    source, text = _open(reference)
-    document = _Document(source=source)
-    _parse(text, document)
-    document.whole = bool(document.tree)
-    base = document.tree.pop("extends", None)
-    if base is None:
-        return document
-    where = document.places.pop(("extends",), source)
-    if not isinstance(base, str) or depth >= _DEEPEST:
-        what = f"expected the name or path of a recipe, in a chain of at most {_DEEPEST}"
-        document.problems.append(Problem(where=f"{where}: extends", what=what))
-        document.whole = False
-        return document
-    try:
-        parent = _read(_beside(base, source), depth=depth + 1)
-    except ConfigError as error:
-        document.problems.extend(Problem(where=f"{where}: extends", what=p.what) for p in error.problems)
-        document.whole = False
-        return document
-    return _merged(parent, document)
-
-
-def _parse(text: str, document: _Document) -> None:
-    """Fill `document` from YAML; what is wrong goes to its problems."""
-    source = document.source
-    try:
-        _refuse_aliases(text, source, document)
-        if document.problems:
-            return
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if isinstance(node, yaml.MappingNode):
-            document.tree = _Loader(document).mapping(node, ())
-        else:
-            what = "expected keys and values, as `dalr recipe show dalr` has"
-            document.problems.append(Problem(where=source, what=what))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        document.problems.append(Problem(where=where, what=f"not YAML: {getattr(error, 'problem', error)}"))
-    except RecursionError:
-        document.problems.append(Problem(where=source, what="nested too deeply to be a recipe"))
-
-
-def _open(reference: str) -> tuple[str, str]:
-    """(name for messages, text) of a recipe."""
-    alias = _ALIASES.match(reference)
-    name = alias["method"] if alias else reference
-    if name in shipped_recipes():
-        return f"{name}.yaml", (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    path = Path(reference)
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            what = f"larger than {_LARGEST // 1024} kB, which no recipe is; expected keys and values"
-            raise ConfigError(Problem(where=reference, what=what))
-        return reference, content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(Problem(where=reference, what=f"byte {error.start + 1} is not UTF-8")) from None
-    except (OSError, ValueError):
-        pass  # ValueError: a name that cannot be a path
-    known = shipped_recipes()
-    close = difflib.get_close_matches(reference, known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    what = f"no such file, and no shipped recipe of that name; {hint}shipped: {', '.join(known)}"
-    raise ConfigError(Problem(where=f"recipe {reference!r}", what=what))
-
-
-def _beside(base: str, source: str) -> str:
-    """A relative path in `extends` starts at the file that says it."""
-    beside = Path(source).parent / base
-    try:
-        return str(beside) if beside.is_file() else base
-    except (OSError, ValueError):  # a name that cannot be a path
-        return base
-
-
-def _folder() -> Any:
-    return resources.files("dalr") / "recipes"
-
-
-class _Loader:
-    """Turns YAML nodes into plain values and notes where each key stands."""
-
-    def __init__(self, document: _Document) -> None:
-        self.document = document
-
-    def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else str(key_node.tag)
-            here = (*path, key)
-            place = f"{self.document.source}:{key_node.start_mark.line + 1}"
-            if key in values:
-                what = f"given twice (first at {self.document.places[here]}); keep one"
-                self.document.problems.append(Problem(where=f"{place}: {_dotted(here)}", what=what))
-                continue
-            self.document.places[here] = place
-            values[key] = self.value(value_node, here)
-        return values
-
-    def value(self, node: yaml.Node, path: KeyPath) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                self.document.places[(*path, index)] = f"{self.document.source}:{item.start_mark.line + 1}"
-            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)
-        if node.style in ("'", '"', "|", ">"):
-            return node.value
-        return scalar(node.value)
-
-
-_LONGEST_NUMBER = 64
-_INTEGER = re.compile(r"[-+]?[0-9]+\Z")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
-
-
-def scalar(text: str) -> str | int | float | bool | None:
-    """A plain scalar by the YAML 1.2 core schema."""
-    if text in ("", "~", "null", "Null", "NULL"):
-        return None
-    if text in ("true", "True", "TRUE"):
-        return True
-    if text in ("false", "False", "FALSE"):
-        return False
-    if len(text) <= _LONGEST_NUMBER and _INTEGER.match(text):
-        return int(text)
-    if len(text) <= _LONGEST_NUMBER and _FLOAT.match(text):
-        return float(text)
-    return text
-
-
-def _refuse_aliases(text: str, source: str, document: _Document) -> None:
-    """Aliases and tags can make a small file huge or run code in other loaders, and depth costs time."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _NESTING:
-            where = f"{source}:{event.start_mark.line + 1}" if event.start_mark else source
-            document.problems.append(Problem(where=where, what="nested too deeply to be a recipe"))
-            return
-        tagged = getattr(event, "tag", None) is not None
-        if (isinstance(event, yaml.AliasEvent) or tagged) and event.start_mark is not None:
-            what = "tags (!) and aliases (*) are not part of a recipe; write the value out, or quote it"
-            document.problems.append(Problem(where=f"{source}:{event.start_mark.line + 1}", what=what))
-
-
-def _merged(parent: _Document, child: _Document) -> _Document:
-    """The parent with the keys of the child in place of its own; lists are replaced whole."""
-    tree, places = dict(parent.tree), dict(parent.places)
-
-    def put(target: dict[str, Any], values: Mapping[str, Any], path: KeyPath) -> None:
-        for key, value in values.items():
-            here = (*path, key)
-            if isinstance(value, dict) and isinstance(target.get(key), dict):
-                target[key] = dict(target[key])
-                put(target[key], value, here)
-            else:
-                for known in [known for known in places if known[: len(here)] == here]:
-                    del places[known]
-                target[key] = value
-            places[here] = child.places[here]
-            places.update({known: at for known, at in child.places.items() if known[: len(here)] == here})
-
-    put(tree, child.tree, ())
-    return _Document(
-        source=child.source,
-        tree=tree,
-        places=places,
-        problems=[*parent.problems, *child.problems],
-        whole=parent.whole and child.whole,
-    )
-
-
-def _apply_override(document: _Document, override: str) -> list[Problem]:
-    """Set one key from `key.path=value`; parts that are numbers address list items."""
-    key, separator, text = override.partition("=")
-    where = f"-s {override}"
-    if not separator or not key.strip():
-        return [Problem(where=where, what="expected key.path=value, such as -s training.batch_size=32")]
-    parts: list[str | int] = [int(part) if _INDEX.match(part) else part for part in key.strip().split(".")]
-    target: Any = document.tree
-    for index, part in enumerate(parts[:-1]):
-        following = _child(target, part)
-        if following is None and isinstance(target, dict):
-            following = target[part] = {}
-        if not isinstance(following, dict | list):
-            return [Problem(where=where, what=f"{_dotted(tuple(parts[: index + 1]))} has no keys below it")]
-        if isinstance(following, dict) and isinstance(target, dict):
-            following = target[part] = dict(following)
-        target = following
-    last = parts[-1]
-    if isinstance(target, list) and isinstance(last, int) and last < len(target):
-        target[last] = scalar(text)
-    elif isinstance(target, dict):
-        target[str(last)] = scalar(text)
-    else:
-        return [Problem(where=where, what=f"no item {last} in {_dotted(tuple(parts[:-1]))}")]
-    document.places[tuple(parts)] = where
-    return []
-
-
-def _child(target: Any, part: str | int) -> Any:
-    if isinstance(target, dict):
-        return target.get(part)
-    if isinstance(target, list) and isinstance(part, int) and part < len(target):
-        return target[part]
-    return None
-
-
-def _validate(document: _Document) -> tuple[Recipe | None, list[Problem]]:
-    try:
-        return Recipe.model_validate(_with_tuples(document.tree)), []
-    except ValidationError as error:
-        return None, [_as_problem(detail, document) for detail in error.errors()]
-
-
-def _with_tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_tuples(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_with_tuples(item) for item in value)
-    return value
-
-
-def _as_problem(detail: ErrorDetails, document: _Document) -> Problem:
-    path = _real_path(detail["loc"], document.tree)
-    where = f"{document.place(path)}: {_dotted(path)}"
-    found = detail["input"]
-    match detail["type"]:
-        case "extra_forbidden":
-            return Problem(where=where, what=_unknown_key(path))
-        case "missing":
-            return Problem(where=where, what="is required and not given")
-        case _:
-            shown = "null" if found is None else f"{found!r:.60}"
-            return Problem(where=where, what=f"{_expectation(detail['msg'])}, found {shown}")
-
-
-def _expectation(message: str) -> str:
-    """pydantic's sentence in the form "expected …"."""
-    message = message.removeprefix("Input should be ").removeprefix("a valid ").replace("a valid ", "")
-    return f"expected {message}"
-
-
-def _real_path(location: tuple[int | str, ...], tree: Any) -> KeyPath:
-    """The key path of an error, without the names of union members that pydantic adds at the end."""
-    path: list[str | int] = []
-    for part in location:
-        inside = isinstance(tree, dict) and part in tree
-        item = isinstance(tree, list | tuple) and isinstance(part, int) and part < len(tree)
-        if inside or item:
-            path.append(part)
-            tree = tree[part]
-        elif isinstance(tree, dict) and part is location[-1]:
-            path.append(part)
-    return tuple(path)
-
-
-def _unknown_key(path: KeyPath) -> str:
-    known = _keys_of(path[:-1])
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"unknown key; {hint}known here: {', '.join(known)}"
-
-
-def _keys_of(path: KeyPath) -> list[str]:
-    """The keys that the section at `path` may have."""
-    section: Any = Recipe
-    for part in path:
-        annotation = (
-            section if isinstance(part, int) else section.model_fields[part].annotation if section else None
-        )
-        section = _section_in(annotation)
-    return list(section.model_fields) if section else []
-
-
-def _section_in(annotation: Any) -> Any:
-    """The section class inside an optional, union or tuple annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    if get_origin(annotation) in (Union, UnionType, tuple):
-        return next((found for item in get_args(annotation) if (found := _section_in(item))), None)
-    return None
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(map(str, path)) or "recipe"
+def _apply_overrides(document: Document, overrides: Sequence[str]) -> list[Problem]:
+    problems: list[Problem] = []
+    for override in overrides:
+        try:
+            problems.extend(apply_change(document, change_of(override)))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return problems

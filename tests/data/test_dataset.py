@@ -211,3 +211,25 @@ def test_names_of_images_are_data_and_come_back_as_they_are(tmp_path: Path, name
     assert data.pairs.images == (name, "b")
     assert data.pairs.caption_ids == (f"{name}#0", "b#0")
     assert [path.name for path in tmp_path.iterdir()] == ["p.jsonl"]
+
+
+def test_broken_pairing_deals_the_training_captions_out_at_random(tiny_data: TinyData) -> None:
+    whole = load(tiny_data.pairs, held_out_images=4)
+    broken = load(tiny_data.pairs, held_out_images=4, pairing_control="broken")
+    assert whole.pairs is not None
+    assert broken.pairs is not None
+    assert broken.held_out is not None
+    assert whole.held_out is not None
+    assert broken.pairs.captions == whole.pairs.captions
+    assert broken.pairs.caption_ids == whole.pairs.caption_ids, "teachers still know whose vector is whose"
+    assert Counter(broken.pairs.image_of.tolist()) == Counter(whole.pairs.image_of.tolist())
+    moved = int((broken.pairs.image_of != whole.pairs.image_of).sum())
+    assert moved > 50
+    assert broken.report["captions_with_a_strange_image"] == moved
+    assert broken.report["pairing_control"] == "broken"
+    assert broken.held_out.image_of.tolist() == whole.held_out.image_of.tolist()
+    again = load(tiny_data.pairs, held_out_images=4, pairing_control="broken")
+    other = load(tiny_data.pairs, held_out_images=4, pairing_control="broken", seed=1)
+    assert again.pairs is not None
+    assert other.pairs is not None
+    assert broken.pairs.image_of.tolist() == again.pairs.image_of.tolist() != other.pairs.image_of.tolist()

@@ -69,6 +69,26 @@ def test_pairs_that_were_seen_are_left_out_beside_the_whole_score() -> None:
     assert result.spearman == whole.spearman
     assert (clean.pairs, clean.left_out_exact, clean.left_out_near) == (30, 5, 7)
     assert clean.spearman == pytest.approx(100 * spearmanr(cosine[12:], task.gold[12:]).statistic)
+    assert clean.subsets == {"forum": whole.subsets["forum"]}, "nothing is left of the other"
+
+
+def test_what_is_left_of_each_subset_has_a_score_of_its_own() -> None:
+    task, vectors, cosine = pairs()
+    result, _ = score_sts(task, vectors, Seen(exact=np.arange(42) < 4, near=np.arange(42) > 40))
+    clean = result.without_overlap
+    assert clean is not None
+    for name, rows in (("news", slice(4, 12)), ("forum", slice(12, 41))):
+        assert clean.subsets[name].pairs == rows.stop - rows.start
+        expected = 100 * spearmanr(cosine[rows], task.gold[rows]).statistic
+        assert clean.subsets[name].spearman == pytest.approx(expected)
+
+
+def test_a_subset_of_which_nothing_is_left_has_no_score_without_overlap() -> None:
+    task, vectors, _ = pairs()
+    exact = np.arange(42) < 11  # one pair has no correlation
+    result, _ = score_sts(task, vectors, Seen(exact=exact, near=np.zeros(42, bool)))
+    assert result.without_overlap is not None
+    assert list(result.without_overlap.subsets) == ["forum"]
 
 
 def test_nothing_left_without_overlap_is_an_error_that_says_so() -> None:

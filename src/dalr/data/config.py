@@ -41,6 +41,8 @@ class DataConfig(Section):
     """Longest training sentence in tokens of the student; longer ones are cut and counted."""
     captions_per_image: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
     """How many captions of an image are trained on, drawn once under the seed."""
+    pairing_control: Literal["broken"] | None = None
+    """Train without what pairs know: training captions are dealt out to the images at random, under the seed."""
 
     @property
     def reading(self) -> Reading:

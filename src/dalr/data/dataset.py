@@ -7,7 +7,7 @@ lines dropped on request) is counted in a report that goes into `run.json`.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -188,6 +188,9 @@ def _split(
     training = everything.subset(np.flatnonzero(everything.image_of < border).tolist())
     training = _draw_captions(training, config.captions_per_image, seed)
     report |= {"images_held_out": config.held_out_images, "captions_trained_on": len(training.captions)}
+    if config.pairing_control is not None:
+        training, moved = _break_pairing(training, seed)
+        report |= {"pairing_control": config.pairing_control, "captions_with_a_strange_image": moved}
     if not config.held_out_images:
         return training, None
     return training, everything.subset(np.flatnonzero(everything.image_of >= border).tolist())
@@ -205,6 +208,12 @@ def _draw_captions(pairs: Pairs, per_image: int | Literal["all"], seed: int) -> 
             taken[image] += 1
             keep.append(index)
     return pairs.subset(sorted(keep))
+
+
+def _break_pairing(pairs: Pairs, seed: int) -> tuple[Pairs, int]:
+    """The captions dealt out at random, every image with as many as before; and how many changed their image."""
+    image_of = generator(seed, "pairing_control").permutation(pairs.image_of)
+    return replace(pairs, image_of=image_of), int(np.count_nonzero(image_of != pairs.image_of))
 
 
 def _caption_problems(row: CaptionedImage, on_empty: Literal["error", "drop"]) -> list[Problem]:

@@ -48,6 +48,8 @@ class WithoutOverlap(Correlation):
     left_out_near: int
     """Further pairs with a near-duplicate of one."""
     interval: tuple[float, float]
+    subsets: Mapping[str, SubsetCorrelation] = {}
+    """Those of which enough is left for a correlation."""
 
 
 class StsResult(Result):

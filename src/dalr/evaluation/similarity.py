@@ -120,7 +120,22 @@ def _without(pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"], seen: Se
         left_out_exact=int(seen.exact.sum()),
         left_out_near=int(seen.near.sum()),
         interval=interval(spearman_draws(cosine[None, keep], pairs.gold[keep], name=name)[:, 0]),
+        subsets=_subsets_without(pairs, cosine, keep),
     )
+
+
+def _subsets_without(
+    pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"], keep: Bool[np.ndarray, " pairs"]
+) -> dict[str, SubsetCorrelation]:
+    """What is left of each subset, where that has a correlation: nearly all of one may be captions."""
+    found = {}
+    for name, rows in pairs.subset_rows().items():
+        kept = keep[rows]
+        gold, scores = pairs.gold[rows][kept], cosine[rows][kept]
+        if len(np.unique(gold)) > 1 and len(np.unique(scores)) > 1:
+            score = _correlation(f"{pairs.name} {name} without overlap", scores, gold)
+            found[name] = SubsetCorrelation(spearman=score.spearman, pearson=score.pearson, pairs=int(kept.sum()))
+    return found
 
 
 def _worst(pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"]) -> tuple[WorstPair, ...]:

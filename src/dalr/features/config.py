@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dalr.section import Section
+
+ImageControl = Literal["shuffled", "random"]
 
 
 class FeaturesConfig(Section):
@@ -11,6 +15,9 @@ class FeaturesConfig(Section):
     image: str | None = None
     image_ids: str | None = None
     """Names the rows of `image` when that is a matrix: .txt, or .jsonl with `image`."""
+    image_control: ImageControl | None = None
+    """Train without what pictures know: true vectors shuffled between images under the seed, or Gaussian noise of
+    their width. Held-out images keep theirs."""
     clip_text: str | None = None
     """CLIP text features of the captions, by caption id (KDMCSE)."""
     clip_text_ids: str | None = None

@@ -33,6 +33,8 @@ class Estimate:
 
     value: float
     interval: tuple[float, float] | None = None
+    points: tuple[float, ...] = ()
+    """What the number is the mean of, such as one score a seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,17 @@ def bars(categories: Sequence[str], series: Sequence[Series], *, unit: str, labe
                     low, high = estimate.interval
                     axes.plot([low, high], [y, y], color=sentinel("ink"), linewidth=1.2, solid_capstyle="butt")
                     end = max(end, high)
+                if estimate.points:
+                    axes.plot(
+                        estimate.points,
+                        [y] * len(estimate.points),
+                        "o",
+                        color=sentinel("surface"),
+                        markeredgecolor=sentinel("ink"),
+                        markersize=3.4,
+                        markeredgewidth=0.8,
+                    )
+                    end = max(end, *estimate.points)
                 text = formatted(estimate.value, 1)
                 axes.text(end + highest * 0.015, y, text, va="center", size=9, color=sentinel("ink"))
         axes.set_yticks([place * step for place in range(len(categories))], [_short(name) for name in categories])
@@ -230,8 +243,8 @@ def scatter(
         return to_chart(figure, label=label)
 
 
-def curves(lines: Sequence[Line], *, y_label: str, label: str) -> Chart:
-    """Values over training steps."""
+def curves(lines: Sequence[Line], *, y_label: str, label: str, x_label: str = "step") -> Chart:
+    """Values over training steps, or over whatever `x_label` counts."""
     with drawing(NARROW, 170.0) as (figure, axes):
         for line in lines:
             x, y = thinned(line.x, line.y)
@@ -243,7 +256,7 @@ def curves(lines: Sequence[Line], *, y_label: str, label: str) -> Chart:
         axes.set_xlim(left=min((min(line.x) for line in lines if len(line.x)), default=0.0))
         axes.margins(x=0.02)
         axes.locator_params(nbins=5)
-        axes.set_xlabel("step")
+        axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         return to_chart(figure, label=label)
 

@@ -32,7 +32,7 @@ TRANSFER_NOTE = (
     "neither difference fully."
 )
 BOLD_NOTE = "Bold: best of the measured models. Published rows differ in backbone and training data."
-_PUBLISHED = "Published, as printed"
+PUBLISHED = "Published, as printed"
 _AVERAGE_EXPLAINED = "mean of the seven; a dash unless all seven are there"
 
 
@@ -100,8 +100,8 @@ def sts_table(sources: Sources) -> Table | None:
         groups=[
             Group(rows=tuple(measured), title=f"Measured ({title})" if title else "Measured", ranked=True),
             Group(
-                rows=tuple(_published_row(row, (*seven, *average), blanks=len(others)) for row in published),
-                title=_PUBLISHED,
+                rows=tuple(published_row(row, (*seven, *average), blanks=len(others)) for row in published),
+                title=PUBLISHED,
             ),
         ],
         notes=[BOLD_NOTE],
@@ -157,9 +157,9 @@ def transfer_table(sources: Sources) -> Table | None:
             ),
             Group(
                 rows=tuple(
-                    _published_row(row, (*TRANSFER_TASKS, AVERAGE)) for row in load_published().of("transfer")
+                    published_row(row, (*TRANSFER_TASKS, AVERAGE)) for row in load_published().of("transfer")
                 ),
-                title=f"{_PUBLISHED}; acc or devacc unclear",
+                title=f"{PUBLISHED}; acc or devacc unclear",
             ),
         ],
         notes=[TRANSFER_NOTE, BOLD_NOTE],
@@ -211,7 +211,7 @@ def retrieval_table(sources: Sources) -> Table | None:
                 title="Measured",
                 ranked=len({(result.images, result.captions, name) for _, name, result in found}) == 1,
             ),
-            Group(rows=tuple(published), title=f"{_PUBLISHED}; protocol not stated"),
+            Group(rows=tuple(published), title=f"{PUBLISHED}; protocol not stated"),
         ],
         notes=["The more images there are to choose from, the lower every recall: compare rows of one size only."],
     )
@@ -263,7 +263,8 @@ def mteb_table(sources: Sources) -> Table | None:
     )
 
 
-def _published_row(row: PublishedRow, names: Sequence[str], *, blanks: int = 0) -> Row:
+def published_row(row: PublishedRow, names: Sequence[str], *, blanks: int = 0) -> Row:
+    """A published row in columns `names`, and as many dashes behind them."""
     cells = (*(number(row.scores.get(name), row.decimals) for name in names), *(Cell() for _ in range(blanks)))
     return Row(head=row.method, about=row.setting, cells=cells)
 

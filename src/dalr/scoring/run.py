@@ -55,7 +55,7 @@ def evaluate(models: Sequence[str], request: Request) -> Evaluations:
     for place in [locate(model, request) for model in models]:
         evaluations.append(evaluate_one(place, loaded, request))
         if place.run is not None:
-            _keep(evaluations[-1], place.run / RUN_RESULT)
+            keep(evaluations[-1], place.run / RUN_RESULT)
     comparisons: list[Comparison] = []
     for index, a in enumerate(evaluations):
         for b in evaluations[index + 1 :]:
@@ -122,8 +122,8 @@ def _load(names: Sequence[str], request: Request) -> tuple[list[LoadedTask], lis
     return tasks, failed
 
 
-def _keep(evaluation: Evaluation, path: Path) -> None:
-    """Add these scores to those that the run's folder already has of the same model and settings."""
+def keep(evaluation: Evaluation, path: Path) -> Evaluation:
+    """Add these scores to those that the run's folder already has of the same model and settings; returns all."""
     if path.is_file():
         try:
             (earlier,), _ = read_results(path)
@@ -131,3 +131,4 @@ def _keep(evaluation: Evaluation, path: Path) -> None:
         except (DataError, ValueError):
             pass  # not readable any more: the new scores take its place
     write_results(path, evaluation)
+    return evaluation

@@ -15,6 +15,7 @@ from dalr.data.dataset import Dataset
 from dalr.data.schedule import Kind, Plan
 from dalr.data.tokens import tokenised
 from dalr.errors import ConfigError, Problem
+from dalr.features.controls import training_images
 from dalr.features.extraction import cached_text_store
 from dalr.features.store import FeatureStore
 from dalr.models.embedding import pad_token_id
@@ -117,7 +118,7 @@ def _stream(
     return replace(
         data,
         images=pairs.image_of,
-        image=_image_vectors(inputs.dataset, inputs.images) if inputs.images is not None else None,
+        image=_image_vectors(job, inputs.dataset, inputs.images) if inputs.images is not None else None,
         clip_text=_by_id(inputs.clip_text, ids, "caption") if inputs.clip_text is not None else None,
     )
 
@@ -202,12 +203,14 @@ def _require_equal_tokens(job: Job, rows: tuple[TokenRows, ...]) -> None:
             raise ConfigError(Problem(where="objective.global_to_local", what=what))
 
 
-def _image_vectors(dataset: Dataset, store: FeatureStore) -> Vectors:
+def _image_vectors(job: Job, dataset: Dataset, store: FeatureStore) -> Vectors:
     pairs = dataset.pairs
     assert pairs is not None
     used = np.unique(pairs.image_of)
     row_of_image = np.full(len(pairs.images), -1, np.int64)
-    row_of_image[used] = store.rows_of(image_names(dataset), what="image")
+    store, row_of_image[used] = training_images(
+        store, image_names(dataset), control=job.features.image_control, seed=job.seed
+    )
     return Vectors(store=store, rows=row_of_image[pairs.image_of])
 
 

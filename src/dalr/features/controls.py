@@ -1,0 +1,60 @@
+"""What pictures are worth is measured by taking it away: the same images, with vectors that say nothing of them.
+
+`shuffled` keeps the cloud of vectors and breaks the tie to the images; `random` keeps the width alone. A control
+reaches training only: what is held out keeps its true vectors, so that its scores say what was learned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float16, Int64
+
+from dalr.features.config import ImageControl
+from dalr.features.store import FeatureStore, open_store, write_store
+from dalr.io.cache import cache_folder, cached
+from dalr.seed import derive_seed, generator
+
+_BLOCK_ROWS = 16_384
+
+
+def training_images(
+    store: FeatureStore, names: Sequence[str], *, control: ImageControl | None, seed: int
+) -> tuple[FeatureStore, Int64[np.ndarray, " images"]]:
+    """A store, and the row of it that each of the distinct images `names` trains with.
+
+    Raises:
+        DataError: images that the store does not have.
+    """
+    rows = store.rows_of(names, what="image")
+    match control:
+        case None:
+            return store, rows
+        case "shuffled":
+            return store, generator(seed, "image_control").permutation(rows)
+        case "random":
+            return _noise(len(names), store.width, seed), np.arange(len(names), dtype=np.int64)
+
+
+def _noise(rows: int, width: int, seed: int) -> FeatureStore:
+    """Independent unit Gaussians, in the cache as vectors of a model would be."""
+    key = hashlib.sha256(f"{rows} {width} {derive_seed(seed, 'image_control')}".encode()).hexdigest()[:32]
+
+    def blocks() -> Iterator[Float16[np.ndarray, "_ width"]]:
+        random = generator(seed, "image_control")
+        for start in range(0, rows, _BLOCK_ROWS):
+            yield random.standard_normal((min(_BLOCK_ROWS, rows - start), width)).astype(np.float16)
+
+    return cached(
+        cache_folder("features") / key,
+        read=open_store,
+        write=lambda folder: write_store(
+            folder,
+            ids=[str(row) for row in range(rows)],
+            blocks=blocks(),
+            source={"kind": "noise", "seed": seed},
+            origin="random image features",
+        ),
+    )

@@ -1,0 +1,102 @@
+"""What a study file can say.
+
+Changes to recipes are dotted keys with any value, as `-s` has them. What chooses a setting is a kind of development
+score, because a score that chooses is no longer a test; that is why the kinds are a closed set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from dalr.section import Section
+
+Changes = Mapping[str, Any]
+"""Dotted key of a recipe -> value that takes the place of what is there; null removes a section."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Range(Section):
+    """Numbers from `low` to `high`, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Uniform in the logarithm: for learning rates, weights and temperatures."""
+    integer: bool = False
+
+
+class SearchConfig(Section):
+    """Which settings of a method are tried."""
+
+    kind: Literal["grid", "random"]
+    """`grid`: every combination of the lists. `random`: `trials` different draws; methods that search the same key
+    over the same values meet the same ones."""
+    space: Mapping[str, tuple[Any, ...] | Range]
+    """Dotted key -> a list of values, or a range."""
+
+
+class PreparedConfig(Section):
+    """A run that others need: its model is `${prepared:NAME}` in their changes."""
+
+    recipe: str
+    overrides: Changes = {}
+
+
+class MethodConfig(Section):
+    """A row of the table."""
+
+    recipe: str
+    """A shipped name, or a path that starts at the study file."""
+    overrides: Changes = {}
+    search: SearchConfig | None = None
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Of a random search; None takes the study's."""
+
+
+class EvaluateConfig(Section):
+    """What the final runs, and only they, are scored on. Paths start at the current folder."""
+
+    data: str | None = None
+    """SentEval's `downstream` layout; not needed for retrieval alone."""
+    tasks: tuple[str, ...] = ("sts",)
+    on_first_seed: tuple[str, ...] = ()
+    """Further tasks for the first seed alone, such as `transfer`."""
+    classifier: str = "senteval"
+    exclude_overlap: str | None = None
+    """Pairs or text that was trained on: STS is also scored without its sentences."""
+    allow_changed_data: bool = False
+
+
+class StudyConfig(Section):
+    """A whole study."""
+
+    name: str
+    description: str = ""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    """Of the final runs."""
+    tune_seed: Seed = 0
+    """Of the trials. Where it is also a final seed, the chosen trial is that final run."""
+    select_by: Literal["sts-b", "tsv", "retrieval"] = "sts-b"
+    """The kind of development score that chooses settings; every recipe must have it as `development.kind`."""
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Of every random search."""
+    unequal_trials: str | None = None
+    """Why methods may have different numbers of trials; stands under the table."""
+    overrides: Changes = {}
+    """Of every run, prepared ones included; a method's own come after them."""
+    prepare: Mapping[str, PreparedConfig] = {}
+    methods: Annotated[Mapping[str, MethodConfig], Field(min_length=1)]
+    evaluate: EvaluateConfig | None = None
+    baseline: str | None = None
+    """The method that all others are compared with."""
+    compare: tuple[tuple[str, str], ...] = ()
+    """Further pairs of methods, the first minus the second."""
+
+    @property
+    def comparisons(self) -> list[tuple[str, str]]:
+        """Every pair that is compared, once."""
+        with_baseline = [(name, self.baseline) for name in self.methods if self.baseline not in (None, name)]
+        return [(a, b) for a, b in dict.fromkeys([*with_baseline, *self.compare]) if b is not None]

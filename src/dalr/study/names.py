@@ -1,0 +1,45 @@
+"""What methods and prepared runs may be called, since folders carry their names; and `${prepared:NAME}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
+_REFERENCE = re.compile(r"\$\{prepared:([^}]*)\}")
+
+
+def check_name(name: str) -> str | None:
+    """What is wrong with a name."""
+    if _NAME.match(name):
+        return None
+    return "names are folders: expected up to 64 letters, digits and . _ + -, starting with a letter or digit"
+
+
+def references(value: Any) -> Iterator[str]:
+    """Names of prepared runs that a value mentions."""
+    match value:
+        case str():
+            yield from _REFERENCE.findall(value)
+        case dict():
+            for item in value.values():
+                yield from references(item)
+        case list() | tuple():
+            for item in value:
+                yield from references(item)
+        case _:
+            pass
+
+
+def with_models(value: Any, model_of: Callable[[str], str]) -> Any:
+    """The value with each `${prepared:NAME}` replaced by the model of that run."""
+    match value:
+        case str():
+            return _REFERENCE.sub(lambda found: model_of(found[1]), value)
+        case dict():
+            return {key: with_models(item, model_of) for key, item in value.items()}
+        case list() | tuple():
+            return [with_models(item, model_of) for item in value]
+        case _:
+            return value

@@ -1,0 +1,188 @@
+"""A study file in, a checked `Study` out, or every problem at once with file, line and key path.
+
+Read as recipes are: the same YAML, the same `extends`, the same hints. `-s` changes recipes, not the study, and
+comes last.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dalr.data.paths import expand
+from dalr.document import Change, Document, Shelf, beside, change_of, dotted, validated
+from dalr.errors import ConfigError, Problem
+from dalr.evaluation.classifier.selection import CLASSIFIERS
+from dalr.evaluation.tasks import GROUPS, RETRIEVAL, TASKS, resolve_tasks
+from dalr.study.config import Changes, EvaluateConfig, StudyConfig
+from dalr.study.names import check_name
+from dalr.study.search import combinations, problems_of
+
+STUDIES = Shelf(kind="study", folder="studies")
+_SELECTORS = ("sts-b", "tsv", "retrieval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study, and where each of its keys stands."""
+
+    config: StudyConfig
+    source: str
+    settings: tuple[Change, ...]
+    """`-s`, after everything that the file says."""
+    place: Callable[[tuple[str | int, ...]], str]
+
+    def recipe_of(self, reference: str) -> str:
+        """A recipe as the study file names it."""
+        return beside(reference, self.source)
+
+    def changes(self, path: tuple[str | int, ...], changes: Changes) -> list[Change]:
+        """The entries of the mapping at `path` of the file, each with its place."""
+        return [
+            Change(where=f"{self.place((*path, key))}: {dotted((*path, key))}", key=key, value=_plain(value))
+            for key, value in changes.items()
+        ]
+
+
+def load_study(reference: str, overrides: Sequence[str] = ()) -> Study:
+    """The study that `reference` (a shipped name or a path) describes.
+
+    Raises:
+        ConfigError: with every problem found in the file; what is wrong with its recipes is found by the plan.
+    """
+    document = STUDIES.read(reference)
+    problems = document.problems
+    _refuse_test_selection(document)
+    settings = []
+    for override in overrides:
+        try:
+            settings.append(change_of(override))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if document.whole:
+        config, found = validated(document, StudyConfig)
+        problems.extend(found)
+        if config is not None:
+            problems.extend(
+                Problem(where=f"{document.place(path)}: {dotted(path)}", what=what)
+                for path, what in _conflicts(config)
+            )
+        if config is not None and not problems:
+            return Study(config=config, source=document.source, settings=tuple(settings), place=document.place)
+    raise ConfigError(problems)
+
+
+def shipped_studies() -> list[str]:
+    """Names of the studies that come with the package."""
+    return STUDIES.names()
+
+
+def study_description(name: str) -> str:
+    """One line on a shipped study."""
+    return str(STUDIES.read(name).tree.get("description", ""))
+
+
+Found = Iterator[tuple[tuple[str | int, ...], str]]
+
+
+def _conflicts(config: StudyConfig) -> Found:
+    """(key path, what is wrong) of everything that the types cannot say."""
+    yield from _name_conflicts(config)
+    yield from _trial_conflicts(config)
+    if config.evaluate is not None:
+        yield from _evaluate_conflicts(config, config.evaluate)
+
+
+def _name_conflicts(config: StudyConfig) -> Found:
+    for section, names in (("methods", config.methods), ("prepare", config.prepare)):
+        for name in names:
+            if (what := check_name(name)) is not None:
+                yield (section, name), what
+    if (what := check_name(config.name)) is not None:
+        yield ("name",), what
+    if len(set(config.seeds)) < len(config.seeds):
+        yield ("seeds",), "a seed is named twice"
+    named: list[tuple[tuple[str | int, ...], str]] = []
+    if config.baseline is not None:
+        named.append((("baseline",), config.baseline))
+    for number, pair in enumerate(config.compare):
+        named += [(("compare", number), name) for name in pair]
+        if pair[0] == pair[1]:
+            yield ("compare", number), "a method is compared with itself"
+    for path, name in named:
+        if name not in config.methods:
+            close = difflib.get_close_matches(name, config.methods, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            yield path, f"no method {name!r}; {hint}methods: {', '.join(config.methods)}"
+
+
+def _trial_conflicts(config: StudyConfig) -> Found:
+    counts: dict[str, int] = {}
+    for name, method in config.methods.items():
+        path = ("methods", name)
+        if method.search is None:
+            counts[name] = 0
+            if method.trials is not None:
+                yield (*path, "trials"), "trials without a search: say what is searched"
+            continue
+        trials = method.trials if method.search.kind == "grid" else method.trials or config.trials
+        wrong = problems_of(method.search, trials)
+        yield from (((*path, "search", *key.split(".", 1)), what) for key, what in wrong)
+        for key in set(method.search.space) & set(method.overrides):
+            yield (*path, "overrides", key), "set here and searched; a key is one or the other"
+        if not wrong:
+            counts[name] = (combinations(method.search) if method.search.kind == "grid" else trials) or 0
+    if len(counts) == len(config.methods) and len(set(counts.values())) > 1 and config.unequal_trials is None:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        what = (
+            f"methods have different numbers of trials ({listed}), which favours those that have more; make them "
+            "equal, or say why not in unequal_trials, which is printed under the table"
+        )
+        yield ("methods",), what
+
+
+def _evaluate_conflicts(config: StudyConfig, evaluate: EvaluateConfig) -> Found:
+    asked: list[str] = []
+    for key, names in (("tasks", evaluate.tasks), ("on_first_seed", evaluate.on_first_seed)):
+        try:
+            asked += resolve_tasks(names)
+        except ConfigError as error:
+            yield from ((("evaluate", key), problem.what) for problem in error.problems)
+    if RETRIEVAL in asked and config.select_by == "retrieval":
+        what = (
+            "retrieval is scored on the held-out images, which also choose settings and weights here; "
+            "leave it out, or choose by sts-b or tsv"
+        )
+        yield ("evaluate", "tasks"), what
+    if evaluate.data is None and any(name != RETRIEVAL for name in asked):
+        yield ("evaluate",), "needs data: a folder in SentEval's layout, as `dalr data get` makes one"
+    if evaluate.classifier not in CLASSIFIERS:
+        what = f"unknown classifier {evaluate.classifier!r}; known: {', '.join(CLASSIFIERS)}"
+        yield ("evaluate", "classifier"), what
+    for key, path in (("data", evaluate.data), ("exclude_overlap", evaluate.exclude_overlap)):
+        try:
+            expand(path or "")
+        except ConfigError as error:
+            yield ("evaluate", key), str(error)
+
+
+def _refuse_test_selection(document: Document) -> None:
+    """A test score is not merely an unknown kind of development score: say why it cannot choose."""
+    chosen = document.tree.get("select_by")
+    tests = {name.casefold() for name in (*GROUPS, *TASKS, "test", "sts_avg", "transfer_avg", "avg")}
+    if isinstance(chosen, str) and chosen not in _SELECTORS and chosen.casefold() in tests - {"sts-b-dev"}:
+        what = (
+            f"{chosen!r} is a test score, and a score that chooses settings is no test of them; "
+            f"expected a kind of development score: {', '.join(_SELECTORS)}"
+        )
+        document.problems.append(Problem(where=f"{document.place(('select_by',))}: select_by", what=what))
+        document.tree["select_by"] = _SELECTORS[0]
+
+
+def _plain(value: Any) -> Any:
+    """Lists again where a frozen section has tuples, as a recipe's document holds them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,167 @@
+"""Final runs are scored, each once: what a run's folder already has of the same weights and settings is not redone.
+
+Only final runs come here. A trial that was not chosen never meets a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dalr.config import Recipe
+from dalr.console import Console
+from dalr.data.paths import expand
+from dalr.errors import DalrError, DataError, Problem
+from dalr.evaluation.results import (
+    RUN_RESULT,
+    Evaluation,
+    RetrievalResult,
+    Settings,
+    StsResult,
+    TransferResult,
+    read_results,
+)
+from dalr.evaluation.tasks import RETRIEVAL, STS_TASKS, resolve_tasks
+from dalr.models.config import EncoderConfig
+from dalr.objectives import Need
+from dalr.scoring import Loaded, Request, evaluate_one, keep, load, locate, settings_of
+from dalr.study.config import EvaluateConfig
+from dalr.study.ledger import Failure
+from dalr.study.plan import PlannedRun
+
+DEV = "dev"
+STS_AVG, CLEAN_AVG, TRANSFER_AVG = "STS avg", "STS avg without overlap", "transfer avg"
+WITHOUT_OVERLAP = " without overlap"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """The scores of a run, or why there are none."""
+
+    evaluation: Evaluation | None = None
+    failure: Failure | None = None
+
+
+class Examiner:
+    """Scores runs as one study asks for it; the data of all tasks is read once."""
+
+    def __init__(self, config: EvaluateConfig, console: Console) -> None:
+        self.config, self.console = config, console
+        self._loaded: Loaded | None = None
+
+    def require_data(self) -> None:
+        """Read what will be needed, so that a study does not train for days towards missing files.
+
+        Raises:
+            ConfigError, DataError: with everything that is not there or not as it should be.
+        """
+        request = self._request(resolve_tasks([*self.config.tasks, *self.config.on_first_seed]))
+        problems = [
+            Problem(where=each.task, what=each.reason)
+            for each in load(dataclasses.replace(request, exclude_overlap=None)).failed
+        ]
+        if request.exclude_overlap is not None and not request.exclude_overlap.exists():
+            what = f"nothing there: {request.exclude_overlap}"
+            problems.append(Problem(where="evaluate.exclude_overlap", what=what))
+        if problems:
+            raise DataError(problems)
+
+    def examine(self, run: PlannedRun, *, first_seed: bool) -> Evaluated:
+        """The scores of a finished run."""
+        try:
+            tasks = self._tasks(run.recipe, first_seed=first_seed)
+            earlier = self._earlier(run.folder)
+            missing = [task for task in tasks if earlier is None or task not in earlier.tasks]
+            if missing:
+                request = self._request(missing)
+                evaluation = evaluate_one(locate(str(run.folder), request), self._those(missing), request)
+                earlier = keep(evaluation, run.folder / RUN_RESULT)
+            return Evaluated(evaluation=earlier)
+        except DalrError as error:
+            return Evaluated(failure=Failure(reason=str(error), exit_code=error.exit_code))
+
+    def _tasks(self, recipe: Recipe, *, first_seed: bool) -> list[str]:
+        names = [*self.config.tasks, *(self.config.on_first_seed if first_seed else ())]
+        return [name for name in resolve_tasks(names) if name != RETRIEVAL or finds_pictures(recipe)]
+
+    def _those(self, tasks: Sequence[str]) -> Loaded:
+        """These tasks out of all."""
+        if self._loaded is None:
+            self._loaded = load(self._request([*self.config.tasks, *self.config.on_first_seed]))
+        return dataclasses.replace(
+            self._loaded,
+            tasks=[each for each in self._loaded.tasks if each.name in tasks],
+            failed=[each for each in self._loaded.failed if each.task in tasks],
+            pictures=self._loaded.pictures if RETRIEVAL in tasks else None,
+        )
+
+    def _request(self, tasks: Sequence[str]) -> Request:
+        config = self.config
+        return Request(
+            data=expand(config.data) if config.data is not None else None,
+            tasks=tasks,
+            classifier=config.classifier,
+            exclude_overlap=expand(config.exclude_overlap) if config.exclude_overlap is not None else None,
+            allow_changed_data=config.allow_changed_data,
+            map_method="none",
+            console=self.console,
+        )
+
+    def _earlier(self, folder: Path) -> Evaluation | None:
+        """What the folder has, if it is of these weights and settings."""
+        from dalr.models.loading import encoder_sha256
+
+        try:
+            (found,), _ = read_results(folder / RUN_RESULT)
+        except (DataError, ValueError):
+            return None
+        same_model = found.model_sha256 == encoder_sha256(EncoderConfig(model=str(folder / "model")))
+        wanted = settings_of(self._request(()))
+        return found if same_model and _settings(found.settings) == _settings(wanted) else None
+
+
+def finds_pictures(recipe: Recipe) -> bool:
+    """Whether a run trains grounding heads and holds out images to find."""
+    grounded = any(Need.GROUNDING in term.needs for _, term in recipe.objective.active())
+    return grounded and recipe.data.held_out_images > 1 and recipe.features.image is not None
+
+
+def scores_of(evaluation: Evaluation | None, development: float | None) -> dict[str, float]:
+    """Every score of a run by its name in the tables; subsets are `TASK/SUBSET`. What it lacks is not there."""
+    found: dict[str, float | None] = {DEV: development}
+    if evaluation is None:
+        return _there(found)
+    clean: dict[str, float] = {}
+    for name, result in evaluation.tasks.items():
+        match result:
+            case StsResult():
+                found[name] = result.spearman
+                found |= {f"{name}/{subset}": each.spearman for subset, each in result.subsets.items()}
+                if result.without_overlap is not None:
+                    left = result.without_overlap
+                    clean[name] = found[name + WITHOUT_OVERLAP] = left.spearman
+                    found |= {
+                        f"{name}/{subset}{WITHOUT_OVERLAP}": each.spearman for subset, each in left.subsets.items()
+                    }
+            case TransferResult():
+                found[name] = result.acc
+            case RetrievalResult():
+                for arrow, recall in (("t→i", result.text_to_image), ("i→t", result.image_to_text)):
+                    found |= {f"{arrow} R@1": recall.r1, f"{arrow} R@5": recall.r5, f"{arrow} R@10": recall.r10}
+            case _:
+                pass
+    found |= {STS_AVG: evaluation.sts_avg, TRANSFER_AVG: evaluation.transfer_avg}
+    if set(STS_TASKS) <= set(clean):
+        found[CLEAN_AVG] = sum(clean[task] for task in STS_TASKS) / len(STS_TASKS)
+    return _there(found)
+
+
+def _there(found: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _settings(settings: Settings) -> Settings:
+    """Without what is found while scoring."""
+    return settings.model_copy(update={"data_changed": ()})

@@ -1,0 +1,153 @@
+"""A study file: every problem at once, each with its place, and no way to choose by a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dalr.errors import ConfigError
+from dalr.study import load_study, make_plan
+from tiny import Toys
+
+GOOD = """\
+name: toy
+seeds: [0, 1]
+select_by: tsv
+methods:
+  one:
+    recipe: recipe.yaml
+    search: {kind: grid, space: {training.learning_rate: [1e-3, 1e-2]}}
+  two:
+    recipe: recipe.yaml
+    search: {kind: random, space: {training.learning_rate: {low: 1e-4, high: 1e-2, log: true}}}
+    trials: 2
+"""
+
+
+def problems(folder: Path, text: str, *overrides: str) -> list[str]:
+    path = folder / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        make_plan(load_study(str(path), overrides), folder / "out")
+    return [str(problem).replace(f"{folder}/", "") for problem in caught.value.problems]
+
+
+@pytest.fixture
+def folder(toys: Toys, tmp_path: Path) -> Path:
+    toys.recipe(tmp_path)
+    return tmp_path
+
+
+def test_the_good_one_is(folder: Path) -> None:
+    path = folder / "study.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    plan = make_plan(load_study(str(path)), folder / "out")
+    assert plan.trainings == 6
+    assert plan.trials["two"][0].folder == folder / "out/runs/two/trial-00"
+
+
+@pytest.mark.parametrize("test", ["sts", "STS12", "STS-B", "SICK-R", "transfer", "MR", "test"])
+def test_a_test_score_never_chooses(folder: Path, test: str) -> None:
+    [problem] = problems(folder, GOOD.replace("select_by: tsv", f"select_by: {test}"))
+    assert problem.startswith("study.yaml:3: select_by: ")
+    assert "is a test score, and a score that chooses settings is no test of them" in problem
+
+
+def test_retrieval_that_chooses_is_not_scored(folder: Path) -> None:
+    text = GOOD.replace("select_by: tsv", "select_by: retrieval") + "evaluate: {tasks: [retrieval]}\n"
+    assert any("held-out images, which also choose" in problem for problem in problems(folder, text))
+
+
+def test_unequal_trials_are_refused_unless_there_is_a_reason(folder: Path) -> None:
+    text = GOOD.replace("trials: 2", "trials: 3")
+    [problem] = problems(folder, text)
+    assert "study.yaml:4: methods: methods have different numbers of trials (one 2, two 3)" in problem
+    path = folder / "study.yaml"
+    path.write_text(text + "unequal_trials: a third for the second\n", encoding="utf-8")
+    assert len(make_plan(load_study(str(path)), folder / "out").trials["two"]) == 3
+
+
+def test_a_method_that_is_not_searched_beside_one_that_is_counts_as_unequal(folder: Path) -> None:
+    text = GOOD + "  three: {recipe: recipe.yaml}\n"
+    assert any("three 0" in problem for problem in problems(folder, text))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("seeds: [0, 1]", "seedz: [0, 1]"), "study.yaml:2: seedz: unknown key; did you mean 'seeds'?"),
+        (
+            ("recipe: recipe.yaml\n    search: {kind: grid", "recip: recipe.yaml\n    search: {kind: grid"),
+            "did you mean 'recipe'?",
+        ),
+        (
+            ("kind: grid", "kind: gird"),
+            "study.yaml:7: methods.one.search.kind: expected 'grid' or 'random', found 'gird'",
+        ),
+        (("seeds: [0, 1]", "seeds: [0, 0]"), "study.yaml:2: seeds: a seed is named twice"),
+        (("seeds: [0, 1]", "seeds: []"), "study.yaml:2: seeds: "),
+        (("  one:", "  a/b:"), "study.yaml:5: methods.a/b: names are folders"),
+        (("name: toy", "name: toy\nbaseline: onne"), "no method 'onne'; did you mean 'one'?"),
+        (("name: toy", "name: toy\ncompare: [[one, one]]"), "a method is compared with itself"),
+        (("name: toy", "name: toy\nevaluate: {tasks: [sst]}"), "unknown task 'sst'"),
+        (("name: toy", "name: toy\nevaluate: {}"), "needs data: a folder in SentEval's layout"),
+        (("name: toy", "name: toy\nevaluate: {data: $NOT_SET_HERE}"), "NOT_SET_HERE, which is not set"),
+        (("name: toy", "name: toy\noverrides: {seed: 3}"), "study.yaml:2: overrides.seed: set by the study"),
+        (("trials: 2", "overrides: {training.learning_rate: 1e-3}\n    trials: 2"), "set here and searched"),
+        (
+            ("name: toy", "name: toy\noverrides: {student.model: '${prepared:x}'}"),
+            "no prepared run 'x' at this point",
+        ),
+        (
+            ("name: toy", "name: toy\noverrides: {training.epoch: 3}"),
+            "overrides.training.epoch: training.epoch: unknown key; did you mean 'epochs'?",
+        ),
+        (("select_by: tsv", "select_by: sts-b"), "the study selects by 'sts-b', but this recipe's is 'tsv'"),
+        (
+            ("recipe: recipe.yaml\n    search: {kind: grid", "recipe: recpe.yaml\n    search: {kind: grid"),
+            "no such file, and no shipped recipe",
+        ),
+    ],
+    ids=lambda value: value[1][:30] if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_is_named_with_its_place(folder: Path, change: tuple[str, str], words: str) -> None:
+    assert change[0] in GOOD
+    found = problems(folder, GOOD.replace(*change, 1))
+    assert any(words in problem for problem in found), found
+
+
+def test_problems_of_file_and_command_line_come_together(folder: Path) -> None:
+    found = problems(
+        folder, GOOD.replace("seeds: [0, 1]", "seeds: [0, 0]").replace("kind: grid", "kind: x"), "novalue"
+    )
+    assert len(found) == 2  # what the types refuse hides what hangs on them
+    assert found[0].startswith("-s novalue: expected key.path=value")
+
+
+@pytest.mark.parametrize("override", ["seed=3", "name=x", "training.learning_rate=1e-3"])
+def test_the_command_line_leaves_seeds_and_searched_keys_alone(folder: Path, override: str) -> None:
+    assert all(problem.startswith(f"-s {override}: ") for problem in problems(folder, GOOD, override))
+
+
+def test_an_unknown_study_is_named_with_what_it_may_have_been() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'paper-main'"):
+        load_study("paper-mian")
+
+
+def test_a_study_extends_another(folder: Path) -> None:
+    (folder / "base.yaml").write_text(GOOD, encoding="utf-8")
+    path = folder / "study.yaml"
+    path.write_text("extends: base.yaml\nname: grown\nmethods: {one: {overrides: {training.max_steps: 7}}}\n")
+    plan = make_plan(load_study(str(path)), folder / "out")
+    assert plan.study.config.name == "grown"
+    assert [plan.trials[name][0].recipe.training.max_steps for name in ("one", "two")] == [7, 4]
+
+
+def test_list_and_help_of_the_command(cli) -> None:  # type: ignore[no-untyped-def]
+    listed = cli("study", "--list")
+    assert listed.code == 0
+    assert "flickr8k-mini " in listed.out
+    nameless = cli("study")
+    assert nameless.code == 2
+    assert "dalr study --list" in nameless.err

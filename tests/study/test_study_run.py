@@ -1,0 +1,289 @@
+"""The phases of a study, with a trainer that takes no time: what is trained, chosen, scored, kept and refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pretend import Bench, make_bench, not_finite, score
+
+from dalr.errors import ConfigError
+from dalr.study import load_study, make_plan
+from tiny import Toys
+
+
+@pytest.fixture
+def bench(toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return make_bench(toys, tmp_path, monkeypatch)
+
+
+def with_evaluation(bench: Bench) -> Bench:
+    (bench.folder / "senteval").mkdir()
+    bench.tree["evaluate"] = {"data": str(bench.folder / "senteval")}
+    return bench
+
+
+EVERYTHING = [
+    *("plain/trial-00", "plain/trial-01", "grounded/trial-00", "grounded/trial-01"),
+    *("plain/seed-1", "grounded/seed-1"),
+]
+
+
+class TestPhases:
+    def test_trials_come_first_and_the_chosen_one_is_the_run_of_its_seed(self, bench: Bench) -> None:
+        result = bench.run()
+        assert bench.trainer.trained == EVERYTHING
+        plain = result.methods["plain"]
+        assert [trial.chosen for trial in plain.trials] == [False, True]
+        assert plain.setting == {"training.learning_rate": 1e-3}
+        assert [(each.seed, each.run) for each in plain.seeds] == [
+            (0, "runs/plain/trial-01"),
+            (1, "runs/plain/seed-1"),
+        ]
+        assert [each.scores["dev"] for each in plain.seeds] == [80.0, 80.5]
+
+    def test_the_chosen_setting_reaches_the_final_runs(self, bench: Bench) -> None:
+        bench.run()
+        record = json.loads((bench.out / "runs/grounded/seed-1/run.json").read_text())
+        assert record["recipe"]["training"]["learning_rate"] == 1e-3
+        assert record["recipe"]["training"]["max_steps"] == 2
+        assert record["recipe"]["seed"] == 1
+        assert record["recipe"]["name"] == "toy-grounded-seed-1"
+        plain = json.loads((bench.out / "runs/plain/seed-1/run.json").read_text())
+        assert plain["recipe"]["objective"]["grounding"] is None
+
+    def test_only_final_runs_are_scored(self, bench: Bench) -> None:
+        with_evaluation(bench).run()
+        assert bench.examined == [
+            *("runs/plain/trial-01", "runs/plain/seed-1", "runs/grounded/trial-01", "runs/grounded/seed-1")
+        ]
+        assert not (bench.out / "runs/plain/trial-00/evaluation.json").exists()
+
+    def test_a_method_without_search_is_trained_as_it_stands(self, bench: Bench) -> None:
+        for method in bench.tree["methods"].values():
+            del method["search"]
+        result = bench.run()
+        assert bench.trainer.trained == ["plain/seed-0", "plain/seed-1", "grounded/seed-0", "grounded/seed-1"]
+        assert result.methods["plain"].trials == ()
+
+    def test_a_tuning_seed_of_its_own_gives_a_run_for_every_seed(self, bench: Bench) -> None:
+        bench.tree["tune_seed"] = 7
+        result = bench.run()
+        assert bench.trainer.trained.count("plain/seed-0") == bench.trainer.trained.count("plain/seed-1") == 1
+        assert result.methods["plain"].trials[0].development == score(
+            make_plan(load_study(bench.write()), bench.out).trials["plain"][0].recipe
+        )
+
+    def test_the_command_line_changes_every_run(self, bench: Bench) -> None:
+        bench.run("training.batch_size=4")
+        sizes = {
+            json.loads(path.read_text())["recipe"]["training"]["batch_size"]
+            for path in bench.out.glob("runs/*/*/run.json")
+        }
+        assert sizes == {4}
+
+    def test_prepared_runs_come_first_and_their_models_are_what_others_name(self, bench: Bench) -> None:
+        bench.tree["prepare"] = {"teacher": {"recipe": "recipe.yaml", "overrides": {"seed": 5}}}
+        bench.tree["methods"]["grounded"]["overrides"] = {
+            "teachers": [{"model": "${prepared:teacher}", "pooling": "mean"}],
+            "objective.list_net": {},
+        }
+        bench.run()
+        assert bench.trainer.trained[0] == "prepared/teacher"
+        record = json.loads((bench.out / "runs/grounded/seed-1/run.json").read_text())
+        assert record["recipe"]["teachers"][0]["model"] == str(bench.out / "prepared/teacher/model")
+        bench.trainer.trained.clear()
+        bench.run()
+        assert bench.trainer.trained == []
+
+    def test_runs_hang_on_the_prepared_run_that_they_read(self, bench: Bench) -> None:
+        self.test_prepared_runs_come_first_and_their_models_are_what_others_name(bench)
+        bench.tree["prepare"]["teacher"]["overrides"]["seed"] = 6
+        bench.run(replace=True)
+        assert sorted(bench.trainer.trained) == sorted(
+            ["prepared/teacher", "grounded/trial-00", "grounded/trial-01", "grounded/seed-1"]
+        )
+
+
+class TestGoingOn:
+    def test_what_is_finished_is_used_again(self, bench: Bench) -> None:
+        first = with_evaluation(bench).run()
+        bench.trainer.trained.clear()
+        bench.examined.clear()
+        assert bench.run() == first
+        assert bench.trainer.trained == []
+        assert bench.examined == []
+
+    def test_the_same_runs_give_the_same_bytes(
+        self, toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = make_bench(toys, tmp_path, monkeypatch, pages=True)
+        with_evaluation(bench).run()
+        names = ["study.json", "study.md", "study.tex", "study.html", "results/runs/plain/seed-1/evaluation.json"]
+        before = [(bench.out / name).read_bytes() for name in names]
+        for name in names:
+            (bench.out / name).unlink()
+        bench.run()
+        assert [(bench.out / name).read_bytes() for name in names] == before
+
+    @pytest.mark.parametrize("killed_at", range(1, 7))
+    def test_a_study_that_was_killed_ends_like_one_that_was_not(self, bench: Bench, killed_at: int) -> None:
+        bench.trainer.killed_at = killed_at
+        with pytest.raises(KeyboardInterrupt):
+            bench.run()
+        bench.trainer.killed_at = None
+        bench.run()
+        assert [name for number, name in enumerate(bench.trainer.trained, 1) if number != killed_at] == EVERYTHING
+        [aside] = bench.out.glob("runs/*/*.unfinished-1")
+        assert aside.relative_to(bench.out / "runs").as_posix() == f"{EVERYTHING[killed_at - 1]}.unfinished-1"
+
+    def test_more_seeds_and_methods_train_only_what_is_new(self, bench: Bench) -> None:
+        bench.run()
+        bench.trainer.trained.clear()
+        bench.tree["seeds"] = [0, 1, 2]
+        bench.tree["methods"]["third"] = bench.tree["methods"]["plain"]
+        bench.run()
+        assert bench.trainer.trained == [
+            *("third/trial-00", "third/trial-01", "plain/seed-2", "grounded/seed-2", "third/seed-1", "third/seed-2")
+        ]
+
+    def test_a_folder_of_another_run_is_refused_with_the_difference(self, bench: Bench) -> None:
+        bench.run()
+        bench.trainer.trained.clear()
+        bench.tree["overrides"]["training.max_steps"] = 3
+        with pytest.raises(ConfigError) as caught:
+            bench.run()
+        assert len(caught.value.problems) == 4, "all trials at once, before anything is trained"
+        assert "training.max_steps: was 2, now 3" in str(caught.value)
+        assert bench.trainer.trained == []
+
+    def test_changed_data_is_another_run(self, bench: Bench, toys: Toys) -> None:
+        text = bench.folder / "text.txt"
+        text.write_text(toys.data.text.read_text())
+        bench.tree["overrides"]["data.text"] = str(text)
+        bench.run()
+        text.write_text("another line\n" + text.read_text())
+        with pytest.raises(ConfigError, match=r"content of data\.text: was"):
+            bench.run()
+
+    def test_set_aside_renames_what_differs(self, bench: Bench) -> None:
+        bench.run()
+        bench.trainer.trained.clear()
+        bench.tree["overrides"]["training.max_steps"] = 3
+        bench.run(replace=True)
+        assert bench.trainer.trained == EVERYTHING
+        assert (bench.out / "runs/plain/seed-1.other-1/run.json").is_file()
+        assert (bench.out / "runs/plain/seed-1.other-1.ticket.json").is_file()
+
+    def test_a_name_in_a_recipe_makes_no_other_run(self, bench: Bench) -> None:
+        bench.run()
+        bench.trainer.trained.clear()
+        bench.tree["name"] = "renamed"
+        bench.run()
+        assert bench.trainer.trained == []
+
+    def test_a_run_that_the_trainer_can_go_on_with_is_handed_to_it(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench.trainer.killed_at = 2
+        with pytest.raises(KeyboardInterrupt):
+            bench.run()
+        bench.trainer.killed_at = None
+        resumed = []
+
+        def train(recipe: object, *, out: Path, console: object, resume: bool = False) -> None:
+            if resume:
+                resumed.append(out.name)
+                (out / "run.json").unlink()
+            bench.trainer(recipe, out=out, console=console)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("dalr.study.training.train", train)
+        bench.run()
+        assert resumed == ["trial-01"]
+
+
+class TestFailures:
+    def test_a_failing_method_is_a_gap_and_the_study_goes_on(self, bench: Bench) -> None:
+        bench.trainer.fails = not_finite
+        space = {"training.learning_rate": [0.9, 1.0]}
+        bench.tree["methods"]["plain"]["search"] = {"kind": "grid", "space": space}
+        result = bench.run()
+        assert [each.run for each in result.failures] == ["plain/trial-00", "plain/trial-01"]
+        assert {each.exit_code for each in result.failures} == {5}
+        assert result.methods["plain"].seeds == ()
+        assert len(result.methods["grounded"].seeds) == 2
+        assert result.differences == ()
+        table = (bench.out / "study.md").read_text()
+        assert re.search(r"\| plain +\| +– \|", table)
+        assert "the loss is not finite" in table
+
+    def test_a_failing_trial_is_not_chosen(self, bench: Bench) -> None:
+        bench.trainer.fails = not_finite
+        space = {"training.learning_rate": [1.0, 1e-5]}
+        bench.tree["methods"]["plain"]["search"] = {"kind": "grid", "space": space}
+        result = bench.run()
+        assert result.methods["plain"].setting == {"training.learning_rate": 1e-5}
+        assert len(result.methods["plain"].seeds) == 2
+
+    def test_a_failed_run_is_tried_again(self, bench: Bench) -> None:
+        bench.trainer.fails = not_finite
+        for method in bench.tree["methods"].values():
+            method["search"] = {"kind": "grid", "space": {"training.learning_rate": [1.0, 1e-3]}}
+        bench.run()
+        ticket = json.loads((bench.out / "runs/plain/trial-00.ticket.json").read_text())
+        assert ticket["failure"] == {"reason": "the loss is not finite", "exit_code": 5}
+        bench.trainer.fails = lambda recipe: None
+        bench.trainer.trained.clear()
+        assert bench.run().failures == ()
+        assert bench.trainer.trained == ["plain/trial-00", "grounded/trial-00"]
+        ticket = json.loads((bench.out / "runs/plain/trial-00.ticket.json").read_text())
+        assert ticket["failure"] is None
+
+    def test_what_needs_a_failed_prepared_run_fails_with_it(self, bench: Bench) -> None:
+        bench.trainer.fails = not_finite
+        prepared = {"recipe": "recipe.yaml", "overrides": {"training.learning_rate": 1.0}}
+        bench.tree["prepare"] = {"teacher": prepared}
+        bench.tree["methods"]["grounded"]["overrides"] = {
+            "teachers": [{"model": "${prepared:teacher}", "pooling": "mean"}],
+            "objective.list_net": {},
+        }
+        result = bench.run()
+        assert [each.run for each in result.failures] == [
+            *("teacher/prepared", "grounded/trial-00", "grounded/trial-01")
+        ]
+        assert "teacher" in result.failures[1].reason
+        assert len(result.methods["plain"].seeds) == 2
+
+    def test_missing_evaluation_data_is_found_before_anything_is_trained(self, bench: Bench) -> None:
+        from dalr.errors import DataError
+        from dalr.scoring import load
+        from dalr.study import scores
+
+        bench.tree["evaluate"] = {"data": str(bench.folder / "nowhere")}
+        scores.load = load  # the real one again; the fixture's patch is undone after the test
+        with pytest.raises(DataError, match="no such folder"):
+            bench.run()
+        assert bench.trainer.trained == []
+
+    def test_the_command_line_leaves_with_the_code_of_the_failure(self, bench: Bench, cli) -> None:  # type: ignore[no-untyped-def]
+        bench.trainer.fails = not_finite
+        for method in bench.tree["methods"].values():
+            method["search"] = {"kind": "grid", "space": {"training.learning_rate": [1.0, 1e-3]}}
+        outcome = cli("study", bench.write(), "--out", bench.out, "-q")
+        assert outcome.code == 5
+        assert "plain/trial-00 (trial): the loss is not finite" in outcome.err
+        assert "80.25 ± 0.35" in outcome.out
+        bench.trainer.fails = lambda recipe: None
+        assert cli("study", bench.write(), "--out", bench.out, "-q").code == 0
+
+
+def test_a_dry_run_lists_the_runs_and_makes_nothing(bench: Bench, cli) -> None:  # type: ignore[no-untyped-def]
+    outcome = cli("study", bench.write(), "--out", bench.out, "--dry-run")
+    assert outcome.code == 0
+    assert "trial     plain/trial-01: training.learning_rate=0.001" in outcome.out
+    assert "final     grounded: seeds 1 (seed 0 is the chosen trial)" in outcome.out
+    assert "6 trainings: 0 prepared, 4 trials, 2 final" in outcome.out
+    assert not bench.out.exists()
+    assert bench.trainer.trained == []
