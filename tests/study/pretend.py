@@ -46,8 +46,8 @@ class Trainer:
     killed_at: int | None = None
     """Number of the training that is interrupted half-way."""
 
-    def __call__(self, recipe: Recipe, *, out: Path, console: Console) -> None:
-        assert not out.exists() or not any(out.iterdir()), "a used folder"
+    def __call__(self, recipe: Recipe, *, out: Path, console: Console, resume: bool = False) -> None:
+        assert resume or not out.exists() or not any(out.iterdir()), "a used folder"
         self.trained.append(out.relative_to(out.parent.parent).as_posix())
         out.mkdir(parents=True, exist_ok=True)
         record: dict[str, Any] = {

@@ -136,8 +136,7 @@ class TestGoingOn:
         bench.trainer.killed_at = None
         bench.run()
         assert [name for number, name in enumerate(bench.trainer.trained, 1) if number != killed_at] == EVERYTHING
-        [aside] = bench.out.glob("runs/*/*.unfinished-1")
-        assert aside.relative_to(bench.out / "runs").as_posix() == f"{EVERYTHING[killed_at - 1]}.unfinished-1"
+        assert not list(bench.out.glob("runs/*/*.unfinished-1")), "the trainer goes on where it was"
 
     def test_more_seeds_and_methods_train_only_what_is_new(self, bench: Bench) -> None:
         bench.run()

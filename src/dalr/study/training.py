@@ -6,7 +6,6 @@ leaves.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,10 +70,10 @@ def ensure(run: PlannedRun, prepared: Mapping[str, str], *, replace: bool, conso
     if found is not None:
         return found
     ticket = make_ticket(run.recipe, prepared)
-    resume = _go_on(run.folder, ticket)
+    goes_on = _go_on(run.folder, ticket)
     write_ticket(run.folder, ticket)
     try:
-        train(run.recipe, out=run.folder, console=console, **resume)
+        train(run.recipe, out=run.folder, console=console, resume=goes_on)
         record = _record(run.folder)
         assert record is not None, "a training that returns has finished"
         return _finished(run, ticket, record)
@@ -89,15 +88,15 @@ def failed(run: PlannedRun, ticket: Ticket, error: DalrError) -> Trained:
     return Trained(run=run, key=ticket.key, failure=failure)
 
 
-def _go_on(folder: Path, ticket: Ticket) -> dict[str, Any]:
-    """How an unfinished training in `folder` goes on: from its checkpoint, or from its beginning."""
+def _go_on(folder: Path, ticket: Ticket) -> bool:
+    """Whether an unfinished training in `folder` goes on from its checkpoint; one of another kind is moved aside."""
     if not folder.exists() or not any(folder.iterdir()):
-        return {}
+        return False
     was = read_ticket(folder)
-    if was is not None and was.key == ticket.key and "resume" in inspect.signature(train).parameters:
-        return {"resume": True}
+    if was is not None and was.key == ticket.key:
+        return True
     set_aside(folder, "unfinished")
-    return {}
+    return False
 
 
 def _finished(run: PlannedRun, ticket: Ticket, record: Mapping[str, Any]) -> Trained:
