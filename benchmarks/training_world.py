@@ -36,6 +36,8 @@ from dalr.training.batches import Batch, Collator, StreamData, TokenRows, Vector
 from dalr.training.compilation import CompiledForward
 from dalr.training.config import Compile, TrainingConfig
 from dalr.training.loop import fit
+from dalr.training.optimization import Optimization
+from dalr.training.ranks import Ranks
 from dalr.training.task import TrainingTask
 
 MODELS = ("bert-base", "minilm-3", "tiny")
@@ -228,6 +230,9 @@ class Clock:
     def on_step(self, step: int, learning_rate: float) -> None:
         self.tick(step)
 
+    def ends_after(self, step: int) -> bool:
+        return False
+
 
 def now() -> Seconds:
     return process_time() if CPU_TIME else perf_counter()
@@ -238,14 +243,17 @@ def own_round(
 ) -> tuple[Seconds, Clock]:
     """Seconds a step of `fit`, everything in it: reading, copying, forward, backward, guard, optimizer."""
     clock = Clock(world.device, steps + 1)
+    config = TrainingConfig(batch_size=world.batch, learning_rate=1e-6)
     fit(
         task,
         plan=world.plan(kinds),
         collator=collator,
-        config=TrainingConfig(batch_size=world.batch, learning_rate=1e-6),
+        config=config,
+        optimization=Optimization(task, config, steps=steps + 1, heads=task.heads),
         steps=steps + 1,
         seed=0,
         run=world.folder,
+        ranks=Ranks(device=world.device),
         listener=clock,
     )
     return clock.seconds, clock

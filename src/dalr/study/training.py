@@ -89,7 +89,7 @@ def failed(run: PlannedRun, ticket: Ticket, error: DalrError) -> Trained:
 
 
 def _go_on(folder: Path, ticket: Ticket) -> bool:
-    """Whether an unfinished training in `folder` goes on from its checkpoint; one of another kind is moved aside."""
+    """Whether an unfinished training in `folder` goes on from its checkpoint; another run is moved aside."""
     if not folder.exists() or not any(folder.iterdir()):
         return False
     was = read_ticket(folder)
