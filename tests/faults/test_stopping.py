@@ -150,14 +150,14 @@ def test_outside_the_main_thread_nobody_listens(toys: Toys, tmp_path: Path) -> N
 
 SLOW_STEP = """
 import os, sys, time
-from dalr.training.task import TrainingTask
-forward = TrainingTask.forward
+from dalr.training.step import Step
+gradients = Step.gradients
 seconds = float(sys.argv.pop(1))
 def slow(self, batch):
     print("step", batch.step, flush=True)
     time.sleep(seconds if batch.step == 1 else 0)
-    return forward(self, batch)
-TrainingTask.forward = slow
+    return gradients(self, batch)
+Step.gradients = slow
 from dalr.cli import main
 main()
 """
