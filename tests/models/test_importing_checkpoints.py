@@ -123,6 +123,15 @@ def test_safetensors_are_taken_where_there_are_both(copy: Published, tmp_path: P
     torch.testing.assert_close(vectors(tmp_path / "out"), copy.cls(), rtol=0, atol=1e-6)
 
 
+def test_a_checkpoint_without_a_tokenizer_is_refused(copy: Published, tmp_path: Path) -> None:
+    """transformers would make one up, with five tokens."""
+    for name in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"):
+        (copy.folder / name).unlink(missing_ok=True)
+    with pytest.raises(ModelFileError, match=r"no tokenizer in it; expected one of tokenizer\.json"):
+        import_checkpoint(copy.folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_method_says_what_becomes_of_the_head(plain: Published, tmp_path: Path) -> None:
     assert import_checkpoint(plain.folder, tmp_path / "a", method="simcse-supervised").head == "keep"
     assert import_checkpoint(plain.folder, tmp_path / "b", method="simcse-supervised", head="drop").head == "drop"

@@ -24,7 +24,7 @@ from dalr.models.export import save_encoder
 from dalr.models.foreign import refuse_foreign_code
 from dalr.models.import_record import HeadChoice, ImportedModel
 from dalr.models.layout import Layout, read_layout
-from dalr.models.loading import load_encoder, quiet_libraries
+from dalr.models.loading import TOKENIZER_FILES, load_encoder, quiet_libraries
 from dalr.models.published_weights import never_opened, read_weights, weights_file
 
 if TYPE_CHECKING:
@@ -149,6 +149,9 @@ def _architecture(folder: Path) -> _Architecture:
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
+    if not any(any(folder.glob(name)) for name in TOKENIZER_FILES):  # transformers would make one up
+        what = f"no tokenizer in it; expected one of {', '.join(TOKENIZER_FILES)}: copy the whole folder"
+        raise ModelFileError(Problem(where=str(folder), what=what))
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False

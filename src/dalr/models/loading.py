@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -201,8 +201,8 @@ def _refuse_unsafe_or_incomplete(folders: list[Path], where: str) -> None:
         ):
             what = f"{(whole or pickled)[0]} is pickled and is not loaded, and there are no safetensors: {CONVERT}"
             raise ModelFileError(Problem(where=where, what=what))
-    if not any(any(place.glob(name)) for place in folders for name in _TOKENIZER_FILES):
-        what = f"no tokenizer in {folders[0]}; expected one of {', '.join(_TOKENIZER_FILES)}: copy the whole folder"
+    if not any(any(place.glob(name)) for place in folders for name in TOKENIZER_FILES):
+        what = f"no tokenizer in {folders[0]}; expected one of {', '.join(TOKENIZER_FILES)}: copy the whole folder"
         raise ModelFileError(Problem(where=where, what=what))
 
 

@@ -39,7 +39,7 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     if gpus and processes > gpus:
         raise ConfigError(Problem(where="--nproc", what=f"{processes} ranks, but this machine has {gpus} GPUs"))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.WARNING)  # the agent's; what the ranks have to say, they say themselves
     config = LaunchConfig(
         run_id="dalr",
         min_nodes=1,
