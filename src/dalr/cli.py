@@ -7,7 +7,6 @@ with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 s
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,8 +63,10 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except DalrError as error:
+        from dalr.training.launch import process_rank
+
         note = "".join(getattr(error, "__notes__", []))
-        if os.environ.get("RANK", "0") == "0":
+        if process_rank() == 0:
             sys.stderr.write(f"error: {error}\n")
         elif note:  # what all ranks find alike, the first one says
             sys.stderr.write(f"error {note}: {error}\n")

@@ -23,6 +23,7 @@ from dalr.errors import ConfigError, DalrError, Problem
 from dalr.io.atomic import storage_errors, write_json
 from dalr.io.sealed import MANIFEST, file_sha256
 from dalr.models.reference import find_model
+from dalr.training.identity import leaves
 
 _PACKAGE = "package:"
 _DEV_FILE = "STS/STSBenchmark/sts-dev.csv"
@@ -80,8 +81,8 @@ def write_ticket(folder: Path, ticket: Ticket) -> None:
 
 def differences(was: Ticket, now: Ticket) -> list[str]:
     """Keys and files that differ, in words."""
-    before = {**dict(_flat(was.recipe)), **was.inputs}
-    after = {**dict(_flat(now.recipe)), **now.inputs}
+    before = {**dict(leaves(was.recipe)), **was.inputs}
+    after = {**dict(leaves(now.recipe)), **now.inputs}
     return [
         f"{key}: was {_shown(before.get(key))}, now {_shown(after.get(key))}"
         for key in dict.fromkeys([*before, *after])
@@ -166,17 +167,6 @@ def refuse_other(folder: Path, was: Ticket, now: Ticket) -> ConfigError:
         f"holds another run ({listed}); choose another --out, or --set-aside to rename what differs and train anew"
     )
     return ConfigError(Problem(where=str(folder), what=what))
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list | tuple) and value:
-        for number, item in enumerate(value):
-            yield from _flat(item, f"{path}.{number}")
-    else:
-        yield path, value
 
 
 def _shown(value: Any) -> str:

@@ -43,7 +43,7 @@ def differences(
     earlier: Mapping[str, Any], now: Mapping[str, Any], *, ignored: frozenset[str] = CHANGES_NO_NUMBER
 ) -> list[Problem]:
     """Every key path whose value differs, old → new."""
-    before, after = dict(_leaves(earlier)), dict(_leaves(now))
+    before, after = dict(leaves(earlier)), dict(leaves(now))
     paths = [path for path in dict.fromkeys([*before, *after]) if path not in ignored]
     return [
         Problem(where=path, what=f"{_shown(before, path)} → {_shown(after, path)}")
@@ -74,14 +74,14 @@ def _store_sha256(store: FeatureStore) -> str:
     return hashlib.sha256(repr(sorted(manifest.files.items())).encode()).hexdigest()
 
 
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Values of a tree of mappings and lists, by dotted path."""
     if isinstance(tree, Mapping) and tree:
         for key, value in tree.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
     elif isinstance(tree, list | tuple) and tree:
         for number, value in enumerate(tree):
-            yield from _leaves(value, f"{path}.{number}")
+            yield from leaves(value, f"{path}.{number}")
     else:
         yield path, tree
 

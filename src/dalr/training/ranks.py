@@ -53,11 +53,6 @@ class Ranks:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
-    def share(self, rows: int) -> slice:
-        """This rank's rows of a batch."""
-        size = rows // self.world
-        return slice(self.rank * size, (self.rank + 1) * size)
-
     def gather(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "n d"]:
         """The rows of all ranks in their order; the gradient flows back to this rank's own."""
         gathered: Tensor = rows if self.world == 1 else _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
