@@ -73,6 +73,7 @@ def conflicts(recipe: Recipe) -> list[Conflict]:
     return [
         *_path_conflicts(recipe),
         *_data_conflicts(recipe),
+        *_group_conflicts(recipe),
         *_need_conflicts(recipe),
         *_teacher_conflicts(recipe),
         *_encoder_conflicts(recipe),
@@ -124,6 +125,26 @@ def _data_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     if recipe.training.schedule.kind == "every_k" and (data.pairs is None or data.text is None):
         what = "every_k mixes text and pair batches, and the recipe has only one of data.pairs and data.text"
         yield Conflict(path=("training", "schedule", "kind"), what=what)
+
+
+def _group_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    """Neighbours are told by vectors, which must be there."""
+    groups = recipe.training.schedule.groups
+    if groups is None:
+        return
+    path = ("training", "schedule", "groups")
+    if groups.images is not None and (recipe.data.pairs is None or recipe.features.image is None):
+        what = "images are close by their features, but data.pairs or features.image is not set"
+        yield Conflict(path=(*path, "images"), what=what)
+    if groups.text is None:
+        return
+    if recipe.data.text is None:
+        yield Conflict(path=(*path, "text"), what="lines are to be grouped, but data.text is not set")
+    elif Need.TEACHERS not in recipe.objective.needs("text"):
+        what = (
+            "lines are close by their teachers, but no term asks the teachers about text; set on_text: true on one"
+        )
+        yield Conflict(path=(*path, "text"), what=what)
 
 
 def _need_conflicts(recipe: Recipe) -> Iterator[Conflict]:

@@ -15,9 +15,13 @@ Matrix = list[Row]
 CLAMP = 1 - 1e-7
 
 
-def infonce(views: Views, *, temperature: float = 0.05, margin: float = 0.0) -> float:
+def infonce(views: Views, *, temperature: float = 0.05, margin: float = 0.0, mask_same_image: bool = True) -> float:
     """T1."""
-    return cross_entropy(sentence_scores(views, temperature, margin))
+    scores = sentence_scores(views, temperature, margin)
+    left_out = [[False] * len(scores) for _ in scores]
+    if mask_same_image:
+        left_out = [[bool(cell) for cell in row] for row in views.same_image.tolist()]  # type: ignore[union-attr]
+    return cross_entropy(scores, left_out)
 
 
 def grounding(

@@ -244,7 +244,9 @@ def test_without_a_derangement_there_is_no_match_task() -> None:
 
 def test_captions_of_one_image_have_no_negatives_to_ground_against() -> None:
     views = made()
-    assert_nothing(TERMS["grounding"](margin=0.2), replace(views, same_image=torch.ones_like(views.same_image)))
+    alike = replace(views, same_image=torch.ones_like(views.same_image))
+    assert_nothing(TERMS["grounding"](margin=0.2), alike)
+    assert TERMS["infonce"]()(alike) == 0, "and none to be told from"
 
 
 def test_without_real_tokens_there_is_nothing_to_contrast() -> None:
@@ -256,7 +258,7 @@ def test_without_real_tokens_there_is_nothing_to_contrast() -> None:
 
 def test_duplicates_of_one_caption_cost_ln_n_and_nothing_can_be_learned_from_them() -> None:
     views, leaves = with_gradients(all_duplicates(made(5)))
-    value = TERMS["infonce"]()(views)
+    value = TERMS["infonce"](mask_same_image=False)(views)
     assert value.item() == pytest.approx(math.log(5))
     assert all(gradient.abs().max() < 1e-12 for gradient in gradients(value, leaves).values())
 
@@ -281,7 +283,7 @@ def test_a_term_changes_neither_its_inputs_nor_the_random_numbers(case: str) -> 
 @every_case
 def test_a_term_reads_only_what_it_says_it_needs(case: str) -> None:
     term, views = term_of(case), made()
-    sentences = ("h_a", "h_b", "z_a", "z_b", "tie_order", "learned_temperatures")
+    sentences = ("h_a", "h_b", "z_a", "z_b", "tie_order", "same_image", "learned_temperatures")
     read = (*sentences, *(name for need in term.needs for name in READ_FOR[need]))
     alone = Views(**{name: getattr(views, name) for name in read})
     assert term(alone) == term(views)

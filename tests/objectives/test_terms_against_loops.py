@@ -20,6 +20,7 @@ Fields = Mapping[str, Any]
 CASES: list[tuple[str, Fields]] = [
     ("infonce", {}),
     ("infonce", {"margin": 0.2}),
+    ("infonce", {"mask_same_image": False}),
     ("infonce", {"margin": 0.9, "temperature": 0.2}),
     ("grounding", {}),
     ("grounding", {"margin": 0.2}),

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int64
 from pydantic import Field
 
+from dalr.data.grouping import Groups, GroupsConfig
 from dalr.section import Section
 from dalr.seed import generator
 
@@ -35,6 +36,14 @@ class ScheduleConfig(Section):
     """For `every_k`; None is the release's ⌊text batches / pair batches⌋, which must be at least 2."""
     repeat_images: bool = False
     """Allow two captions of one image in a batch (terms then mask them)."""
+    groups: GroupsConfig | None = None
+    """Bring neighbours into a batch together [ours]."""
+
+    @property
+    def meets_images_again(self) -> bool:
+        """Whether a batch may hold two captions of one image."""
+        grouped = self.groups is not None and self.groups.images is not None and self.groups.captions > 1
+        return self.repeat_images or grouped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +55,17 @@ class Stream:
     """Rows with the same sentence have the same number."""
     image_keys: Int64[np.ndarray, " rows"] | None = None
     """Rows of the same image have the same number; None where it does not matter."""
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return len(self.text_keys)
 
     def batches(self, size: int, *, seed: int, turn: int) -> list[Int64[np.ndarray, " size"]]:
         """One shuffled pass in full batches without conflicts."""
-        order = generator(seed, "stream", self.kind, turn).permutation(len(self))
+        random = generator(seed, "stream", self.kind, turn)
+        order = random.permutation(len(self))
+        if self.groups is not None:
+            order = self.groups.arranged(order, random)
         keys = [self.text_keys] if self.image_keys is None else [self.text_keys, self.image_keys]
         return list(_conflict_free(order, keys, size))
 

@@ -23,13 +23,17 @@ class InfoNCE(MarginFields, SentenceTerm):
 
     temperature: Temperature = 0.05
     on_text: bool = True
+    mask_same_image: bool = True
+    """Rows that share an image are no negatives of each other."""
 
     def value(self, views: Views) -> Tensor:
         from dalr.objectives import functional
 
         if len(views.z_a) < 2:
             return nothing(views)
-        return functional.diagonal_cross_entropy(sentence_cosines(views, self) / self.temperature)
+        logits = sentence_cosines(views, self) / self.temperature
+        excluded = views.same_image if self.mask_same_image else None
+        return functional.diagonal_cross_entropy(logits, excluded=excluded)
 
 
 class Grounding(MarginFields, Term):

@@ -63,7 +63,8 @@ def load_inputs(job: Job) -> Inputs:
     needs = job.objective.needs("pair") | job.objective.needs("text")
     held_out = job.development is not None and job.development.kind == "retrieval"
     images = clip_text = None
-    if Need.IMAGE in needs or held_out:
+    groups = job.training.schedule.groups
+    if Need.IMAGE in needs or held_out or (groups is not None and groups.images is not None):
         images = attempt(lambda: _open(job, job.features.image, job.features.image_ids))
     if Need.CLIP_TEXT in needs:
         clip_text = attempt(lambda: _open(job, job.features.clip_text, job.features.clip_text_ids))
@@ -111,7 +112,7 @@ def make_plan(job: Job, dataset: Dataset) -> Plan:
     """Which rows meet in which batch."""
     streams = []
     for kind, _, sentences in sentences_by_kind(dataset):
-        pairs = dataset.pairs if kind == "pair" and not job.training.schedule.repeat_images else None
+        pairs = dataset.pairs if kind == "pair" and not job.training.schedule.meets_images_again else None
         streams.append(
             Stream(
                 kind=kind,

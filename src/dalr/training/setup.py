@@ -34,6 +34,7 @@ from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
 from dalr.training.compilation import CompiledForward, compiled_layout, require_compiler
 from dalr.training.development import Development, make_development
 from dalr.training.inputs import Inputs, image_names, sentences_by_kind
+from dalr.training.neighbours import grouped
 from dalr.training.precision import resolve_precision
 from dalr.training.ranks import Ranks
 from dalr.training.task import Precision, TrainingTask
@@ -68,6 +69,9 @@ def prepare(job: Job, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
         for kind, ids, sentences in sentences_by_kind(inputs.dataset)
     }
     plan = inputs.plan
+    if (groups := job.training.schedule.groups) is not None:
+        alphas = [teacher.weight for teacher in job.teachers]
+        plan = grouped(plan, [(each, streams[each.kind]) for each in plan.streams], groups, alphas=alphas)
     task = _task(job, inputs, student, token_teachers, ranks.device)
     report: dict[str, int | str] = {
         "precision": task.precision,
