@@ -33,6 +33,7 @@ def grounding(
     clip_text_branch: bool = False,
     mask_same_image: bool = True,
     threshold_quantile: float | None = None,
+    candidates: int | None = None,
 ) -> float:
     """T2: the image branch, and KDMCSE's branch against CLIP's text."""
     n = len(views.h_a)
@@ -44,23 +45,36 @@ def grounding(
         level = quantile([likeness[i][j] for i in range(n) for j in range(n) if i != j], threshold_quantile)
         left_out = [[left_out[i][j] or likeness[i][j] > level for j in range(n)] for i in range(n)]
 
-    def branch(anchors: Tensor | None, distance: Matrix) -> float:
+    def branch(
+        anchors: Tensor | None, distance: Matrix, own: Sequence[int], left_out: Sequence[Sequence[bool]]
+    ) -> float:
         total = 0.0
         for texts in (views.s_a, views.s_b):
             scores = cosines(texts, anchors)
             for i in range(n):
-                for j in range(n):
-                    if i != j:
+                for j in range(len(scores[i])):
+                    if j != own[i]:
                         delta = distance[i][j] if soft_margin else 1.0
                         scores[i][j] = nearer(scores[i][j], delta * margin)
                     scores[i][j] /= temperature
-            total += cross_entropy(scores, left_out)
+            total += cross_entropy(scores, left_out, own)
         return total / 2
 
-    value = branch(views.image_grounded, [[1 - v for v in row] for row in cosines(views.image, views.image)])
+    itself = list(range(n))
+    if candidates is not None:
+        own = views.own_candidate.tolist()  # type: ignore[union-attr]
+        distance = [[1 - v for v in row] for row in cosines(views.image, views.candidates)]
+        among = [[False] * len(row) for row in distance]
+        if threshold_quantile is not None:
+            among = [[like > level for like in row] for row in cosines(views.clip_text, views.candidates)]
+        value = branch(views.candidates_grounded, distance, own, among)
+    else:
+        distance = [[1 - v for v in row] for row in cosines(views.image, views.image)]
+        value = branch(views.image_grounded, distance, itself, left_out)
     if clip_text_branch:
         likeness = cosines(views.clip_text, views.clip_text)
-        value += branch(views.clip_text_grounded, [[max(0.0, 1 - c) for c in row] for row in likeness])
+        distance = [[max(0.0, 1 - c) for c in row] for row in likeness]
+        value += branch(views.clip_text_grounded, distance, itself, left_out)
     return value
 
 
@@ -249,12 +263,15 @@ def nearer(cosine: float, angle: float) -> float:
     return math.cos(max(math.acos(min(max(cosine, -CLAMP), CLAMP)) - angle, 0.0))
 
 
-def cross_entropy(scores: Matrix, left_out: Sequence[Sequence[bool]] | None = None) -> float:
-    """mean_i of −log softmax_j(S_ij) at j = i, over the negatives that are not left out."""
+def cross_entropy(
+    scores: Matrix, left_out: Sequence[Sequence[bool]] | None = None, own: Sequence[int] | None = None
+) -> float:
+    """mean_i of −log softmax_j(S_ij) at j = own_i (i itself), over the negatives that are not left out."""
     total = 0.0
     for i, row in enumerate(scores):
-        kept = [s for j, s in enumerate(row) if j == i or left_out is None or not left_out[i][j]]
-        total += log_sum_exp(kept) - row[i]
+        target = i if own is None else own[i]
+        kept = [s for j, s in enumerate(row) if j == target or left_out is None or not left_out[i][j]]
+        total += log_sum_exp(kept) - row[target]
     return total / len(scores)
 
 

@@ -17,6 +17,7 @@ STUDENT_SIDE = (
     "s_a",
     "s_b",
     "image_grounded",
+    "candidates_grounded",
     "clip_text_grounded",
     "text_aligned",
     "image_aligned",
@@ -79,7 +80,16 @@ def random_views(n: int = 7, *, dtype: torch.dtype = torch.float64, seed: int = 
             "intra_modal_alignment": torch.tensor(0.4, dtype=torch.float64),
         },
     )
-    return cast(views, dtype)
+    distinct = [row for row in range(n) if row != 2 or n < 4]
+    return cast(
+        replace(
+            views,
+            candidates=torch.cat([image[distinct], draw(3, 6)]),
+            candidates_grounded=torch.cat([image_grounded[distinct], draw(3, 4)]),
+            own_candidate=torch.tensor([distinct.index(0 if row == 2 and n > 3 else row) for row in range(n)]),
+        ),
+        dtype,
+    )
 
 
 def equal_widths(views: Views) -> Views:
@@ -142,7 +152,7 @@ def permuted(views: Views, order: Tensor) -> Views:
     """The new row of each old one."""
 
     def rows(name: str, tensor: Tensor) -> Tensor:
-        if tensor.ndim == 0:
+        if tensor.ndim == 0 or name.startswith("candidates"):
             return tensor
         if name == "match_logits":
             return torch.cat([half[order] for half in tensor.chunk(2)])
@@ -154,6 +164,7 @@ def permuted(views: Views, order: Tensor) -> Views:
         tie_order=place[views.tie_order],
         unmatched=place[views.unmatched[order]] if views.unmatched is not None else None,
         same_image=views.same_image[order][:, order] if views.same_image is not None else None,
+        own_candidate=views.own_candidate[order] if views.own_candidate is not None else None,
         teacher_tokens=tuple(replace(tokens, mask=tokens.mask[order]) for tokens in moved.teacher_tokens),
     )
 
@@ -177,8 +188,8 @@ def rotated(views: Views, seed: int = 0) -> Views:
 
 
 SPACES = {
-    "sentences": ("z_a", "z_b", "teacher_tokens", "image", "clip_text"),
+    "sentences": ("z_a", "z_b", "teacher_tokens", "image", "candidates", "clip_text"),
     "teachers": ("teachers",),
-    "grounding": ("s_a", "s_b", "image_grounded", "clip_text_grounded"),
+    "grounding": ("s_a", "s_b", "image_grounded", "candidates_grounded", "clip_text_grounded"),
     "aligned": ("text_aligned", "image_aligned"),
 }

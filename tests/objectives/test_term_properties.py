@@ -46,6 +46,7 @@ CASES: dict[str, tuple[str, Fields]] = {
     "grounding": ("grounding", {}),
     "grounding-soft-margin": ("grounding", {"margin": 0.2}),
     "grounding-hard-margin": ("grounding", {"margin": 0.2, "soft_margin": False}),
+    "grounding-candidates": ("grounding", {"margin": 0.2, "candidates": 9}),
     "grounding-jump": ("grounding", {**JUMP, "mask_same_image": False}),
     "grounding-two-branches": ("grounding", {"margin": 0.15, **THRESHOLD}),
     "consistency": ("consistency", {}),
@@ -69,6 +70,7 @@ CASES: dict[str, tuple[str, Fields]] = {
 }
 READ_FOR: Mapping[Need, tuple[str, ...]] = {
     Need.IMAGE: ("image", "same_image", "unmatched"),
+    Need.CANDIDATES: ("candidates", "candidates_grounded", "own_candidate"),
     Need.CLIP_TEXT: ("clip_text",),
     Need.CLIP_TEXT_GROUNDING: ("clip_text_grounded",),
     Need.GROUNDING: ("s_a", "s_b", "image_grounded"),
@@ -345,6 +347,7 @@ def test_a_student_that_is_its_own_teacher_has_nothing_to_align() -> None:
     views = replace(views, teachers=(views.z_a,), teacher_weights=(1.0,))
     assert TERMS["intra_modal_alignment"]()(views).item() == pytest.approx(0, abs=1e-12)
     grounded = {"s_a": views.z_a, "s_b": views.z_a, "image_grounded": views.z_a, "clip_text_grounded": None}
+    grounded |= {"candidates": None, "candidates_grounded": None}
     everywhere = replace(views, image=views.z_a, **grounded)
     same_temperature = TERMS["cross_modal_alignment"](image_target_temperature=0.2)
     assert same_temperature(everywhere).item() == pytest.approx(0, abs=1e-12)
@@ -478,7 +481,12 @@ def test_text_batches_have_only_the_terms_that_are_on_text() -> None:
     expected = losses.terms["infonce"] + 0.2 * losses.terms["list_mle"] + 0.5 * losses.terms["consistency_js"]
     assert losses.total.item() == pytest.approx(expected.item(), rel=1e-12)
     assert ALL.needs("text") == {Need.TEACHERS}
-    assert ALL.needs("pair") == set(Need) - {Need.CLIP_TEXT, Need.CLIP_TEXT_GROUNDING, Need.MATCH_CLASSIFIER}
+    assert ALL.needs("pair") == set(Need) - {
+        Need.CANDIDATES,
+        Need.CLIP_TEXT,
+        Need.CLIP_TEXT_GROUNDING,
+        Need.MATCH_CLASSIFIER,
+    }
 
 
 @pytest.mark.parametrize("name", ["grounding", "consistency", "cross_modal_alignment"])

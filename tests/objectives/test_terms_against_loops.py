@@ -28,6 +28,8 @@ CASES: list[tuple[str, Fields]] = [
     ("grounding", {"margin": 0.15, "mask_same_image": False}),
     ("grounding", {"margin": 0.15, "clip_text_branch": True}),
     ("grounding", {"margin": 0.15, "clip_text_branch": True, "threshold_quantile": 0.7}),
+    ("grounding", {"candidates": 9}),
+    ("grounding", {"margin": 0.15, "candidates": 9, "clip_text_branch": True, "threshold_quantile": 0.7}),
     ("consistency", {}),
     ("consistency", {"margin": -0.1, "classifier_weight": 0.5}),
     ("cross_modal_alignment", {}),

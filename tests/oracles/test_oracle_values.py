@@ -86,7 +86,7 @@ def arc_margin(tensors: Tensors, params: Params) -> Values:
         "logits": logits,
         "logits_soft": soft,
         "ce": term(sentence_views(tensors["x"], tensors["y"])),
-        "ce_soft": f.diagonal_cross_entropy(soft),
+        "ce_soft": f.own_cross_entropy(soft),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -163,3 +164,36 @@ def test_a_batch_moves_with_all_its_tensors(collator: Collator) -> None:
     assert {tensor.device.type for tensor in moved} == {"meta"}
     assert all(isinstance(teacher, TokenBatch) and teacher.ids.is_meta for teacher in batch.teacher_tokens)
     assert (batch.kind, batch.step, len(batch.row_ids)) == ("pair", 5, 4)
+
+
+def test_candidates_are_the_images_of_the_batch_and_others_each_once(collator: Collator) -> None:
+    pair = collator.streams["pair"]
+    assert pair.images is not None
+    assert pair.image is not None
+    drawn = Collator(streams={"pair": dataclasses.replace(pair, candidates=12)}, seed=3)
+    batch = drawn.collate(keys("pair", [0, 1, 30, 50]))
+    assert batch.image is not None
+    assert batch.candidates is not None
+    assert batch.own_candidate is not None
+    assert len(batch.candidates) == 12
+    assert len({tuple(row) for row in batch.candidates.tolist()}) == 12, "distinct"
+    assert torch.equal(batch.candidates[batch.own_candidate], batch.image), "its own image is among them"
+    again = drawn.collate(keys("pair", [0, 1, 30, 50]))
+    other = drawn.collate(keys("pair", [0, 1, 30, 50], step=6))
+    assert torch.equal(batch.candidates, again.candidates)
+    assert not torch.equal(batch.candidates, other.candidates), "drawn for the step"
+
+
+@pytest.mark.parametrize(("candidates", "found"), [(2, 3), (1000, IMAGES)])
+def test_candidates_are_at_least_those_of_the_batch_and_at_most_all(
+    collator: Collator, candidates: int, found: int
+) -> None:
+    drawn = Collator(streams={"pair": dataclasses.replace(collator.streams["pair"], candidates=candidates)}, seed=3)
+    batch = drawn.collate(keys("pair", [0, 3, 6]))
+    assert batch.candidates is not None
+    assert len(batch.candidates) == found
+
+
+def test_without_candidates_none_are_read(collator: Collator) -> None:
+    batch = collator.collate(keys("pair", [0, 3, 6]))
+    assert batch.candidates is batch.own_candidate is None

@@ -230,7 +230,7 @@ def _draw_together(
         for step in range(1, steps + 1):
             chosen = random.choice(rows, size=min(_BATCH, rows), replace=False)
             logits = functional.cosine_matrix(first(chosen), second(chosen)) / temperature
-            loss = functional.diagonal_cross_entropy(logits) + functional.diagonal_cross_entropy(logits.T)
+            loss = functional.own_cross_entropy(logits) + functional.own_cross_entropy(logits.T)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)

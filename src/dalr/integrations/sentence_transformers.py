@@ -241,6 +241,11 @@ def _require(
     if Need.TEACHER_TOKENS in needs:
         what = "global_to_local reads token states of teachers, which are no vectors; `dalr train` has it"
         problems.append(Problem(where="objective", what=what))
+    if Need.CANDIDATES in needs:
+        what = (
+            "grounding.candidates are images beyond the batch, which a trainer's batch lacks; `dalr train` has it"
+        )
+        problems.append(Problem(where="objective", what=what))
     for need, name, width in (
         (Need.IMAGE, "image_width", image_width),
         (Need.CLIP_TEXT, "clip_text_width", clip_text_width),

@@ -21,6 +21,7 @@ def seen_through(heads: Heads, views: Views) -> Views:
     frozen = replace(
         views,
         image_grounded=_apply(heads.image_grounding, views.image),
+        candidates_grounded=_apply(heads.image_grounding, views.candidates),
         clip_text_grounded=_apply(heads.clip_text_grounding, views.clip_text),
         image_aligned=_apply(heads.image_aligner, views.image),
         learned_temperatures=heads.temperatures(),

@@ -33,17 +33,19 @@ def normalize(x: Float[Tensor, "*batch d"], dim: int = -1) -> Float[Tensor, "*ba
 
 
 def angular_margin(
-    cosines: Float[Tensor, "n n"],
+    cosines: Float[Tensor, "n m"],
     *,
     margin: float,
-    scale: Float[Tensor, "n n"] | None = None,
+    scale: Float[Tensor, "n m"] | None = None,
     form: MarginForm = "continuous",
-) -> Float[Tensor, "n n"]:
-    """A_m: negatives (off the diagonal) brought closer by an angle, so that they repel more (KDMCSE; DALR eq. 2).
+    own: Int[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n m"]:
+    """A_m: negatives brought closer by an angle, so that they repel more (KDMCSE; DALR eq. 2).
 
-    With θ = arccos(c) and Δ = `scale` (1 without), a negative becomes cos(max(θ − Δ·m, 0)). The released codes'
-    `jump` form is cos(θ − Δ·m) where θ > m, else c: discontinuous and non-monotone at θ = m, kept for parity.
-    The gradient of arccos is infinite at ±1, so cosines are clamped just inside.
+    A row's positive is its column `own`, the diagonal's if not given; all others are negatives. With θ = arccos(c)
+    and Δ = `scale` (1 without), a negative becomes cos(max(θ − Δ·m, 0)). The released codes' `jump` form is
+    cos(θ − Δ·m) where θ > m, else c: discontinuous and non-monotone at θ = m, kept for parity. The gradient of arccos
+    is infinite at ±1, so cosines are clamped just inside.
     """
     if margin == 0:
         return cosines
@@ -53,16 +55,22 @@ def angular_margin(
         moved = torch.cos((theta - shift).clamp_min(0))
     else:
         moved = torch.where(theta > margin, torch.cos(theta - shift), cosines)
-    return torch.where(_diagonal(cosines), cosines, moved)
+    return torch.where(_diagonal(cosines) if own is None else _at(own, cosines), cosines, moved)
 
 
-def diagonal_cross_entropy(
-    logits: Float[Tensor, "n n"], *, excluded: Bool[Tensor, "n n"] | None = None
+def own_cross_entropy(
+    logits: Float[Tensor, "n m"],
+    *,
+    own: Int[Tensor, " n"] | None = None,
+    excluded: Bool[Tensor, "n m"] | None = None,
 ) -> Float[Tensor, ""]:
-    """CE(S) = mean_i −log softmax_j(S_ij) at j = i; `excluded` negatives take no part, the diagonal always does."""
+    """CE(S) = mean_i −log softmax_j(S_ij) at j = own_i (i itself without `own`).
+
+    `excluded` negatives take no part, the own column always does.
+    """
+    targets = torch.arange(len(logits), device=logits.device) if own is None else own
     if excluded is not None:
-        logits = logits.masked_fill(excluded & ~_diagonal(logits), -math.inf)
-    targets = torch.arange(len(logits), device=logits.device)
+        logits = logits.masked_fill(excluded & ~_at(targets, logits), -math.inf)
     return F.cross_entropy(logits, targets)
 
 
@@ -175,6 +183,11 @@ def token_contrast(
     counts = mask.sum(1)
     per_sentence = losses.masked_fill(~mask, 0).sum(1) / counts.clamp_min(1)
     return per_sentence.sum() / (counts > 0).sum().clamp_min(1)
+
+
+def _at(own: Int[Tensor, " n"], matrix: Float[Tensor, "n m"]) -> Bool[Tensor, "n m"]:
+    """True at (i, own_i)."""
+    return own[:, None] == torch.arange(matrix.shape[1], device=matrix.device)
 
 
 def _diagonal(matrix: Tensor) -> Bool[Tensor, "n n"]:

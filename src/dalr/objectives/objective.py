@@ -63,6 +63,12 @@ class ObjectiveBase(Section):
         """The terms that apply to batches of `kind`."""
         return ((name, term) for name, term in self.active() if term.applies_to(kind))
 
+    @property
+    def candidates(self) -> int | None:
+        """Distinct images that the captions of a batch choose among; None: those of the batch."""
+        grounding = self.term("grounding")
+        return grounding.candidates if isinstance(grounding, Grounding) else None
+
     def needs(self, kind: BatchKind) -> frozenset[Need]:
         """What the terms read on batches of `kind`, beyond the two student views."""
         return frozenset[Need]().union(*(term.needs for _, term in self.on(kind)))

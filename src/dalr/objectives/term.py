@@ -28,6 +28,7 @@ class Need(StrEnum):
     """An input that a term reads beyond the two student views."""
 
     IMAGE = "image features"
+    CANDIDATES = "candidate images"
     CLIP_TEXT = "CLIP text features"
     GROUNDING = "grounding heads"
     CLIP_TEXT_GROUNDING = "CLIP text grounding head"

@@ -48,6 +48,12 @@ class Views:
     """v: frozen image feature of the paired image."""
     image_grounded: Float[Tensor, "n g"] | None = None
     """u: image grounding head of v."""
+    candidates: Float[Tensor, "k w"] | None = None
+    """Frozen features of distinct images, those of the batch among them."""
+    candidates_grounded: Float[Tensor, "k g"] | None = None
+    """Image grounding head of `candidates`."""
+    own_candidate: Int[Tensor, " n"] | None = None
+    """The candidate that is the image of a row."""
     same_image: Bool[Tensor, "n n"] | None = None
     """Rows that share an image; the diagonal is true."""
     clip_text: Float[Tensor, "n c"] | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ class Batch:
     tie_order: Int[Tensor, " n"]
     image: Float[Tensor, "n w"] | None = None
     clip_text: Float[Tensor, "n c"] | None = None
+    candidates: Float[Tensor, "k w"] | None = None
+    own_candidate: Int[Tensor, " n"] | None = None
     same_image: Bool[Tensor, "n n"] | None = None
     unmatched: Int[Tensor, " n"] | None = None
     teachers: tuple[Float[Tensor, "n _"], ...] = ()
@@ -110,6 +113,14 @@ class StreamData:
     clip_text: Vectors | None = None
     teachers: tuple[Vectors, ...] = ()
     teacher_tokens: tuple[TokenRows, ...] = ()
+    candidates: int | None = None
+    """Distinct images that the captions of a batch choose among; None: those of the batch."""
+
+    @cached_property
+    def distinct_images(self) -> tuple[Int64[np.ndarray, " images"], Int64[np.ndarray, " images"]]:
+        """Numbers of the images in rising order, and a row that each is in."""
+        assert self.images is not None
+        return np.unique(self.images, return_index=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +146,7 @@ class Collator:
             rows = own
         images = stream.images[rows] if stream.images is not None else None
         order = generator(self.seed, "ties", step).permutation(len(rows))
+        candidates, own_candidate = self._candidates(stream, images, step)
         return Batch(
             kind=kind,
             step=step,
@@ -143,11 +155,27 @@ class Collator:
             tie_order=torch.from_numpy(order),
             image=stream.image.read(rows) if stream.image is not None else None,
             clip_text=stream.clip_text.read(rows) if stream.clip_text is not None else None,
+            candidates=candidates,
+            own_candidate=own_candidate,
             same_image=torch.from_numpy(images[:, None] == images[None]) if images is not None else None,
             unmatched=self._unmatched(images, step),
             teachers=tuple(teacher.read(rows) for teacher in stream.teachers),
             teacher_tokens=tuple(tokens.read(rows) for tokens in stream.teacher_tokens),
         )
+
+    def _candidates(
+        self, stream: StreamData, images: Int64[np.ndarray, " n"] | None, step: int
+    ) -> tuple[Float[Tensor, "k w"] | None, Int[Tensor, " n"] | None]:
+        """The images of the batch and others drawn for the step, and which of them each row has."""
+        if images is None or stream.candidates is None or stream.image is None:
+            return None, None
+        own, own_candidate = np.unique(images, return_inverse=True)
+        numbers, rows = stream.distinct_images
+        random = generator(self.seed, "candidates", step)
+        drawn = numbers[random.choice(len(numbers), min(stream.candidates, len(numbers)), replace=False)]
+        others = drawn[~np.isin(drawn, own)][: max(stream.candidates - len(own), 0)]
+        chosen = rows[np.searchsorted(numbers, np.concatenate([own, others]))]
+        return stream.image.read(chosen), torch.from_numpy(own_candidate)
 
     def _unmatched(self, images: Int64[np.ndarray, " n"] | None, step: int) -> Int[Tensor, " n"] | None:
         if images is None:

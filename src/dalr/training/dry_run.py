@@ -22,7 +22,7 @@ from dalr.errors import NumericsError, Problem
 from dalr.io.cache import temporary_cache
 from dalr.models.device import pick_device
 from dalr.seed import seed_everything
-from dalr.training.inputs import load_inputs
+from dalr.training.inputs import load_inputs, make_plan
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,8 @@ def dry_run(job: Job, *, console: Console) -> DryRun:
     """
     inputs = load_inputs(job)
     keys = _first_batches(inputs.plan)
-    few = replace(inputs, dataset=_rows_of(inputs.dataset, keys))
+    dataset = _rows_of(inputs.dataset, keys)
+    few = replace(inputs, dataset=dataset, plan=make_plan(job, dataset))
     with temporary_cache():
         from dalr.training.optimization import Optimization
         from dalr.training.ranks import Ranks

@@ -124,6 +124,7 @@ def _stream(
         images=pairs.image_of,
         image=_image_vectors(job, inputs.dataset, inputs.images) if inputs.images is not None else None,
         clip_text=_by_id(inputs.clip_text, ids, "caption") if inputs.clip_text is not None else None,
+        candidates=job.objective.candidates,
     )
 
 

@@ -82,6 +82,8 @@ class TrainingTask(nn.Module):
             z_b=h_b,
             tie_order=batch.tie_order,
             image=batch.image,
+            candidates=batch.candidates,
+            own_candidate=batch.own_candidate,
             same_image=batch.same_image,
             clip_text=batch.clip_text,
             unmatched=batch.unmatched,
