@@ -44,8 +44,8 @@ def angular_margin(
 
     A row's positive is its column `own`, the diagonal's if not given; all others are negatives. With θ = arccos(c)
     and Δ = `scale` (1 without), a negative becomes cos(max(θ − Δ·m, 0)). The released codes' `jump` form is
-    cos(θ − Δ·m) where θ > m, else c: discontinuous and non-monotone at θ = m, kept for parity. The gradient of arccos
-    is infinite at ±1, so cosines are clamped just inside.
+    cos(θ − Δ·m) where θ > m, else c: discontinuous and non-monotone at θ = m, kept for parity. The gradient of
+    arccos is infinite at ±1, so cosines are clamped just inside.
     """
     if margin == 0:
         return cosines
