@@ -351,7 +351,7 @@ def study(
     """Methods × seeds, tuned alike by development scores, compared in pairs; started again, it goes on."""
     from dalr.report.markdown import markdown_table
     from dalr.study import load_study, make_plan, run_study, shipped_studies, study_description
-    from dalr.study.run import exit_code_of
+    from dalr.study.run import exit_code_of, require_inputs
     from dalr.study.tables import sts_table
     from dalr.study.writing import MARKDOWN, PAGE
 
@@ -364,11 +364,13 @@ def study(
         raise ConfigError(Problem(where="STUDY", what="name a study: a path, or one of dalr study --list"))
     loaded = load_study(study, settings or [])
     folder = out if out is not None else Path("runs") / f"study-{loaded.config.name}"
-    if dry_run:
-        for line in make_plan(loaded, folder).lines():
-            typer.echo(line)
-        return
     console = Console(quiet=quiet, verbose=verbose)
+    if dry_run:
+        plan = make_plan(loaded, folder)
+        for line in plan.lines():
+            typer.echo(line)
+        require_inputs(plan, console)
+        return
     result = run_study(loaded, out=folder, console=console, replace=set_aside)
     main_table = sts_table(result)
     if main_table is not None:

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 from pretend import Bench, make_bench, not_finite, score
 
-from dalr.errors import ConfigError
+from dalr.console import Console
+from dalr.errors import ConfigError, DataError, StorageError
+from dalr.io.lock import locked
 from dalr.study import load_study, make_plan
+from dalr.study.config import EvaluateConfig
+from dalr.study.scores import Examiner
 from tiny import Toys
 
 
@@ -286,3 +290,29 @@ def test_a_dry_run_lists_the_runs_and_makes_nothing(bench: Bench, cli) -> None: 
     assert "6 trainings: 0 prepared, 4 trials, 2 final" in outcome.out
     assert not bench.out.exists()
     assert bench.trainer.trained == []
+
+
+def test_a_dry_run_names_everything_that_is_not_there_once(bench: Bench, cli) -> None:  # type: ignore[no-untyped-def]
+    bench.tree["evaluate"] = {
+        "data": str(bench.folder / "nothing"),
+        "exclude_overlap": str(bench.folder / "no.txt"),
+    }
+    bench.tree["overrides"] = {**bench.tree.get("overrides", {}), "data.text": str(bench.folder / "lost.txt")}
+    outcome = cli("study", bench.write(), "--out", bench.out, "--dry-run")
+    assert outcome.code == 3
+    assert "6 trainings" in outcome.out
+    assert outcome.err.count("lost.txt") == 1
+    assert "evaluate.exclude_overlap: nothing there" in outcome.err
+
+
+def test_evaluation_data_that_is_missing_is_named_by_the_keys_of_a_study(tmp_path: Path) -> None:
+    config = EvaluateConfig(data=str(tmp_path / "nothing"), exclude_overlap=str(tmp_path / "no.txt"))
+    with pytest.raises(DataError) as refused:
+        Examiner(config, Console(quiet=True)).require_data()
+    assert [problem.where for problem in refused.value.problems] == ["evaluate.data", "evaluate.exclude_overlap"]
+
+
+def test_one_process_at_a_time_runs_a_study(bench: Bench) -> None:
+    with locked(bench.out), pytest.raises(StorageError, match="in use by process"):
+        bench.run()
+    bench.run()

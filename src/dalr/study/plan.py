@@ -67,6 +67,15 @@ class Plan:
             for seed in config.seeds
         ]
 
+    def first_runs(self) -> list[PlannedRun]:
+        """A run of each recipe: the prepared ones, and the first of each method."""
+        tuned = [runs[0] for runs in self.trials.values() if runs]
+        return [
+            *self.prepared,
+            *tuned,
+            *(self.finals(name, None)[0] for name, runs in self.trials.items() if not runs),
+        ]
+
     @property
     def trainings(self) -> int:
         """How many runs there are at most."""

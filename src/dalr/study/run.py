@@ -6,14 +6,16 @@ on without it, and a method none of whose trials has a score has no final runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from dalr import __version__
 from dalr.console import Bar, Console
-from dalr.errors import ConfigError, DataError, NumericsError, Problem
+from dalr.errors import ConfigError, DalrError, DataError, NumericsError, Problem, together
 from dalr.evaluation.results import Evaluation
+from dalr.io.lock import locked
 from dalr.study.ledger import make_ticket
 from dalr.study.plan import Plan, PlannedRun, make_plan, prepared_model
 from dalr.study.reading import Study
@@ -31,6 +33,7 @@ from dalr.study.scores import Evaluated, Examiner, scores_of
 from dalr.study.statistics import item_tests, paired_difference, summary
 from dalr.study.training import Trained, ensure, failed, settled
 from dalr.study.writing import write_study
+from dalr.training.inputs import load_inputs
 
 Scored = Mapping[str, list[tuple[int, Trained, Evaluated]]]
 """Method -> (seed, run, scores)."""
@@ -44,9 +47,38 @@ def run_study(study: Study, *, out: Path, console: Console, replace: bool = Fals
     Raises:
         ConfigError: recipes with problems, or folders that hold other runs; nothing was trained.
         DataError: the evaluation's data is not there; nothing was trained.
-        StorageError: `out` cannot be written.
+        StorageError: `out` cannot be written, or another process runs a study in it.
     """
-    return _Run(make_plan(study, out), console=console, replace=replace).all()
+    with locked(out):
+        return _Run(make_plan(study, out), console=console, replace=replace).all()
+
+
+def require_inputs(plan: Plan, console: Console) -> None:
+    """Read all data that the runs and the evaluation will read, as `dalr check` does for one recipe.
+
+    Runs that learn from prepared ones are left to their turn: their teachers are not there yet.
+
+    Raises:
+        DalrError: with every problem found.
+    """
+    errors: list[DalrError] = []
+    said: set[Problem] = set()
+
+    def attempt(read: Callable[[], object]) -> None:
+        try:
+            read()
+        except DalrError as error:
+            if new := [problem for problem in error.problems if problem not in said]:
+                errors.append(type(error)(new))
+                said.update(new)
+
+    for run in plan.first_runs():
+        if not run.needs:
+            attempt(partial(load_inputs, run.recipe.job()))
+    if plan.study.config.evaluate is not None:
+        attempt(Examiner(plan.study.config.evaluate, console).require_data)
+    if errors:
+        raise together(errors)
 
 
 class _Run:

@@ -13,7 +13,7 @@ from pathlib import Path
 from dalr.config import Recipe
 from dalr.console import Console
 from dalr.data.paths import expand
-from dalr.errors import DalrError, DataError, Problem
+from dalr.errors import ConfigError, DalrError, DataError, Problem
 from dalr.evaluation.results import (
     RUN_RESULT,
     Evaluation,
@@ -58,10 +58,11 @@ class Examiner:
             ConfigError, DataError: with everything that is not there or not as it should be.
         """
         request = self._request(resolve_tasks([*self.config.tasks, *self.config.on_first_seed]))
-        problems = [
-            Problem(where=each.task, what=each.reason)
-            for each in load(dataclasses.replace(request, exclude_overlap=None)).failed
-        ]
+        try:
+            failed = load(dataclasses.replace(request, exclude_overlap=None)).failed
+            problems = [Problem(where=each.task, what=each.reason) for each in failed]
+        except (ConfigError, DataError) as error:
+            problems = [_in_study(problem) for problem in error.problems]
         if request.exclude_overlap is not None and not request.exclude_overlap.exists():
             what = f"nothing there: {request.exclude_overlap}"
             problems.append(Problem(where="evaluate.exclude_overlap", what=what))
@@ -160,6 +161,13 @@ def scores_of(evaluation: Evaluation | None, development: float | None) -> dict[
 
 def _there(found: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _in_study(problem: Problem) -> Problem:
+    """A problem of an option, named by the key of a study that stands for it."""
+    if not problem.where.startswith("--"):
+        return problem
+    return dataclasses.replace(problem, where=f"evaluate.{problem.where.removeprefix('--').replace('-', '_')}")
 
 
 def _settings(settings: Settings) -> Settings:
