@@ -497,6 +497,36 @@ class TestOverrides:
         assert load_recipe("dalr").teachers[0].weight == 0.33
         assert load_recipe("dalr").training.epochs == 4
 
+    def test_lists_and_sections_are_written_in_one_line(self, tmp_path: Path) -> None:
+        recipe = load_text(
+            tmp_path,
+            MINIMAL,
+            "training.dimensions=[32, 16]",
+            "training.schedule={kind: spread, repeat_images: true}",
+            "objective.infonce={}",
+        )
+        assert recipe.training.dimensions == (32, 16)
+        assert recipe.training.schedule.repeat_images
+        assert recipe.objective.infonce is not None
+
+    @pytest.mark.parametrize(
+        ("override", "words"),
+        [
+            ("training.dimensions=[32, 16", "-s training.dimensions=[32, 16: not YAML"),
+            ("training.schedule={k: 2, k: 3}", "-s training.schedule={k: 2, k: 3}: given twice"),
+            ("training.schedule={k: &a 2, x: *a}", "aliases"),
+            ("training.dimensions=[1]\nseed: 2", "expected one list or section in one line"),
+            ("training.schedule={kind: sometimes}", "training.schedule.kind"),
+            ("training.dimensions=" + "[" * 50, "nested too deeply"),
+        ],
+        ids=lambda text: text[:30],
+    )
+    def test_a_bad_list_or_section_is_named_as_it_was_given(
+        self, tmp_path: Path, override: str, words: str
+    ) -> None:
+        problems = problems_of(tmp_path, MINIMAL, override)
+        assert any(words in problem for problem in problems), problems
+
     @pytest.mark.parametrize(
         ("override", "words"),
         [

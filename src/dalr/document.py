@@ -267,7 +267,7 @@ def _merged(parent: Document, child: Document) -> Document:
 
 
 def change_of(override: str) -> Change:
-    """The change that `key.path=value` asks for.
+    """The change that `key.path=value` asks for; a value in brackets or braces is a list or a section.
 
     Raises:
         ConfigError: it has another form.
@@ -277,7 +277,25 @@ def change_of(override: str) -> Change:
     if not separator or not key.strip():
         what = "expected key.path=value, such as -s training.batch_size=32"
         raise ConfigError(Problem(where=where, what=what))
-    return Change(where=where, key=key.strip(), value=scalar(text))
+    return Change(
+        where=where,
+        key=key.strip(),
+        value=_collection(text, where) if text.startswith(("[", "{")) else scalar(text),
+    )
+
+
+def _collection(text: str, where: str) -> Any:
+    """A list or a section in one line of YAML, as a file has them.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    document = Document(source=where)
+    _parse(f"value: {text}", document)
+    if document.problems or document.tree.keys() != {"value"}:
+        found = [problem.what for problem in document.problems] or ["expected one list or section in one line"]
+        raise ConfigError([Problem(where=where, what=what) for what in found])
+    return document.tree["value"]
 
 
 def apply_change(document: Document, change: Change) -> list[Problem]:
