@@ -10,10 +10,12 @@ import torch
 from runs import look_inside, same, train
 from safetensors.torch import load_file
 
+from dalr.console import Console
 from dalr.errors import ConfigError
 from dalr.features.store import open_store, write_store
 from dalr.recipe import load_recipe
 from dalr.training.batches import Batch, Vectors
+from dalr.training.dry_run import dry_run
 from dalr.training.neighbours import nearest_by
 from tiny import Toys
 
@@ -91,6 +93,13 @@ def test_a_grouped_training_is_the_same_again(toys: Toys, tmp_path: Path) -> Non
         train(recipe, tmp_path / name, *settings)
         weights.append(load_file(tmp_path / name / "model" / "model.safetensors"))
     assert same(*weights)
+
+
+def test_a_dry_run_of_groups_and_candidates_needs_no_neighbours(toys: Toys, tmp_path: Path) -> None:
+    settings = [f"{GROUPS}.images=4", "objective.grounding.candidates=12"]
+    found = dry_run(load_recipe(str(toys.recipe(tmp_path)), settings).job(), console=Console(quiet=True))
+    assert [trial.kind for trial in found.trials] == ["pair", "text"]
+    assert all(np.isfinite(trial.loss) for trial in found.trials)
 
 
 @pytest.mark.parametrize(
