@@ -69,7 +69,7 @@ def require_inputs(plan: Plan, console: Console) -> None:
             read()
         except DalrError as error:
             if new := [problem for problem in error.problems if problem not in said]:
-                errors.append(type(error)(new))
+                errors.append(type(error)(new, total=error.total - len(error.problems) + len(new)))
                 said.update(new)
 
     for run in plan.first_runs():
