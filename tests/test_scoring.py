@@ -139,6 +139,13 @@ class TestRetrieval:
         with pytest.raises(ConfigError, match="the run held out no images"):
             retrieval_of([str(fresh)])
 
+    def test_a_run_without_pictures_says_so(self, fresh: Path) -> None:
+        record = json.loads((fresh / "run.json").read_text())
+        record["recipe"]["features"]["image"] = None
+        (fresh / "run.json").write_text(json.dumps(record))
+        with pytest.raises(ConfigError, match="read no image features, so that it has no space to find images in"):
+            retrieval_of([str(fresh)])
+
     @pytest.mark.parametrize("content", ["{", "[]", '{"recipe": {"name": 3}}', "{}"])
     def test_a_record_that_is_none_is_a_data_error(self, fresh: Path, content: str) -> None:
         (fresh / "run.json").write_text(content)
@@ -157,6 +164,12 @@ class TestKeeping:
         (fresh / RUN_RESULT).write_text("{")
         evaluate([str(fresh)], request(data=benchmark, tasks=["STS-B"]))
         assert list(read_results(fresh / RUN_RESULT)[0][0].tasks) == ["STS-B"]
+
+    def test_a_wrong_folder_is_no_result(self, fresh: Path, tmp_path: Path) -> None:
+        before = sorted(fresh.rglob("*"))
+        found = evaluate([str(fresh)], request(data=tmp_path, tasks=["STS-B"]))
+        assert [each.task for each in found.models[0].failed] == ["STS-B"]
+        assert sorted(fresh.rglob("*")) == before
 
     def test_a_model_folder_is_left_as_it_is(self, fresh: Path, benchmark: Path) -> None:
         before = sorted(fresh.rglob("*"))

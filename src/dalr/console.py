@@ -21,6 +21,9 @@ class Bar:
     def update(self, done: int, **fields: str) -> None:
         """Nothing is shown by this base."""
 
+    def skip(self, pieces: int) -> None:
+        """So many of what is done were there already: they say nothing about how long the rest takes."""
+
 
 class Console:
     """Where progress goes. `quiet` shows nothing but errors."""
@@ -53,52 +56,98 @@ class Console:
             bar.finish()
 
 
-class _LineBar(Bar):
+class _Pace:
+    """How fast pieces get done, and how long the rest will take at that."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.total, self.unit = total, unit
+        self.start = self.last = time.monotonic()
+        self.done = self.skipped = 0
+
+    def update(self, done: int) -> None:
+        self.done, self.last = done, time.monotonic()
+
+    @property
+    def _rate(self) -> float:
+        return max(0, self.done - self.skipped) / max(self.last - self.start, 1e-9)
+
+    def speed(self) -> str:
+        """Pieces a second, or seconds a piece."""
+        rate = self._rate
+        if not rate:
+            return f"– {self.unit}/s"
+        return f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{duration(1 / rate)}/{self.unit}"
+
+    def left(self) -> str:
+        if self.done >= self.total:
+            return duration(0.0)
+        if not self._rate:
+            return "–"
+        return duration(max(0.0, (self.total - self.done) / self._rate - (time.monotonic() - self.last)))
+
+
+def duration(seconds: float) -> str:
+    """For people, in two digits or three."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+class _PacedBar(Bar):
+    """What bars that are shown have in common."""
+
+    def __init__(self, pace: _Pace) -> None:
+        self.pace = pace
+        self.fields: dict[str, str] = {}
+
+    def update(self, done: int, **fields: str) -> None:
+        self.pace.update(done)
+        self.fields |= fields
+
+    def skip(self, pieces: int) -> None:
+        self.pace.skipped += pieces
+
+    def extra(self) -> str:
+        return " · ".join(f"{name} {value}" for name, value in self.fields.items())
+
+
+class _LineBar(_PacedBar):
     """A line every few seconds."""
 
     def __init__(self, console: Console, name: str, total: int, unit: str) -> None:
-        self.console, self.name, self.total, self.unit = console, name, total, unit
-        self.start = self.last = time.monotonic()
-        self.done = 0
-        self.fields: dict[str, str] = {}
-        self.shown = 0
+        super().__init__(_Pace(total, unit))
+        self.console, self.name = console, name
+        self.shown, self.shown_at = 0, time.monotonic()
 
     def update(self, done: int, **fields: str) -> None:
-        self.done, self.fields = done, {**self.fields, **fields}
-        if time.monotonic() - self.last >= _LINE_SECONDS:
+        super().update(done, **fields)
+        if time.monotonic() - self.shown_at >= _LINE_SECONDS:
             self._show()
 
     def finish(self) -> None:
-        if self.done != self.shown:
+        if self.pace.done != self.shown:
             self._show()
 
     def _show(self) -> None:
-        self.last, self.shown = time.monotonic(), self.done
-        rate = self.done / max(self.last - self.start, 1e-9)
-        left = (self.total - self.done) / rate if rate else float("inf")
-        extra = "".join(f" · {name} {value}" for name, value in self.fields.items())
-        self.console.say(
-            f"{self.name}: {self.done}/{self.total} · {rate:.1f} {self.unit}/s · {left:.0f} s left{extra}"
-        )
+        pace = self.pace
+        self.shown, self.shown_at = pace.done, time.monotonic()
+        extra = f" · {self.extra()}" if self.fields else ""
+        self.console.say(f"{self.name}: {pace.done}/{pace.total} · {pace.speed()} · {pace.left()} left{extra}")
 
 
 @contextmanager
 def _rich_bar(name: str, total: int, unit: str) -> Iterator[Bar]:
     from rich.console import Console as RichConsole
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
     from rich.table import Column
     from rich.text import Text
 
+    pace = _Pace(total, unit)  # rich's own forgets what is older than half a minute
+
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
-            return Text(f"{task.speed:.1f} {unit}/s" if task.speed else f"– {unit}/s")
+            return Text(f"{pace.speed()} · {pace.left()} left")
 
     def whole() -> Column:
         return Column(no_wrap=True)
@@ -108,18 +157,15 @@ def _rich_bar(name: str, total: int, unit: str) -> Iterator[Bar]:
         BarColumn(bar_width=10),
         MofNCompleteColumn(table_column=whole()),
         Rate(table_column=whole()),
-        TimeRemainingColumn(compact=True, table_column=whole()),
         TextColumn("{task.fields[extra]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=RichConsole(stderr=True),
     )
     with progress:
         task = progress.add_task(name, total=total, extra="")
-        fields: dict[str, str] = {}
 
-        class RichBar(Bar):
-            def update(self, done: int, **changed: str) -> None:
-                fields.update(changed)
-                extra = " · ".join(f"{key} {value}" for key, value in fields.items())
-                progress.update(task, completed=done, extra=extra)
+        class RichBar(_PacedBar):
+            def update(self, done: int, **fields: str) -> None:
+                super().update(done, **fields)
+                progress.update(task, completed=done, extra=self.extra())
 
-        yield RichBar()
+        yield RichBar(pace)

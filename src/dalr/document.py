@@ -27,6 +27,7 @@ from dalr.section import Section
 KeyPath = tuple[str | int, ...]
 S = TypeVar("S", bound=Section)
 
+_LINE = re.compile(r":[0-9]+\Z")
 _INDEX = re.compile(r"[0-9]{1,4}\Z")
 _DEEPEST = 5
 """Longest chain of `extends`."""
@@ -116,6 +117,10 @@ class Document:
                 return self.places[path]
             path = path[:-1]
         return self.source
+
+    def file(self, path: KeyPath) -> str:
+        """The file that says a key: relative paths in its value start there."""
+        return _LINE.sub("", self.place(path))
 
 
 def _read(shelf: Shelf, reference: str, *, depth: int) -> Document:
@@ -367,6 +372,7 @@ def _as_problem(detail: ErrorDetails, document: Document, kind: type[Section]) -
 def _expectation(message: str) -> str:
     """pydantic's sentence in the form "expected …"."""
     message = message.removeprefix("Input should be ").removeprefix("a valid ").replace("a valid ", "")
+    message = "a list" if message == "tuple" else message
     return f"expected {message}"
 
 

@@ -6,9 +6,11 @@ problems, because a user who mends one typo at a time starts the program ten tim
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+_T = TypeVar("_T")
 
 SHOWN = 20
 """Problems shown before the rest is only counted."""
@@ -83,11 +85,40 @@ class StorageError(DalrError):
     exit_code = 6
 
 
+class Attempts:
+    """Readings that may fail; what is wrong with all of them is raised at once.
+
+    ```
+    attempt = Attempts()
+    text = attempt(lambda: read_text(path))
+    attempt.require()
+    ```
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[DalrError] = []
+
+    def __call__(self, read: Callable[[], _T]) -> _T | None:
+        """What `read` returns; None if it raises one of our errors, which is kept."""
+        try:
+            return read()
+        except DalrError as error:
+            self.errors.append(error)
+            return None
+
+    def require(self) -> None:
+        """Raise what was kept, if anything."""
+        if self.errors:
+            raise together(self.errors)
+
+
 def together(errors: Sequence[DalrError]) -> DalrError:
-    """One error with the problems of all; data decides its class before files, recipe and models."""
+    """One error with the problems of all, each once; data decides its class before files, recipe and models."""
     order = (DataError, CorruptFileError, ConfigError, ModelFileError)
     kinds = [type(error) for error in errors]
     kind = next((kind for kind in order if kind in kinds), kinds[0])
     gravest_first = sorted(errors, key=lambda error: type(error) is not kind)
-    problems = [problem for error in gravest_first for problem in error.problems]
-    return kind(problems, total=sum(error.total for error in errors))
+    listed = [problem for error in gravest_first for problem in error.problems]
+    problems = list(dict.fromkeys(listed))
+    repeated = len(listed) - len(problems)
+    return kind(problems, total=sum(error.total for error in errors) - repeated)

@@ -104,7 +104,7 @@ def evaluation(name: str, seed: int, *, noise: float, shift: float = 0.0) -> Eva
 class TestComparison:
     def test_a_better_model_is_better_on_every_task_and_on_average(self) -> None:
         a, b = evaluation("a", 1, noise=0.1, shift=0.25), evaluation("b", 2, noise=1.0)
-        found = {each.task: each for each in compare(a, b)}
+        found = {each.task: each for each in compare((a, b))}
         assert set(found) == {*STS_TASKS, *TRANSFER_TASKS, "STS avg", "transfer avg"}
         for each in found.values():
             assert (each.a, each.b) == ("a", "b")
@@ -116,13 +116,15 @@ class TestComparison:
 
     def test_a_model_against_itself_is_no_difference(self) -> None:
         a = evaluation("a", 1, noise=0.5)
-        for each in compare(a, a):
+        for each in compare((a, a)):
             assert (each.difference, each.interval, each.p_value) == (0, (0, 0), 1)
 
     def test_the_other_way_round_is_the_same_with_the_other_sign(self) -> None:
         a, b = evaluation("a", 1, noise=0.4), evaluation("b", 2, noise=0.5)
         found = [
-            (one, other) for one, other in zip(compare(a, b), compare(b, a), strict=True) if one.task in STS_TASKS
+            (one, other)
+            for one, other in zip(compare((a, b)), compare((b, a)), strict=True)
+            if one.task in STS_TASKS
         ]
         assert len(found) == len(STS_TASKS)
         for one, other in found:
@@ -132,13 +134,13 @@ class TestComparison:
 
     def test_models_that_do_not_differ_are_seldom_told_apart(self) -> None:
         pairs = [(evaluation("a", 2 * n, noise=0.5), evaluation("b", 2 * n + 1, noise=0.5)) for n in range(20)]
-        p_values = [each.p_value for a, b in pairs for each in compare(a, b) if each.task == "STS12"]
+        p_values = [each.p_value for a, b in pairs for each in compare((a, b)) if each.task == "STS12"]
         assert sum(p < 0.05 for p in p_values) <= 4
 
     def test_only_what_both_have_is_compared(self) -> None:
         a, b = evaluation("a", 1, noise=0.4), evaluation("b", 2, noise=0.5)
         less = b.model_copy(update={"tasks": {"STS12": b.tasks["STS12"], "MR": b.tasks["MR"]}, "sts_avg": None})
-        assert [each.task for each in compare(a, less)] == ["STS12", "MR"]
+        assert [each.task for each in compare((a, less))] == ["STS12", "MR"]
 
     def test_other_pairs_under_the_same_name_are_not_compared(self) -> None:
         a, b = evaluation("a", 1, noise=0.4), evaluation("b", 2, noise=0.5)
@@ -146,5 +148,30 @@ class TestComparison:
         b = b.model_copy(
             update={"details": b.details.model_copy(update={"sts": {**b.details.sts, "STS12": other}})}
         )
-        assert "STS12" not in {each.task for each in compare(a, b)}
-        assert "STS avg" not in {each.task for each in compare(a, b)}
+        assert "STS12" not in {each.task for each in compare((a, b))}
+        assert "STS avg" not in {each.task for each in compare((a, b))}
+
+    def test_several_seeds_are_compared_by_their_mean_difference_on_the_same_resamples(self) -> None:
+        pairs = [(evaluation("a", n, noise=0.4), evaluation("b", 10 + n, noise=0.5)) for n in range(3)]
+        single = [{each.task: each.difference for each in compare(pair)} for pair in pairs]
+        found = {each.task: each for each in compare(*pairs)}
+        for task, each in found.items():
+            assert each.difference == pytest.approx(np.mean([one[task] for one in single]))
+            assert each.interval[0] <= each.difference <= each.interval[1]
+        gold = pairs[0][0].details.sts["STS13"].gold
+        cosines = [each.details.sts["STS13"].cosine for pair in pairs for each in pair]
+        draws = spearman_draws(np.array(cosines), np.array(gold), name="STS13")
+        assert found["STS13"].interval == pytest.approx(interval((draws[:, ::2] - draws[:, 1::2]).mean(axis=1)))
+
+    def test_a_task_that_one_seed_has_is_compared_there(self) -> None:
+        pairs = [(evaluation("a", n, noise=0.4), evaluation("b", 10 + n, noise=0.5)) for n in range(2)]
+        a, b = pairs[1]
+        less = a.model_copy(update={"tasks": {task: a.tasks[task] for task in STS_TASKS}, "transfer_avg": None})
+        found = {each.task: each for each in compare(pairs[0], (less, b))}
+        assert found["MR"] == {each.task: each for each in compare(pairs[0])}["MR"]
+        assert "transfer avg" in found
+
+    def test_a_run_whose_items_are_not_kept_leaves_no_interval(self) -> None:
+        pairs = [(evaluation("a", n, noise=0.4), evaluation("b", 10 + n, noise=0.5)) for n in range(2)]
+        record = pairs[1][0].model_copy(update={"details": Details()})
+        assert compare(pairs[0], (record, pairs[1][1])) == []

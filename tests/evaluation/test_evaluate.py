@@ -309,6 +309,14 @@ class TestReport:
         path.write_bytes(content)
         assert [each.task for each in earlier.failed] == ["SICK-R"]
         assert merged(earlier, score(data, "SICK-R")).failed == ()
+        assert merged(earlier, earlier).failed == earlier.failed, "tried again, and failed again"
+
+    def test_files_that_were_allowed_to_differ_do_not_part_scores(self, data: Path) -> None:
+        earlier, later = score(data, "STS12"), score(data, "CR")
+        settings = earlier.settings.model_copy(update={"data_changed": ("STS/STS12/a.txt",)})
+        both = merged(earlier.model_copy(update={"settings": settings}), later)
+        assert set(both.tasks) == {"STS12", "CR"}
+        assert both.settings.data_changed == ("STS/STS12/a.txt",)
 
 
 @pytest.mark.slow

@@ -22,9 +22,13 @@ import os, sys, time
 from pathlib import Path
 from dalr.io.lock import locked
 with locked(Path(sys.argv[1])):
+    here, there = os.pipe()
     worker = os.fork() if "fork" in sys.argv else 1
     if worker == 0:
+        os.write(there, b"1")  # forking is over: what a child does after it has been done
         time.sleep(60)
+    if worker > 1:
+        os.read(here, 1)
     print(worker, flush=True)
     time.sleep(60)
 """

@@ -8,7 +8,9 @@ the trained model (and classifier); it says nothing about other seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -60,58 +62,85 @@ def interval(draws: Float64[np.ndarray, " draws"]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
-    """a against b on every task that both have, and on the averages of complete groups."""
-    differences: dict[str, Float64[np.ndarray, " draws"]] = {}
-    found = []
+def compare(*pairs: tuple[Evaluation, Evaluation]) -> list[Comparison]:
+    """a against b on every task that both have, and on the averages of complete groups.
+
+    Several pairs are trainings of the same two methods under several seeds: what is compared is the mean of a − b
+    over those that have the task, all on the same resamples of its items.
+    """
+    a, b = pairs[0]
+    paired: dict[str, _Resampled] = {}
     for task in a.tasks:
-        metric, difference, draws = _paired(a, b, task)
-        if draws is None:
-            continue
-        differences[task] = draws[:, 0] - draws[:, 1]
-        found.append(_comparison(task, metric, a, b, difference, differences[task]))
-    averages: Mapping[str, tuple[tuple[str, ...], Callable[[Evaluation], float | None]]] = {
-        "STS avg": (STS_TASKS, lambda evaluation: evaluation.sts_avg),
-        "transfer avg": (TRANSFER_TASKS, lambda evaluation: evaluation.transfer_avg),
+        having = [(one, other) for one, other in pairs if task in one.tasks and task in other.tasks]
+        found = _resampled(having, task) if having else None
+        if found is not None:
+            paired[task] = found
+    averages: Mapping[str, tuple[tuple[str, ...], str]] = {
+        "STS avg": (STS_TASKS, "mean spearman"),
+        "transfer avg": (TRANSFER_TASKS, "mean acc"),
     }
-    for name, (tasks, average) in averages.items():
-        first, second = average(a), average(b)
-        if first is None or second is None or not set(tasks) <= set(differences):
-            continue
-        draws = np.mean([differences[task] for task in tasks], axis=0)
-        metric = "mean spearman" if tasks is STS_TASKS else "mean acc"
-        found.append(_comparison(name, metric, a, b, first - second, draws))
-    return found
+    for name, (tasks, metric) in averages.items():
+        several = [paired[task] for task in tasks if task in paired]
+        if len(several) == len(tasks) and len({each.pairs for each in several}) == 1:
+            difference = sum(each.difference for each in several) / len(tasks)
+            draws = np.mean([each.draws for each in several], axis=0)
+            paired[name] = _Resampled(metric=metric, pairs=several[0].pairs, difference=difference, draws=draws)
+    return [_comparison(name, each, a.model, b.model) for name, each in paired.items()]
 
 
-def _paired(a: Evaluation, b: Evaluation, task: str) -> tuple[str, float, Float64[np.ndarray, "draws 2"] | None]:
-    first, second = a.tasks[task], b.tasks.get(task)
-    if isinstance(first, StsResult) and isinstance(second, StsResult):
-        one, other = a.details.sts[task], b.details.sts[task]
-        if one.gold == other.gold:
-            scores = np.array([one.cosine, other.cosine])
-            draws = spearman_draws(scores, np.array(one.gold), name=task)
-            return "spearman", first.spearman - second.spearman, draws
-    if isinstance(first, TransferResult) and isinstance(second, TransferResult):
-        marks = [a.details.transfer[task], b.details.transfer[task]]
-        if len(marks[0]) == len(marks[1]):
-            right = np.array([[mark == "1" for mark in row] for row in marks])
-            return "acc", first.acc - second.acc, share_draws(right, name=task)
-    return "", 0.0, None
+@dataclass(frozen=True, kw_only=True)
+class _Resampled:
+    """A difference, and the same on resamples."""
+
+    metric: str
+    pairs: int
+    difference: float
+    draws: Float64[np.ndarray, " draws"]
 
 
-def _comparison(
-    task: str, metric: str, a: Evaluation, b: Evaluation, difference: float, draws: Float64[np.ndarray, " draws"]
-) -> Comparison:
-    draws = draws[np.isfinite(draws)]
+def _resampled(pairs: Sequence[tuple[Evaluation, Evaluation]], task: str) -> _Resampled | None:
+    """The mean difference of a task; None where items are not those of all, or are not kept."""
+    runs = [run for pair in pairs for run in pair]
+    scores: list[float] = []
+    match [run.tasks[task] for run in runs]:
+        case [StsResult(), *_] as results:
+            kept = [run.details.sts[task] for run in runs if task in run.details.sts]
+            if len(kept) < len(runs) or any(each.gold != kept[0].gold for each in kept):
+                return None
+            scores += [each.spearman for each in results if isinstance(each, StsResult)]
+            draws = np.stack([_sts_draws(each.cosine, each.gold, task) for each in kept])
+            metric = "spearman"
+        case [TransferResult(), *_] as results:
+            marks = [run.details.transfer.get(task, "") for run in runs]
+            if not marks[0] or any(len(each) != len(marks[0]) for each in marks):
+                return None
+            scores += [each.acc for each in results if isinstance(each, TransferResult)]
+            draws = share_draws(np.array([[mark == "1" for mark in row] for row in marks]), name=task).T
+            metric = "acc"
+        case _:
+            return None
+    signs = np.array([1, -1] * len(pairs)) / len(pairs)
+    difference = float(signs @ np.array(scores))
+    return _Resampled(metric=metric, pairs=len(pairs), difference=difference, draws=signs @ draws)
+
+
+@lru_cache(maxsize=512)
+def _sts_draws(cosine: tuple[float, ...], gold: tuple[float, ...], task: str) -> Float64[np.ndarray, " draws"]:
+    """Resampled scores of one model, once for all that it is compared with."""
+    draws: np.ndarray = spearman_draws(np.array([cosine]), np.array(gold), name=task)[:, 0]
+    return draws
+
+
+def _comparison(task: str, found: _Resampled, a: str, b: str) -> Comparison:
+    draws = found.draws[np.isfinite(found.draws)]
     # the observed sample counts as one more draw, so that no p-value is 0
     sides = [(np.count_nonzero(side) + 1) / (len(draws) + 1) for side in (draws <= 0, draws >= 0)]
     return Comparison(
         task=task,
-        metric=metric,
-        a=a.model,
-        b=b.model,
-        difference=difference,
+        metric=found.metric,
+        a=a,
+        b=b,
+        difference=found.difference,
         interval=interval(draws),
         p_value=float(min(1.0, 2 * min(sides))),
     )

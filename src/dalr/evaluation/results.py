@@ -271,16 +271,21 @@ def transfer_average(tasks: Mapping[str, TaskResult], metric: Literal["acc", "de
 
 def merged(earlier: Evaluation, later: Evaluation) -> Evaluation:
     """`later` with the tasks that only `earlier` has, if both are of the same model under the same settings."""
-    if (earlier.model_sha256, earlier.settings) != (later.model_sha256, later.settings):
+    changed = tuple(dict.fromkeys((*earlier.settings.data_changed, *later.settings.data_changed)))
+    before, settings = (each.settings.model_copy(update={"data_changed": changed}) for each in (earlier, later))
+    if (earlier.model_sha256, before) != (later.model_sha256, settings):
         return later
+    tried_again = {each.task for each in later.failed}
+    earlier_failed = [each for each in earlier.failed if each.task not in tried_again]
     tasks = {**earlier.tasks, **later.tasks}
     return later.model_copy(
         update={
+            "settings": settings,
             "tasks": tasks,
             "sts_avg": sts_average(tasks),
             "transfer_avg": transfer_average(tasks, "acc"),
             "transfer_devavg": transfer_average(tasks, "devacc"),
-            "failed": tuple(each for each in (*earlier.failed, *later.failed) if each.task not in tasks),
+            "failed": tuple(each for each in (*earlier_failed, *later.failed) if each.task not in tasks),
             "details": Details(
                 sts={**earlier.details.sts, **later.details.sts},
                 transfer={**earlier.details.transfer, **later.details.transfer},

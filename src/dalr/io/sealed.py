@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -166,6 +167,17 @@ def sweep(folder: Path, *names: str) -> None:
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_sha256(path: Path) -> str:
+    """The checksum of a file, read once as long as its size and its time stay."""
+    status = path.stat()
+    return _as_it_was(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _as_it_was(path: Path, size: int, changed: int) -> str:
+    return file_sha256(path)
 
 
 def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any]) -> Manifest:

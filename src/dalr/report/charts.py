@@ -167,7 +167,7 @@ def differences(rows: Sequence[tuple[str, Estimate]], *, ahead: str, behind: str
         for tick in axes.get_yticklabels():
             tick.set_color(sentinel("ink"))
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlim(-1.08 * reach, 1.08 * reach)
+        axes.set_xlim(-1.15 * reach, 1.15 * reach)  # room for the letters of the outermost tick
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(unit)

@@ -11,9 +11,9 @@ from dalr.report.tables import Table
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 
 
-def markdown_document(title: str, tables: Sequence[Table]) -> str:
-    """All tables under one heading."""
-    return "\n\n".join([f"# {escape(title)}", *map(markdown_table, tables)]) + "\n"
+def markdown_document(title: str, tables: Sequence[Table], lead: Sequence[str] = ()) -> str:
+    """All tables under one heading, below what is to be said first."""
+    return "\n\n".join([f"# {escape(title)}", *map(escape, lead), *map(markdown_table, tables)]) + "\n"
 
 
 def markdown_table(table: Table) -> str:

@@ -48,7 +48,10 @@ def pictures_for_heads(run: Path | None, request: Request) -> Pictures:
         raise ConfigError(Problem(where="--pairs", what=f"retrieval needs captions and images; {remedy}"))
     recipe = recipe_of_run(run)
     dataset = load_dataset(recipe.data, seed=recipe.seed)
-    if dataset.held_out is None or recipe.features.image is None:
+    if recipe.features.image is None:
+        what = f"the run read no image features, so that it has no space to find images in; {remedy}"
+        raise ConfigError(Problem(where=str(run), what=what))
+    if dataset.held_out is None:
         what = f"the run held out no images (data.held_out_images); {remedy}"
         raise ConfigError(Problem(where=str(run), what=what))
     path, ids = recipe.data.path(recipe.features.image), recipe.features.image_ids

@@ -54,12 +54,12 @@ def evaluate(models: Sequence[str], request: Request) -> Evaluations:
     evaluations = []
     for place in [locate(model, request) for model in models]:
         evaluations.append(evaluate_one(place, loaded, request))
-        if place.run is not None:
+        if place.run is not None and evaluations[-1].tasks:  # a wrong folder is no result of the run
             keep(evaluations[-1], place.run / RUN_RESULT)
     comparisons: list[Comparison] = []
     for index, a in enumerate(evaluations):
         for b in evaluations[index + 1 :]:
-            comparisons += compare(a, b)
+            comparisons += compare((a, b))
     return Evaluations(models=tuple(evaluations), comparisons=tuple(comparisons))
 
 

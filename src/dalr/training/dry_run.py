@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dalr.console import Console
+from dalr.console import Console, duration
 from dalr.data.dataset import Dataset
 from dalr.data.rows import Text
 from dalr.data.schedule import Kind, Plan, RowKey
@@ -93,7 +93,7 @@ class DryRun:
         rows.append(("steps", f"{sum(trial.steps for trial in self.trials)} ({kinds})"))
         if self.development_seconds is not None:
             rows.append(("development", f"{self.development_scores} scores of {self.development_seconds:.2f} s"))
-        rows.append(("whole training", f"about {_duration(self.seconds)} on {self.device} in {self.precision}"))
+        rows.append(("whole training", f"about {duration(self.seconds)} on {self.device} in {self.precision}"))
         saved = f"{_size(self.checkpoint_bytes)} (two of them for a moment)"
         rows.append(("checkpoint", f"{saved}; optimizer state {_size(self.optimizer_bytes)}"))
         width = max(len(name) for name, _ in rows)
@@ -269,10 +269,3 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _size(count: int) -> str:
     return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

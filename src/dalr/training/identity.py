@@ -22,7 +22,7 @@ from dalr.training.inputs import Inputs, sentences_by_kind
 if TYPE_CHECKING:
     from dalr.training.run import Job
 
-CHANGES_NO_NUMBER = frozenset({"training.workers", "training.save_every", "training.keep"})
+CHANGES_NO_NUMBER = frozenset({"name", "description", "training.workers", "training.save_every", "training.keep"})
 
 
 def identity(job: Job, inputs: Inputs) -> dict[str, str]:

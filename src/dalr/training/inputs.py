@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dalr.data.dataset import Dataset, load_dataset
 from dalr.data.rows import comparable
 from dalr.data.schedule import Kind, Plan, Stream, numbered, pair_interval
-from dalr.errors import ConfigError, DalrError, DataError, Problem, together
+from dalr.errors import Attempts, ConfigError, DataError, Problem
 from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts
 from dalr.features.source import open_features
 from dalr.features.store import FeatureStore
@@ -24,8 +24,6 @@ from dalr.objectives import Need
 
 if TYPE_CHECKING:
     from dalr.training.run import Job
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +39,11 @@ class Inputs:
     plan: Plan
 
 
-def load_inputs(job: Job) -> Inputs:
+def load_inputs(job: Job, *, read_dataset: Callable[..., Dataset] = load_dataset) -> Inputs:
     """Read and check everything that `job` names.
+
+    Args:
+        read_dataset: in place of `load_dataset`, for several jobs on the same data.
 
     Raises:
         DataError: with every problem of every input, whatever its kind.
@@ -50,16 +51,8 @@ def load_inputs(job: Job) -> Inputs:
         ConfigError: neither, but the schedule would never read the text.
         ModelFileError: none of these, but a model named by folder or package is not there.
     """
-    errors: list[DalrError] = []
-
-    def attempt(read: Callable[[], _T]) -> _T | None:
-        try:
-            return read()
-        except DalrError as error:
-            errors.append(error)
-        return None
-
-    dataset = attempt(lambda: load_dataset(job.data, seed=job.seed))
+    attempt = Attempts()
+    dataset = attempt(lambda: read_dataset(job.data, seed=job.seed))
     needs = job.objective.needs("pair") | job.objective.needs("text")
     held_out = job.development is not None and job.development.kind == "retrieval"
     images = clip_text = None
@@ -84,8 +77,7 @@ def load_inputs(job: Job) -> Inputs:
     for model in dict.fromkeys((job.student.model, *(teacher.model for teacher in job.teachers))):
         if model is not None:
             attempt(lambda model=model: require_if_local(model))  # type: ignore[misc]
-    if errors:
-        raise together(errors)
+    attempt.require()
     assert dataset is not None
     assert plan is not None
     return Inputs(

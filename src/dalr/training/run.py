@@ -217,6 +217,8 @@ def _train(
             )
             if point is None:
                 progress.score(0)
+            else:
+                bar.skip(point.step)
             fit(
                 setup.task,
                 plan=setup.plan,
