@@ -63,13 +63,14 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except DalrError as error:
-        from dalr.training.launch import process_rank
+        from dalr.training.launch import leave_it_to_the_first_rank, process_rank
 
+        rank = process_rank()
         note = "".join(getattr(error, "__notes__", []))
-        if process_rank() == 0:
-            sys.stderr.write(f"error: {error}\n")
-        elif note:  # what all ranks find alike, the first one says
-            sys.stderr.write(f"error {note}: {error}\n")
+        if rank and not note:
+            leave_it_to_the_first_rank()
+            note = f"on rank {rank}"
+        sys.stderr.write(f"error {note}: {error}\n" if rank else f"error: {error}\n")
         sys.exit(error.exit_code)
 
 
@@ -351,8 +352,9 @@ def study(
     """Methods × seeds, tuned alike by development scores, compared in pairs; started again, it goes on."""
     from dalr.report.markdown import markdown_table
     from dalr.study import load_study, make_plan, run_study, shipped_studies, study_description
-    from dalr.study.run import exit_code_of, require_inputs
+    from dalr.study.run import exit_code_of, finished_runs, require_inputs
     from dalr.study.tables import sts_table
+    from dalr.study.verdict import verdict
     from dalr.study.writing import MARKDOWN, PAGE
 
     if list_all:
@@ -367,7 +369,8 @@ def study(
     console = Console(quiet=quiet, verbose=verbose)
     if dry_run:
         plan = make_plan(loaded, folder)
-        for line in plan.lines():
+        finished = {} if set_aside else finished_runs(plan, console)  # what would be renamed is refused there
+        for line in plan.lines(finished):
             typer.echo(line)
         require_inputs(plan, console)
         return
@@ -375,6 +378,8 @@ def study(
     main_table = sts_table(result)
     if main_table is not None:
         typer.echo(markdown_table(main_table))
+    for sentence in verdict(result):
+        typer.echo(f"\n{sentence}")
     typer.echo(f"\n{folder / MARKDOWN}, {folder / PAGE}")
     for each in result.failures:
         sys.stderr.write(f"error: {each.run} ({each.phase}): {each.reason}\n")

@@ -118,6 +118,25 @@ def evaluation(
     )
 
 
+def study_result(**fields: object) -> StudyResult:
+    """A study of three seeds, with whatever a test has to say of it."""
+    made = StudyResult(
+        name="toy",
+        description="A toy.",
+        dalr="test",
+        seeds=(0, 1, 2),
+        tune_seed=0,
+        select_by="sts-b",
+        unequal_trials=None,
+        baseline=None,
+        methods={},
+        differences=(),
+        failures=(),
+        origins=(),
+    )
+    return made.model_copy(update=fields)
+
+
 @dataclass(kw_only=True)
 class Bench:
     """A folder with toy recipes and a study over them, run by the pretended trainer."""

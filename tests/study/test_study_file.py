@@ -76,6 +76,20 @@ def test_a_method_that_is_not_searched_beside_one_that_is_counts_as_unequal(fold
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (
+            ("trials: 2", "trials: 2\n  three: {}"),
+            "study.yaml:12: methods.three: needs a recipe, or `like:",
+        ),
+        (("trials: 2", "trials: 2\n  three: {like: twoo}"), "three.like: no method 'twoo'; did you mean 'two'?"),
+        (("trials: 2", "trials: 2\n  three: {like: four}\n  four: {like: two}"), "'four' is itself like 'two'"),
+        (
+            ("trials: 2", "trials: 2\n  three: {like: two, trials: 2}"),
+            "three.trials: a method like 'two' has",
+        ),
+        (
+            ("trials: 2", "trials: 2\n    like: one"),
+            "two.like: a method has a recipe of its own or is like",
+        ),
         (("seeds: [0, 1]", "seedz: [0, 1]"), "study.yaml:2: seedz: unknown key; did you mean 'seeds'?"),
         (
             ("recipe: recipe.yaml\n    search: {kind: grid", "recip: recipe.yaml\n    search: {kind: grid"),
@@ -142,6 +156,76 @@ def test_a_study_extends_another(folder: Path) -> None:
     plan = make_plan(load_study(str(path)), folder / "out")
     assert plan.study.config.name == "grown"
     assert [plan.trials[name][0].recipe.training.max_steps for name in ("one", "two")] == [7, 4]
+
+
+def test_a_study_takes_out_a_method_of_the_one_that_it_extends(folder: Path) -> None:
+    (folder / "base.yaml").write_text(GOOD, encoding="utf-8")
+    path = folder / "study.yaml"
+    path.write_text("extends: base.yaml\nmethods: {one: null, three: {like: two}}\n")
+    assert list(make_plan(load_study(str(path)), folder / "out").trials) == ["two", "three"]
+    path.write_text("extends: base.yaml\nbaseline: one\nmethods: {one: null}\n")
+    with pytest.raises(ConfigError, match="no method 'one'"):
+        load_study(str(path))
+
+
+def test_a_recipe_is_found_beside_the_file_that_names_it(toys: Toys, tmp_path: Path) -> None:
+    base, child = tmp_path / "base", tmp_path / "child"
+    for folder in (base, child):
+        folder.mkdir()
+        toys.recipe(folder)
+    other = child / "recipe.yaml"
+    other.write_text(other.read_text().replace("weight: 0.1", "weight: 0.9"))
+    (base / "study.yaml").write_text(GOOD, encoding="utf-8")
+    (child / "study.yaml").write_text("extends: ../base/study.yaml\nmethods: {three: {recipe: recipe.yaml}}\n")
+    text = (child / "study.yaml").read_text() + "unequal_trials: it is a test\n"
+    (child / "study.yaml").write_text(text)
+    plan = make_plan(load_study(str(child / "study.yaml")), tmp_path / "out")
+    weights = {
+        name: run.recipe.objective.grounding.weight
+        for run in plan.first_runs()
+        for name in [run.method]
+        if run.recipe.objective.grounding is not None
+    }
+    assert weights == {"one": 0.1, "two": 0.1, "three": 0.9}
+
+
+def test_what_the_study_sets_is_not_searched(folder: Path) -> None:
+    text = GOOD.replace("{training.learning_rate: [1e-3, 1e-2]}", "{seed: [0, 7]}")
+    assert "study.yaml:7: methods.one.search.space.seed: set by the study, not searched" in problems(folder, text)
+
+
+@pytest.mark.parametrize("setting", ["training={max_steps: 2}", "training.learning_rate=1", "training=null"])
+def test_the_command_line_leaves_what_is_searched(folder: Path, setting: str) -> None:
+    found = problems(folder, GOOD, setting)
+    assert f"-s {setting}: searched by method 'one'; nothing would be left to try" in found
+
+
+def test_prepared_runs_are_looked_for_in_spaces_and_settings(folder: Path) -> None:
+    teacher = "prepare: {teacher: {recipe: recipe.yaml}}\n"
+    space = '{teachers: [[{model: "${prepared:teacher}"}], [{model: "${prepared:tacher}"}]]}'
+    text = GOOD.replace("{training.learning_rate: [1e-3, 1e-2]}", space) + teacher
+    assert any("no prepared run 'tacher' at this point; known: teacher" in each for each in problems(folder, text))
+    found = problems(folder, GOOD + teacher, 'teachers=[{model: "${prepared:teacher}"}]')
+    assert any("no prepared run 'teacher' at this point; known: none" in each for each in found)
+
+
+def test_a_like_method_is_checked_with_every_setting_that_may_be_chosen(folder: Path) -> None:
+    groups = "{training.schedule.groups: [null, {images: 4, captions: 2}]}"
+    text = GOOD.replace("{training.learning_rate: [1e-3, 1e-2]}", groups)
+    like = "  three: {like: one, overrides: {features.image: null, objective.grounding: null}}\n"
+    assert any("methods.one" in each or "methods.three" in each for each in problems(folder, text + like))
+
+
+def test_a_run_needs_the_prepared_runs_that_it_reads(folder: Path) -> None:
+    path = folder / "study.yaml"
+    two = '[{model: "${prepared:b}", weight: 0.5}, {model: "${prepared:a}", weight: 0.5}]'
+    text = GOOD.replace("  two:", f"    overrides: {{teachers: {two}}}\n  two:")
+    text += "  three: {like: one, overrides: {teachers: []}}\n"
+    text += '  four: {like: one, overrides: {teachers: [{model: "${prepared:a}"}]}}\n'
+    path.write_text(text + "prepare: {a: {recipe: recipe.yaml}, b: {recipe: recipe.yaml}}\n")
+    plan = make_plan(load_study(str(path)), folder / "out")
+    needs = {method: plan.finals(method, plan.trials["one"][0])[1].needs for method in ("one", "three", "four")}
+    assert needs == {"one": ("b", "a"), "three": (), "four": ("a",)}
 
 
 def test_list_and_help_of_the_command(cli) -> None:  # type: ignore[no-untyped-def]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from pretend import Bench, make_bench, not_finite, score
 
 from dalr.console import Console
-from dalr.errors import ConfigError, DataError, StorageError
+from dalr.data.config import DataConfig
+from dalr.data.dataset import Dataset, load_dataset
+from dalr.errors import ConfigError, DataError, NumericsError, StorageError
+from dalr.evaluation.results import Evaluation
 from dalr.io.lock import locked
-from dalr.study import load_study, make_plan
+from dalr.study import load_study, make_plan, run_study
 from dalr.study.config import EvaluateConfig
 from dalr.study.scores import Examiner
 from tiny import Toys
@@ -27,6 +32,19 @@ def with_evaluation(bench: Bench) -> Bench:
     (bench.folder / "senteval").mkdir()
     bench.tree["evaluate"] = {"data": str(bench.folder / "senteval")}
     return bench
+
+
+def with_teacher(bench: Bench) -> Bench:
+    bench.tree["prepare"] = {"teacher": {"recipe": "recipe.yaml", "overrides": {"seed": 5}}}
+    bench.tree["methods"]["grounded"]["overrides"] = {
+        "teachers": [{"model": "${prepared:teacher}", "pooling": "mean"}],
+        "objective.list_net": {},
+    }
+    return bench
+
+
+def failing(*arguments: object) -> Evaluation:
+    raise NumericsError("vectors are not finite")
 
 
 EVERYTHING = [
@@ -89,12 +107,7 @@ class TestPhases:
         assert sizes == {4}
 
     def test_prepared_runs_come_first_and_their_models_are_what_others_name(self, bench: Bench) -> None:
-        bench.tree["prepare"] = {"teacher": {"recipe": "recipe.yaml", "overrides": {"seed": 5}}}
-        bench.tree["methods"]["grounded"]["overrides"] = {
-            "teachers": [{"model": "${prepared:teacher}", "pooling": "mean"}],
-            "objective.list_net": {},
-        }
-        bench.run()
+        with_teacher(bench).run()
         assert bench.trainer.trained[0] == "prepared/teacher"
         record = json.loads((bench.out / "runs/grounded/seed-1/run.json").read_text())
         assert record["recipe"]["teachers"][0]["model"] == str(bench.out / "prepared/teacher/model")
@@ -141,6 +154,14 @@ class TestGoingOn:
         bench.run()
         assert [name for number, name in enumerate(bench.trainer.trained, 1) if number != killed_at] == EVERYTHING
         assert not list(bench.out.glob("runs/*/*.unfinished-1")), "the trainer goes on where it was"
+
+    def test_a_study_that_is_stopped_says_how_far_it_came(
+        self, bench: Bench, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        bench.trainer.killed_at = 3
+        with pytest.raises(KeyboardInterrupt):
+            run_study(load_study(bench.write()), out=bench.out, console=Console())
+        assert "stopped with 2 of at most 6 runs; the same command goes on" in capsys.readouterr().err
 
     def test_more_seeds_and_methods_train_only_what_is_new(self, bench: Bench) -> None:
         bench.run()
@@ -206,6 +227,216 @@ class TestGoingOn:
         bench.run()
         assert resumed == ["trial-01"]
 
+    def test_what_was_begun_otherwise_begins_anew(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As after another --out: paths of prepared models are part of what a training goes on as."""
+        bench.trainer.killed_at = 2
+        with pytest.raises(KeyboardInterrupt):
+            bench.run()
+        bench.trainer.killed_at = None
+
+        def train(recipe: object, *, out: Path, console: object, resume: bool = False) -> None:
+            if resume:
+                raise ConfigError("the run was begun otherwise")
+            bench.trainer(recipe, out=out, console=console)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("dalr.study.training.train", train)
+        result = bench.run()
+        assert result.failures == ()
+        assert result.methods["plain"].setting == {"training.learning_rate": 1e-3}
+        assert (bench.out / "runs/plain/trial-01.unfinished-1/run.json").is_file()
+
+    def test_a_model_that_was_deleted_is_made_again(self, bench: Bench) -> None:
+        bench.run()
+        bench.trainer.trained.clear()
+        shutil.rmtree(bench.out / "results")
+        shutil.rmtree(bench.out / "runs/plain/seed-1/model")
+        assert bench.run().failures == ()
+        assert bench.trainer.trained == ["plain/seed-1"]
+        assert (bench.out / "runs/plain/seed-1/model").is_dir()
+
+    def test_final_runs_of_others_are_refused_before_any_is_trained(self, bench: Bench) -> None:
+        for method in bench.tree["methods"].values():
+            method["search"] = {"kind": "grid", "space": {"training.learning_rate": [1e-2, 3e-3]}}
+        bench.run()
+        bench.trainer.trained.clear()
+        for method in bench.tree["methods"].values():
+            method["search"]["space"]["training.learning_rate"].append(1e-3)
+        with pytest.raises(ConfigError) as caught:
+            bench.run()
+        assert len(caught.value.problems) == 2
+        assert bench.trainer.trained == ["plain/trial-02", "grounded/trial-02"]
+
+    def test_without_trials_final_runs_of_others_are_refused_at_once(self, bench: Bench) -> None:
+        for method in bench.tree["methods"].values():
+            del method["search"]
+        bench.run()
+        bench.trainer.trained.clear()
+        bench.tree["seeds"] = [0, 1, 2]
+        bench.tree["methods"]["grounded"]["overrides"] = {"training.weight_decay": 0.1}
+        with pytest.raises(ConfigError, match="holds another run"):
+            bench.run()
+        assert bench.trainer.trained == []
+
+
+class TestRecords:
+    """A study whose weights are gone: what `results/` says of its runs is enough to build on."""
+
+    @pytest.fixture
+    def records(self, bench: Bench) -> Bench:
+        with_evaluation(bench).run()
+        shutil.rmtree(bench.out / "runs")
+        bench.trainer.trained.clear()
+        bench.examined.clear()
+        return bench
+
+    def test_nothing_is_trained_or_scored_again(self, records: Bench) -> None:
+        before = json.loads((records.out / "study.json").read_text())
+        records.run()
+        assert records.trainer.trained == records.examined == []
+        after = json.loads((records.out / "study.json").read_text())
+        for difference in before["differences"]:
+            difference["items"] = None  # cosines of the pairs went with the runs
+        assert after == before
+        assert not (records.out / "runs").exists()
+
+    def test_a_copy_of_them_is_a_study_that_can_grow(self, records: Bench) -> None:
+        records.tree["seeds"] = [0, 1, 2]
+        records.tree["methods"]["third"] = {"like": "grounded", "overrides": {"training.max_steps": 3}}
+        result = records.run()
+        assert records.trainer.trained == [
+            "plain/seed-2",
+            "grounded/seed-2",
+            *(f"third/seed-{n}" for n in range(3)),
+        ]
+        assert all(len(method.seeds) == 3 for method in result.methods.values())
+        assert all("STS avg" in each.scores for method in result.methods.values() for each in method.seeds)
+
+    def test_scores_that_a_record_lacks_are_made_with_the_run_itself(self, records: Bench) -> None:
+        for file in records.out.glob("results/runs/plain/*/evaluation.json"):
+            file.unlink()
+        records.run()
+        assert records.trainer.trained == ["plain/trial-01", "plain/seed-1"], "the trial not chosen is not needed"
+        assert records.examined == ["runs/plain/trial-01", "runs/plain/seed-1"]
+
+    def test_the_record_of_another_run_is_none(self, records: Bench) -> None:
+        records.tree["methods"]["plain"]["overrides"]["training.weight_decay"] = 0.1
+        records.run()
+        assert records.trainer.trained == ["plain/trial-00", "plain/trial-01", "plain/seed-1"]
+
+    def test_a_prepared_run_is_made_again_for_a_training_that_reads_it(self, bench: Bench) -> None:
+        with_teacher(bench).run()
+        for name in ("runs", "prepared"):
+            shutil.rmtree(bench.out / name)
+        bench.trainer.trained.clear()
+        bench.run()
+        assert bench.trainer.trained == []
+        bench.tree["seeds"] = [0, 1, 2]
+        bench.run()
+        assert bench.trainer.trained == ["plain/seed-2", "prepared/teacher", "grounded/seed-2"]
+
+    def test_scores_of_another_run_go(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        with_evaluation(bench).run()
+        bench.tree["overrides"]["training.weight_decay"] = 0.1
+        with monkeypatch.context() as patch:
+            patch.setattr("dalr.study.scores.evaluate_one", failing)
+            bench.run(replace=True)
+        assert not list(bench.out.glob("results/runs/*/*/evaluation.json"))
+        shutil.rmtree(bench.out / "runs")
+        bench.examined.clear()
+        bench.run()
+        assert len(bench.examined) == 4
+
+    def test_a_run_that_was_interrupted_leaves_its_record(self, records: Bench) -> None:
+        records.tree["evaluate"]["tasks"] = ["sts", "sts-b-dev"]
+        records.trainer.killed_at = 1
+        with pytest.raises(KeyboardInterrupt):
+            records.run()
+        records.tree["evaluate"]["tasks"] = ["sts"]
+        records.trainer.killed_at = None
+        records.trainer.trained.clear()
+        for _ in range(2):
+            records.run()
+            assert records.trainer.trained == []
+            shutil.rmtree(records.out / "runs", ignore_errors=True)
+
+    def test_scores_for_another_purpose_are_not_recorded(self, bench: Bench) -> None:
+        with_evaluation(bench).run()
+        shutil.rmtree(bench.out / "results")
+        file = bench.out / "runs/plain/seed-1/evaluation.json"
+        file.write_text(
+            file.read_text().replace('"overlap_with": null', '"overlap_with": "/elsewhere/captions.txt"')
+        )
+        del bench.tree["evaluate"]
+        bench.run()
+        assert not (bench.out / "results/runs/plain/seed-1/evaluation.json").exists()
+        assert (bench.out / "results/runs/plain/trial-01/evaluation.json").exists()
+
+    def test_they_name_no_folder_of_the_machine(self, bench: Bench) -> None:
+        with_evaluation(with_teacher(bench)).run()
+        moved = bench.out.rename(bench.folder / "moved")
+        trained = list(bench.trainer.trained)
+        run_study(load_study(bench.write()), out=moved, console=Console(quiet=True))
+        assert bench.trainer.trained == trained, "another folder makes no other run"
+        record = json.loads((moved / "results/runs/grounded/seed-1/run.json").read_text())
+        assert record["recipe"]["teachers"][0]["model"] == "${prepared:teacher}"
+        assert record["recipe"]["name"] == "toy-grounded-seed-1"
+        for file in (moved / "results").rglob("*.json*"):
+            assert str(bench.out) not in file.read_text()
+            assert str(moved) not in file.read_text()
+
+
+class TestLike:
+    """A method that has another's recipe and chosen setting: controls and ablations."""
+
+    @pytest.fixture
+    def controlled(self, bench: Bench) -> Bench:
+        bench.tree["methods"]["control"] = {"like": "grounded", "overrides": {"data.pairing_control": "broken"}}
+        return bench
+
+    def test_it_is_trained_under_every_seed_with_the_setting_chosen_there(self, controlled: Bench) -> None:
+        result = controlled.run()
+        assert controlled.trainer.trained == [*EVERYTHING, "control/seed-0", "control/seed-1"]
+        record = json.loads((controlled.out / "runs/control/seed-1/run.json").read_text())
+        assert record["recipe"]["training"]["learning_rate"] == 1e-3
+        assert record["recipe"]["data"]["pairing_control"] == "broken"
+        control = result.methods["control"]
+        assert control.like == "grounded"
+        assert control.setting == result.methods["grounded"].setting
+        assert control.trials == ()
+        assert "Setting taken from another row: control from grounded." in (controlled.out / "study.md").read_text()
+
+    def test_it_is_compared_with_what_it_is_like(self, controlled: Bench) -> None:
+        pairs = dict.fromkeys((each.a, each.b) for each in controlled.run().differences)
+        assert list(pairs) == [("grounded", "plain"), ("control", "plain"), ("grounded", "control")]
+        controlled.tree["baseline"] = "grounded"
+        pairs = dict.fromkeys((each.a, each.b) for each in controlled.run().differences)
+        assert list(pairs) == [("plain", "grounded"), ("control", "grounded")]
+
+    def test_its_own_changes_come_last(self, controlled: Bench) -> None:
+        controlled.tree["methods"]["control"]["overrides"]["training.learning_rate"] = 2e-3
+        controlled.run()
+        record = json.loads((controlled.out / "runs/control/seed-0/run.json").read_text())
+        assert record["recipe"]["training"]["learning_rate"] == 2e-3
+
+    def test_it_falls_with_the_trials_that_it_needs(self, controlled: Bench) -> None:
+        error = NumericsError("the loss is not finite")
+        controlled.trainer.fails = lambda recipe: error if "grounded" in recipe.name else None
+        result = controlled.run()
+        assert result.methods["control"].seeds == ()
+        assert "control/seed-0" not in controlled.trainer.trained
+
+    def test_a_dry_run_says_what_it_is_like(self, controlled: Bench, cli) -> None:  # type: ignore[no-untyped-def]
+        outcome = cli("study", controlled.write(), "--out", controlled.out, "--dry-run")
+        assert outcome.code == 0
+        assert "control: seeds 0, 1 (like grounded, data.pairing_control=broken)" in outcome.out
+        assert "8 trainings: 0 prepared, 4 trials, 4 final" in outcome.out
+
+    def test_a_bad_change_is_found_before_anything_is_trained(self, controlled: Bench) -> None:
+        controlled.tree["methods"]["control"]["overrides"] = {"objective.infonce.temprature": 0.1}
+        with pytest.raises(ConfigError, match=r"methods\.control\.overrides.*temprature"):
+            controlled.run()
+        assert controlled.trainer.trained == []
+
 
 class TestFailures:
     def test_a_failing_method_is_a_gap_and_the_study_goes_on(self, bench: Bench) -> None:
@@ -259,6 +490,19 @@ class TestFailures:
         assert "teacher" in result.failures[1].reason
         assert len(result.methods["plain"].seeds) == 2
 
+    def test_a_prepared_run_that_fails_takes_no_finished_run_with_it(self, bench: Bench) -> None:
+        with_teacher(bench).run()
+        shutil.rmtree(bench.out / "prepared")  # its record stays
+        bench.tree["seeds"] = [2, 0, 1]
+        bench.trainer.fails = lambda recipe: StorageError("no space left") if recipe.seed == 5 else None
+        result = bench.run()
+        assert [each.run for each in result.failures] == ["teacher/prepared", "grounded/seed-2"]
+        assert [each.seed for each in result.methods["grounded"].seeds] == [0, 1]
+        bench.trainer.fails = lambda recipe: None
+        bench.trainer.trained.clear()
+        assert bench.run().failures == ()
+        assert bench.trainer.trained == ["prepared/teacher", "grounded/seed-2"]
+
     def test_missing_evaluation_data_is_found_before_anything_is_trained(self, bench: Bench) -> None:
         from dalr.errors import DataError
         from dalr.scoring import load
@@ -290,6 +534,56 @@ def test_a_dry_run_lists_the_runs_and_makes_nothing(bench: Bench, cli) -> None: 
     assert "6 trainings: 0 prepared, 4 trials, 2 final" in outcome.out
     assert not bench.out.exists()
     assert bench.trainer.trained == []
+
+
+@pytest.mark.parametrize("killed_at", [None, 2, 5])
+def test_a_dry_run_counts_what_is_there_and_a_run_trains_the_rest(  # type: ignore[no-untyped-def]
+    bench: Bench, cli, killed_at: int | None
+) -> None:
+    with_evaluation(with_teacher(bench))
+    bench.trainer.killed_at = killed_at
+    with suppress(KeyboardInterrupt):
+        bench.run()
+    bench.trainer.killed_at = None
+    total = 1 + len(EVERYTHING)
+    there = killed_at - 1 if killed_at is not None else total
+    outcome = cli("study", bench.write(), "--out", bench.out, "--dry-run")
+    assert (
+        f"{total} trainings: 1 prepared, 4 trials, 2 final; {there} are there already, {total - there} to train"
+        in (outcome.out)
+    )
+    bench.trainer.trained.clear()
+    bench.run()
+    assert len(bench.trainer.trained) == total - there
+
+
+def test_a_dry_run_counts_records_where_no_weights_are_wanted(bench: Bench, cli) -> None:  # type: ignore[no-untyped-def]
+    with_evaluation(with_teacher(bench)).run()
+    shutil.rmtree(bench.out / "runs")
+    shutil.rmtree(bench.out / "prepared")
+    outcome = cli("study", bench.write(), "--out", bench.out, "--dry-run")
+    assert "7 are there already, 0 to train" in outcome.out
+    assert "trial     plain/trial-00: training.learning_rate=0.01 · there" in outcome.out
+    assert "final     plain: seeds 1 (seed 0 is the chosen trial) · there: 1" in outcome.out
+    bench.tree["evaluate"]["tasks"] = ["sts", "sts-b-dev"]
+    outcome = cli("study", bench.write(), "--out", bench.out, "--dry-run")
+    assert "2 are there already, 5 to train" in outcome.out, "four final runs to score, and the teacher they read"
+
+
+def test_a_dry_run_reads_data_once_that_all_methods_share(
+    bench: Bench,
+    cli,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str | None] = []
+
+    def counting(config: DataConfig, *, seed: int) -> Dataset:
+        read.append(config.text)
+        return load_dataset(config, seed=seed)
+
+    monkeypatch.setattr("dalr.study.run.load_dataset", counting)
+    assert cli("study", bench.write(), "--out", bench.out, "--dry-run").code == 0
+    assert len(read) == 1
 
 
 def test_a_dry_run_names_everything_that_is_not_there_once(bench: Bench, cli) -> None:  # type: ignore[no-untyped-def]

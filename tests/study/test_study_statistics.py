@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pretend import evaluation
-from scipy.stats import spearmanr, ttest_rel
+from scipy.stats import ttest_rel
 
+from dalr.evaluation.results import Evaluation, StsResult
 from dalr.evaluation.tasks import STS_TASKS
-from dalr.study.statistics import item_tests, over_seeds, paired_difference, summary
+from dalr.study.statistics import item_tests, paired_difference, summary
 
 
 def test_mean_sample_deviation_and_interval_by_hand() -> None:
@@ -30,6 +31,13 @@ def test_one_seed_has_no_deviation() -> None:
     assert (found.mean, found.std, found.interval, found.n) == (71.5, None, None, 1)
 
 
+def test_equal_scores_are_no_certainty() -> None:
+    """A recall of 100 queries comes in steps of a hundredth: two seeds with 3 % each do not make an interval."""
+    found = summary([3.0, 3.0])
+    assert (found.mean, found.std, found.interval) == (3.0, 0.0, None)
+    assert summary([0.0, 0.0]).interval == (0.0, 0.0)
+
+
 def test_differences_pair_the_seeds_that_both_have() -> None:
     a, b = {0: 71.0, 1: 75.0, 2: 74.0, 9: 0.0}, {0: 70.0, 1: 72.0, 2: 73.5, 5: 100.0}
     found = paired_difference(a, b)
@@ -41,15 +49,21 @@ def test_differences_pair_the_seeds_that_both_have() -> None:
     assert paired_difference({0: 1.0}, {1: 1.0}) is None
 
 
-def test_cosines_are_averaged_over_the_seeds_that_are_named() -> None:
-    several = {seed: evaluation("m", 2.0, seed=seed) for seed in (0, 1, 2)}
-    found = over_seeds(several, {0, 2})
-    expected = np.mean([several[seed].details.sts["STS13"].cosine for seed in (0, 2)], axis=0)
-    assert found.details.sts["STS13"].cosine == pytest.approx(expected)
-    gold = several[0].details.sts["STS13"].gold
-    result = found.tasks["STS13"]
-    assert result.kind == "sts"
-    assert result.spearman == pytest.approx(100 * spearmanr(expected, gold).statistic)
+def test_a_method_whose_seeds_scatter_is_not_taken_for_a_better_one() -> None:
+    """Cosines averaged over seeds would be an ensemble, which is better than each of its members."""
+    scattered = {seed: evaluation("scattered", 1.0, seed=seed) for seed in range(5)}
+    steady = dict.fromkeys(range(5), scattered[0])
+    for each in item_tests(scattered, steady):
+        expected = np.mean([score_of(scattered[n], each.task) - score_of(steady[n], each.task) for n in range(5)])
+        assert each.difference == pytest.approx(expected)
+        assert each.interval[0] <= each.difference <= each.interval[1]
+
+
+def score_of(one: Evaluation, task: str) -> float:
+    result = one.tasks.get(task)
+    found = result.spearman if isinstance(result, StsResult) else one.sts_avg
+    assert found is not None
+    return found
 
 
 def test_a_better_method_is_told_from_a_worse_one_on_items() -> None:

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from pretend import Bench, evaluation, make_bench
+from pretend import Bench, evaluation, make_bench, study_result
 
 from dalr.evaluation.published import load_published
-from dalr.report.page import render
+from dalr.report.page import Figure, Folded, TableBlock, render
 from dalr.report.tables import DASH
 from dalr.study.page import study_page
 from dalr.study.result import (
@@ -75,18 +75,10 @@ def result(**fields: object) -> StudyResult:
     )
     assert difference is not None
     items = ItemTest(difference=6.01, interval=(5.2, 6.9), p_value=0.002)
-    made = StudyResult(
-        name="toy",
-        description="A toy.",
-        dalr="test",
-        seeds=(0, 1, 2),
-        tune_seed=0,
-        select_by="sts-b",
-        unequal_trials=None,
+    made = study_result(
         baseline="simcse",
         methods={name: method(name) for name in SCORES},
         differences=(Difference(a="dalr", b="simcse", score="STS avg", seeds=difference, items=items),),
-        failures=(),
         origins=(Origin(versions={"torch": "2"}, machine={"cores": 2}, git_commit="a" * 40, runs=6),),
     )
     return made.model_copy(update=fields)
@@ -158,7 +150,7 @@ def test_scores_without_overlap_have_a_table_of_their_own() -> None:
     cleaned = result(methods={"dalr": found.model_copy(update={"summary": {**found.summary, **clean}})})
     table = overlap_table(cleaned)
     assert table is not None
-    assert [column.name for column in table.columns] == ["STS12 w/o overlap"]
+    assert [column.name for column in table.columns] == ["STS12"]
     photos = photo_table(cleaned)
     assert photos is not None
     assert [column.name for column in photos.columns] == ["STS14/images", "STS14/images w/o overlap"]
@@ -204,6 +196,17 @@ def test_the_page_shows_every_table_and_a_dot_for_each_seed() -> None:
     assert "dalr minus simcse" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert render(study_page(found)) == page
+
+
+def test_the_page_begins_with_pictures_and_folds_what_papers_print() -> None:
+    page = study_page(result())
+    glance, scores = page.sections[:2]
+    assert all(isinstance(block, Figure) for block in glance.blocks)
+    measured, folded = scores.blocks[:2]
+    assert isinstance(measured, TableBlock)
+    assert len(measured.table.groups) == 1
+    assert isinstance(folded, Folded)
+    assert folded.summary == f"{len(load_published().of('sts'))} published rows"
 
 
 def test_scores_by_name() -> None:

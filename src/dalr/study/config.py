@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from dalr.section import Section
 
@@ -46,14 +46,24 @@ class PreparedConfig(Section):
 
 
 class MethodConfig(Section):
-    """A row of the table."""
+    """A row of the table: a recipe of its own, or `like` another row."""
 
-    recipe: str
+    recipe: str | None = None
     """A shipped name, or a path that starts at the study file."""
+    like: str | None = None
+    """A method whose recipe, changes and chosen setting this one has too: an ablation, a control."""
     overrides: Changes = {}
+    """After all that `like` brings, the searched keys included."""
     search: SearchConfig | None = None
     trials: Annotated[int, Field(ge=1)] | None = None
     """Of a random search; None takes the study's."""
+
+
+def _without_removed(methods: object) -> object:
+    """Methods without those that a study takes out of the one it extends, by null."""
+    if not isinstance(methods, dict):
+        return methods
+    return {name: method for name, method in methods.items() if method is not None}
 
 
 class EvaluateConfig(Section):
@@ -88,15 +98,22 @@ class StudyConfig(Section):
     overrides: Changes = {}
     """Of every run, prepared ones included; a method's own come after them."""
     prepare: Mapping[str, PreparedConfig] = {}
-    methods: Annotated[Mapping[str, MethodConfig], Field(min_length=1)]
+    methods: Annotated[Mapping[str, MethodConfig], BeforeValidator(_without_removed), Field(min_length=1)]
+    """Null takes a method out that an extended study has."""
     evaluate: EvaluateConfig | None = None
     baseline: str | None = None
     """The method that all others are compared with."""
     compare: tuple[tuple[str, str], ...] = ()
     """Further pairs of methods, the first minus the second."""
 
+    def tuned_as(self, method: str) -> str:
+        """The method whose recipe and trials a method has: mostly its own."""
+        return self.methods[method].like or method
+
     @property
     def comparisons(self) -> list[tuple[str, str]]:
-        """Every pair that is compared, once."""
-        with_baseline = [(name, self.baseline) for name in self.methods if self.baseline not in (None, name)]
-        return [(a, b) for a, b in dict.fromkeys([*with_baseline, *self.compare]) if b is not None]
+        """Every pair, once: with the baseline, as `compare` says, and methods with those that are like them."""
+        pairs = [(name, self.baseline) for name in self.methods if self.baseline not in (None, name)]
+        pairs += self.compare
+        likes = [(each.like, name) for name, each in self.methods.items() if (name, each.like) not in pairs]
+        return [(a, b) for a, b in dict.fromkeys([*pairs, *likes]) if a is not None and b is not None]

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from dalr.config import Recipe
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, DalrError, Problem
 from dalr.io.atomic import storage_errors, write_json
-from dalr.io.sealed import MANIFEST, file_sha256
+from dalr.io.sealed import MANIFEST, known_sha256
 from dalr.models.reference import find_model
 from dalr.training.identity import leaves
 
@@ -56,11 +55,24 @@ def make_ticket(recipe: Recipe, prepared: Mapping[str, str]) -> Ticket:
     text = json.dumps(tree, sort_keys=True)
     inputs = dict(_inputs(recipe, prepared))
     for number, (model, key) in enumerate(prepared.items()):
-        text = text.replace(json.dumps(model), json.dumps(f"prepared {number}"))
+        text = text.replace(json.dumps(model), json.dumps(_prepared(number)))
         inputs[f"prepared {number}"] = key
     content = json.loads(text)
     key = hashlib.sha256(json.dumps([content, inputs], sort_keys=True).encode()).hexdigest()
     return Ticket(key=key, recipe=content, inputs=inputs)
+
+
+def with_prepared_named(recipe: Mapping[str, Any], needs: Sequence[str]) -> Mapping[str, Any]:
+    """A ticket's recipe with `${prepared:NAME}` for each of the prepared models, which a ticket numbers."""
+    text = json.dumps(recipe)
+    for number, name in enumerate(needs):
+        text = text.replace(json.dumps(_prepared(number)), json.dumps(f"${{prepared:{name}}}"))
+    named: Mapping[str, Any] = json.loads(text)
+    return named
+
+
+def _prepared(number: int) -> str:
+    return f"prepared {number}"
 
 
 def ticket_file(folder: Path) -> Path:
@@ -142,30 +154,21 @@ def _content(path: Path) -> str:
     if (path / MANIFEST).is_file():
         path = path / MANIFEST
     if path.is_file():
-        return _file(path)
+        return known_sha256(path)
     if not path.is_dir():
         return "missing"
     files = sorted(each for each in path.rglob("*") if each.is_file())
-    listed = "".join(f"{each.relative_to(path).as_posix()} {_file(each)}\n" for each in files)
+    listed = "".join(f"{each.relative_to(path).as_posix()} {known_sha256(each)}\n" for each in files)
     return hashlib.sha256(listed.encode()).hexdigest()
-
-
-def _file(path: Path) -> str:
-    status = path.stat()
-    return _file_as_it_was(path, status.st_size, status.st_mtime_ns)
-
-
-@cache
-def _file_as_it_was(path: Path, size: int, changed: int) -> str:
-    return file_sha256(path)
 
 
 def refuse_other(folder: Path, was: Ticket, now: Ticket) -> ConfigError:
     """What a folder says that holds another run under the same name."""
     listed = "; ".join(differences(was, now)) or "its ticket"
-    what = (
-        f"holds another run ({listed}); choose another --out, or --set-aside to rename what differs and train anew"
-    )
+    trial = folder.name.startswith("trial-")
+    why = ", for example because another number of trials draws other settings" if trial else ""
+    remedy = "choose another --out, or --set-aside to rename what differs and train anew"
+    what = f"holds another run{why} ({listed}); {remedy}"
     return ConfigError(Problem(where=str(folder), what=what))
 
 

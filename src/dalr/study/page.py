@@ -1,24 +1,32 @@
-"""A study's result as a page: tables, bars with a dot for each seed, differences with intervals, trials."""
+"""A study's result as a page: bars with a dot for each seed, differences with intervals, tables, trials."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 from dalr.report import charts
 from dalr.report.charts import Estimate, Line, Series
 from dalr.report.page import Block, Figure, Folded, Key, Page, Panel, Prose, Section, TableBlock
 from dalr.report.palette import model_colour
-from dalr.report.tables import formatted
+from dalr.report.svg import Chart
+from dalr.report.tables import Table, formatted
 from dalr.study import tables
 from dalr.study.result import MethodResult, StudyResult
 from dalr.study.scores import CLEAN_AVG, DEV, STS_AVG, TRANSFER_AVG
+from dalr.study.verdict import verdict
 
-_OVERVIEW = (STS_AVG, CLEAN_AVG, TRANSFER_AVG, "t→i R@1", "i→t R@1", DEV)
+_SENTENCES, _BEYOND = (STS_AVG, CLEAN_AVG, DEV), (TRANSFER_AVG, "t→i R@1", "i→t R@1")
+_LISTED = 6
+"""Methods whose scores are a sentence; of more, the table is easier to read."""
+_OVERVIEW = (*_SENTENCES, *_BEYOND)
+_LABELS = {CLEAN_AVG: "STS avg w/o overlap", "t→i R@1": "text→image R@1", "i→t R@1": "image→text R@1"}
 
 
 def study_page(result: StudyResult) -> Page:
-    """All sections that have something to show."""
+    """All sections that have something to show: pictures first, then the numbers behind them."""
     sections = [
+        ("glance", "At a glance", _glance(result)),
         ("scores", "Scores", _scores(result)),
         ("differences", "Differences", _differences(result)),
         ("trials", "Trials", _trials(result)),
@@ -40,14 +48,19 @@ def _lead(result: StudyResult) -> str:
     about.append(f"{len(result.methods)} methods, {seeds} {'seed' if seeds == 1 else 'seeds'} each.")
     for score in (STS_AVG, DEV):
         having = {name: each.summary[score] for name, each in result.methods.items() if score in each.summary}
-        if len(having) > 1:
+        if 1 < len(having) <= _LISTED:
             order = sorted(having.items(), key=lambda item: -item[1].mean)
             listed = ", ".join(f"{name} {formatted(found.mean)}" for name, found in order)
             about.append(f"{score}: {listed}.")
             break
+    about += verdict(result)
     if result.failures:
         about.append(f"{len(result.failures)} failures left gaps; they are listed with the scores.")
     return " ".join(about)
+
+
+def _glance(result: StudyResult) -> Iterator[Block]:
+    yield from (each for each in (_bars(result), _ahead(result)) if each is not None)
 
 
 def _scores(result: StudyResult) -> Iterator[Block]:
@@ -59,22 +72,43 @@ def _scores(result: StudyResult) -> Iterator[Block]:
         tables.photo_table(result),
         tables.failure_table(result),
     ]
-    yield from (TableBlock(table=each) for each in shown if each is not None)
-    bars = _bars(result)
-    if bars is not None:
-        yield bars
+    for each in shown:
+        if each is not None:
+            yield from _published_folded(each)
+
+
+def _published_folded(table: Table) -> Iterator[Block]:
+    """What was measured, then a fold with the rows that papers print: there are many times more of those."""
+    measured, *published = table.groups
+    yield TableBlock(table=dataclasses.replace(table, groups=(measured,)))
+    if published:
+        rows = sum(len(group.rows) for group in published)
+        folded = dataclasses.replace(table, name=f"{table.name}-published", groups=tuple(published), notes=())
+        yield Folded(summary=f"{rows} published rows", blocks=(TableBlock(table=folded),))
 
 
 def _bars(result: StudyResult) -> Figure | None:
-    names = [name for name in _OVERVIEW if any(name in each.summary for each in result.methods.values())]
-    if not names:
+    panels = [
+        Panel(chart=_bar_chart(result, names))
+        for group in (_SENTENCES, _BEYOND)
+        if (names := [name for name in group if any(name in each.summary for each in result.methods.values())])
+    ]
+    if not panels:
         return None
+    caption = (
+        "A bar is the mean over seeds, each dot one seed, the line the 95 % interval of the mean by Student's t. "
+        "It tells what further seeds would change, not what other sentences would."
+    )
+    return Figure(title="Methods", caption=caption, panels=tuple(panels), legend=_legend(result))
+
+
+def _bar_chart(result: StudyResult, names: Sequence[str]) -> Chart:
     series = [
         Series(
             name=method,
             colour=model_colour(place),
             values={
-                name: Estimate(
+                _LABELS.get(name, name): Estimate(
                     value=each.summary[name].mean,
                     interval=each.summary[name].interval,
                     points=tuple(seed.scores[name] for seed in each.seeds if name in seed.scores),
@@ -89,26 +123,23 @@ def _bars(result: StudyResult) -> Figure | None:
         f"{one.name}: " + ", ".join(f"{name} {formatted(each.value, 1)}" for name, each in one.values.items())
         for one in series
     )
-    chart = charts.bars(names, series, unit="× 100", label=f"Bars. {told}.")
-    caption = (
-        "A bar is the mean over seeds, each dot one seed, the line the 95 % interval of the mean by Student's t. "
-        "It tells what further seeds would change, not what other sentences would."
-    )
-    return Figure(title="Methods", caption=caption, panels=(Panel(chart=chart),), legend=_legend(result))
+    return charts.bars([_LABELS.get(name, name) for name in names], series, unit="× 100", label=f"Bars. {told}.")
 
 
-def _differences(result: StudyResult) -> Iterator[Block]:
+def _ahead(result: StudyResult) -> Figure | None:
+    """The compared pairs side by side."""
     colours = {name: model_colour(place) for place, name in enumerate(result.methods)}
+    shown: dict[tuple[str, str], list[tuple[str, Estimate]]] = {}
+    for each in result.differences:
+        if each.score in _OVERVIEW and each.seeds.interval is not None:
+            estimate = Estimate(value=each.seeds.mean, interval=each.seeds.interval)
+            shown.setdefault((each.a, each.b), []).append((each.score, estimate))
     panels = []
-    for a, b in dict.fromkeys((each.a, each.b) for each in result.differences):
-        found = {each.score: each.seeds for each in result.differences if (each.a, each.b) == (a, b)}
+    for (a, b), found in shown.items():
         rows = [
-            (name, Estimate(value=found[name].mean, interval=found[name].interval))
-            for name in _OVERVIEW
-            if name in found and found[name].interval is not None
+            (_LABELS.get(name, name), estimate)
+            for name, estimate in sorted(found, key=lambda each: _OVERVIEW.index(each[0]))
         ]
-        if not rows:
-            continue
         told = ", ".join(f"{name} {formatted(each.value, 2, signed=True)}" for name, each in rows)
         chart = charts.differences(
             rows,
@@ -118,15 +149,23 @@ def _differences(result: StudyResult) -> Iterator[Block]:
             label=f"Differences, {a} minus {b}: {told}.",
         )
         panels.append(Panel(title=f"{a} minus {b}", chart=chart))
-    if panels:
-        caption = (
-            "Mean difference of runs under the same seed, with its 95 % interval over seeds. Grey and hollow where "
-            "the interval holds zero."
-        )
-        yield Figure(title="Who is ahead", caption=caption, panels=tuple(panels))
-    table = tables.difference_table(result)
-    if table is not None:
-        yield TableBlock(table=table, sortable=False)
+    if not panels:
+        return None
+    caption = (
+        "Mean difference of runs under the same seed, with its 95 % interval over seeds, in the colour of the one "
+        "ahead. Grey and hollow where the interval holds zero."
+    )
+    return Figure(title="Who is ahead", caption=caption, panels=tuple(panels))
+
+
+def _differences(result: StudyResult) -> Iterator[Block]:
+    """What the pictures show in view, every task and subset in a fold."""
+    shown, every = tables.difference_table(result, _OVERVIEW), tables.difference_table(result)
+    if shown is not None and every is not None:
+        yield TableBlock(table=shown, sortable=False)
+        if len(every.rows) > len(shown.rows):
+            every = dataclasses.replace(every, name=f"{every.name}-all")
+            yield Folded(summary="Every score", blocks=(TableBlock(table=every, sortable=False),))
 
 
 def _trials(result: StudyResult) -> Iterator[Block]:

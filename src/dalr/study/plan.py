@@ -5,24 +5,28 @@ Order of changes, later ones win: the study's overrides, the method's, the trial
 DIR/prepared/NAME            runs that others need
 DIR/runs/METHOD/trial-NN     one setting each, under the tuning seed
 DIR/runs/METHOD/seed-N       the chosen setting under each seed
+DIR/results/                 small records of all of these, by which a run is known when its weights are gone
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from dalr.config import Recipe
-from dalr.document import Change
+from dalr.document import Change, dotted
 from dalr.errors import ConfigError, Problem
 from dalr.recipe import load_recipe
 from dalr.study.names import references, with_models
 from dalr.study.reading import Study
 from dalr.study.search import Setting, trials_of
 
-_OURS = ("seed", "name")
+RESULTS = "results"
+_THERE = " · there"
+_OURS = frozenset({"seed", "name"})
 """Keys that the study itself sets."""
 
 
@@ -35,6 +39,8 @@ class PlannedRun:
     label: str
     """`prepared`, `trial-03`, `seed-1`."""
     folder: Path
+    record: Path
+    """Where its small record goes, and may be while the folder is not there."""
     recipe: Recipe
     setting: Setting
     needs: tuple[str, ...] = ()
@@ -53,14 +59,17 @@ class Plan:
     out: Path
     prepared: tuple[PlannedRun, ...]
     trials: Mapping[str, tuple[PlannedRun, ...]]
-    """Method -> its trials; empty for a method that is taken as it is."""
+    """Method -> its own trials; empty for a method that is taken as it is, or is like another."""
 
     def finals(self, method: str, chosen: PlannedRun | None) -> list[PlannedRun]:
-        """The runs that are reported; a chosen trial under one of the seeds is that seed's run."""
+        """The runs that are reported, from the trial that was chosen for the method or for the one it is like.
+
+        A method's own chosen trial under one of the seeds is that seed's run.
+        """
         config = self.study.config
         return [
             chosen
-            if chosen is not None and seed == config.tune_seed
+            if chosen is not None and chosen.method == method and seed == config.tune_seed
             else _method_run(
                 self.study, self.out, method, f"seed-{seed}", chosen.setting if chosen is not None else {}, seed
             )
@@ -73,8 +82,12 @@ class Plan:
         return [
             *self.prepared,
             *tuned,
-            *(self.finals(name, None)[0] for name, runs in self.trials.items() if not runs),
+            *(self.finals(name, self._first_trial(name))[0] for name, runs in self.trials.items() if not runs),
         ]
+
+    def _first_trial(self, method: str) -> PlannedRun | None:
+        """What stands in for the chosen trial while there is none."""
+        return next(iter(self.trials[self.study.config.tuned_as(method)]), None)
 
     @property
     def trainings(self) -> int:
@@ -83,23 +96,29 @@ class Plan:
             len(trials) + len(self._own_seeds(method)) for method, trials in self.trials.items()
         )
 
-    def lines(self) -> Iterator[str]:
-        """The plan for people."""
+    def lines(self, finished: Collection[str] = ()) -> Iterator[str]:
+        """The plan for people; the runs named in `finished` are there already."""
         config = self.study.config
         for run in self.prepared:
-            yield f"prepare   {run.method}: {run.recipe.student.model}, seed {run.recipe.seed}"
+            there = _THERE if run.name in finished else ""
+            yield f"prepare   {run.method}: {run.recipe.student.model}, seed {run.recipe.seed}{there}"
         for trials in self.trials.values():
             for run in trials:
-                setting = ", ".join(f"{key}={value}" for key, value in run.setting.items())
-                yield f"trial     {run.name}: {setting}"
+                yield f"trial     {run.name}: {_listed(run.setting)}{_THERE if run.name in finished else ''}"
         for method in self.trials:
             seeds = ", ".join(map(str, self._own_seeds(method)))
             again = f" (seed {config.tune_seed} is the chosen trial)" if self._reuses(method) else ""
-            yield f"final     {method}: seeds {seeds or 'none'}{again}"
+            like = config.methods[method].like
+            about = f" (like {like}, {_listed(config.methods[method].overrides)})" if like is not None else again
+            known = [seed for seed in self._own_seeds(method) if f"{method}/seed-{seed}" in finished]
+            there = f"{_THERE}: {', '.join(map(str, known))}" if known else ""
+            yield f"final     {method}: seeds {seeds or 'none'}{about}{there}"
         if config.evaluate is not None:
             tasks = ", ".join(config.evaluate.tasks)
             yield f"evaluate  {len(self.trials) * len(config.seeds)} final runs: {tasks}"
-        yield f"{self.trainings} trainings: {self._sum()}"
+        count = len(finished)
+        done = f"; {count} are there already, {self.trainings - count} to train" if count else ""
+        yield f"{self.trainings} trainings: {self._sum()}{done}"
 
     def _sum(self) -> str:
         trials = sum(map(len, self.trials.values()))
@@ -130,8 +149,11 @@ def make_plan(study: Study, out: Path) -> Plan:
         for method in config.methods:
             settings = trials_of(config.methods[method], config.trials, seed=config.tune_seed)
             labelled = [(f"trial-{number:02d}", setting) for number, setting in enumerate(settings)]
+            if not labelled:  # any setting that is tried for the method that this one is like may be chosen
+                tried = trials_of(config.methods[config.tuned_as(method)], config.trials, seed=config.tune_seed)
+                labelled = [(f"seed-{config.tune_seed}", setting) for setting in tried or [{}]]
             found: list[PlannedRun] = []
-            for label, setting in labelled or [(f"seed-{config.tune_seed}", {})]:
+            for label, setting in labelled:
                 found += _attempt(
                     problems, partial(_method_run, study, out, method, label, setting, config.tune_seed)
                 )
@@ -151,24 +173,26 @@ def _attempt(problems: list[Problem], make: Callable[[], PlannedRun]) -> list[Pl
 
 
 def _method_run(study: Study, out: Path, method: str, label: str, setting: Setting, seed: int) -> PlannedRun:
-    own = study.config.methods[method]
-    path = ("methods", method, "overrides")
-    space = study.place(("methods", method, "search", "space"))
+    own, tuned_as = study.config.methods[method], study.config.tuned_as(method)
+    base = study.config.methods[tuned_as]
+    assert base.recipe is not None, "a method that is like another is like one with a recipe"
+    space = study.place(("methods", tuned_as, "search", "space"))
     changes = [
-        *study.changes(path, own.overrides),
-        *(Change(where=f"{space}: methods.{method}.search.space", key=k, value=v) for k, v in setting.items()),
+        *study.changes(("methods", tuned_as, "overrides"), base.overrides),
+        *(Change(where=f"{space}: methods.{tuned_as}.search.space", key=k, value=v) for k, v in setting.items()),
+        *(study.changes(("methods", method, "overrides"), own.overrides) if own is not base else []),
         *study.settings,
         Change(where=study.place(("seeds",)), key="seed", value=seed),
     ]
     return _run(
         study,
         out,
-        reference=own.recipe,
+        reference=study.recipe_of("methods", tuned_as, base.recipe),
         changes=changes,
         method=method,
         label=label,
         setting=setting,
-        folder=out / "runs" / method / label,
+        folder=Path("runs", method, label),
     )
 
 
@@ -177,12 +201,12 @@ def _prepared_run(study: Study, out: Path, name: str) -> PlannedRun:
     return _run(
         study,
         out,
-        reference=own.recipe,
+        reference=study.recipe_of("prepare", name, own.recipe),
         changes=[*study.changes(("prepare", name, "overrides"), own.overrides), *study.settings],
         method=name,
         label="prepared",
         setting={},
-        folder=out / "prepared" / name,
+        folder=Path("prepared", name),
     )
 
 
@@ -198,7 +222,7 @@ def _run(
     folder: Path,
 ) -> PlannedRun:
     everything = [*study.changes(("overrides",), study.config.overrides), *changes]
-    needs = tuple(dict.fromkeys(name for change in everything for name in references(change.value)))
+    mentioned = dict.fromkeys(name for change in everything for name in references(change.value))
     resolved = [
         Change(
             where=change.where,
@@ -210,14 +234,28 @@ def _run(
     full_name = f"{study.config.name}-{method}-{label}"
     named = Change(where=study.place(("name",)), key="name", value=full_name)
     try:
-        recipe = load_recipe(study.recipe_of(reference), changes=[*resolved, named])
+        recipe = load_recipe(reference, changes=[*resolved, named])
     except ConfigError as error:
         section = "prepare" if label == "prepared" else "methods"
         where = study.place((section, method, "recipe"))
         raise ConfigError(
             [Problem(where=f"{where}: {section}.{method}: {each.where}", what=each.what) for each in error.problems]
         ) from None
-    return PlannedRun(method=method, label=label, folder=folder, recipe=recipe, setting=setting, needs=needs)
+    read = json.dumps(recipe.model_dump(mode="json"))  # what one override mentions, a later one may take back
+    needs = tuple(name for name in mentioned if json.dumps(str(prepared_model(out, name))) in read)
+    return PlannedRun(
+        method=method,
+        label=label,
+        folder=out / folder,
+        record=out / RESULTS / folder,
+        recipe=recipe,
+        setting=setting,
+        needs=needs,
+    )
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={'null' if value is None else value}" for key, value in values.items())
 
 
 def prepared_model(out: Path, name: str) -> Path:
@@ -237,14 +275,24 @@ def _override_problems(study: Study) -> Iterator[Problem]:
                 yield Problem(
                     where=change.where, what="set by the study: `seeds`, `tune_seed` and the method's name"
                 )
+    for name, method in config.methods.items():
+        for key in _OURS & set(method.search.space if method.search is not None else ()):
+            path = ("methods", name, "search", "space", key)
+            yield Problem(where=f"{study.place(path)}: {dotted(path)}", what="set by the study, not searched")
     for change in study.settings:
         if change.key in _OURS:
             yield Problem(
                 where=change.where, what="a study sets seed and name of its runs; change `seeds` in its file"
             )
         for name, method in config.methods.items():
-            if method.search is not None and change.key in method.search.space:
+            searched = method.search.space if method.search is not None else ()
+            if any(_overlap(change.key, key) for key in searched):
                 yield Problem(where=change.where, what=f"searched by method {name!r}; nothing would be left to try")
+
+
+def _overlap(key: str, other: str) -> bool:
+    """Whether two dotted keys are the same, or one holds the other."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
 def _reference_problems(study: Study) -> Iterator[Problem]:
@@ -258,14 +306,18 @@ def _reference_problems(study: Study) -> Iterator[Problem]:
         (("prepare", n, "overrides"), each.overrides, known[: known.index(n)]) for n, each in config.prepare.items()
     ]
     places += [(("methods", n, "overrides"), each.overrides, known) for n, each in config.methods.items()]
-    for path, changes, allowed in places:
-        for change in study.changes(path, changes):
-            for name in references(change.value):
-                if name not in allowed:
-                    listed = ", ".join(allowed) or "none"
-                    yield Problem(
-                        where=change.where, what=f"no prepared run {name!r} at this point; known: {listed}"
-                    )
+    places += [
+        (("methods", n, "search", "space"), each.search.space, known)
+        for n, each in config.methods.items()
+        if each.search is not None
+    ]
+    found = [(change, allowed) for path, changes, allowed in places for change in study.changes(path, changes)]
+    found += [(change, []) for change in study.settings]  # they hold for prepared runs too
+    for change, allowed in found:
+        for name in references(change.value):
+            if name not in allowed:
+                listed = ", ".join(allowed) or "none"
+                yield Problem(where=change.where, what=f"no prepared run {name!r} at this point; known: {listed}")
 
 
 def _selector_problems(study: Study, method: str, runs: Sequence[PlannedRun]) -> Iterator[Problem]:

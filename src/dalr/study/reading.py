@@ -29,14 +29,14 @@ class Study:
     """A study, and where each of its keys stands."""
 
     config: StudyConfig
-    source: str
     settings: tuple[Change, ...]
     """`-s`, after everything that the file says."""
     place: Callable[[tuple[str | int, ...]], str]
+    file: Callable[[tuple[str | int, ...]], str]
 
-    def recipe_of(self, reference: str) -> str:
-        """A recipe as the study file names it."""
-        return beside(reference, self.source)
+    def recipe_of(self, section: str, name: str, reference: str) -> str:
+        """A recipe as it is named by the file that says so: this study, or one that it extends."""
+        return beside(reference, self.file((section, name, "recipe")))
 
     def changes(self, path: tuple[str | int, ...], changes: Changes) -> list[Change]:
         """The entries of the mapping at `path` of the file, each with its place."""
@@ -70,7 +70,7 @@ def load_study(reference: str, overrides: Sequence[str] = ()) -> Study:
                 for path, what in _conflicts(config)
             )
         if config is not None and not problems:
-            return Study(config=config, source=document.source, settings=tuple(settings), place=document.place)
+            return Study(config=config, settings=tuple(settings), place=document.place, file=document.file)
     raise ConfigError(problems)
 
 
@@ -90,6 +90,7 @@ Found = Iterator[tuple[tuple[str | int, ...], str]]
 def _conflicts(config: StudyConfig) -> Found:
     """(key path, what is wrong) of everything that the types cannot say."""
     yield from _name_conflicts(config)
+    yield from _origin_conflicts(config)
     yield from _trial_conflicts(config)
     if config.evaluate is not None:
         yield from _evaluate_conflicts(config, config.evaluate)
@@ -113,14 +114,41 @@ def _name_conflicts(config: StudyConfig) -> Found:
             yield ("compare", number), "a method is compared with itself"
     for path, name in named:
         if name not in config.methods:
-            close = difflib.get_close_matches(name, config.methods, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            yield path, f"no method {name!r}; {hint}methods: {', '.join(config.methods)}"
+            yield path, _no_method(name, config)
+
+
+def _no_method(name: str, config: StudyConfig) -> str:
+    close = difflib.get_close_matches(name, config.methods, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"no method {name!r}; {hint}methods: {', '.join(config.methods)}"
+
+
+def _origin_conflicts(config: StudyConfig) -> Found:
+    """Methods that have no recipe, two, or another's that has none of its own."""
+    for name, method in config.methods.items():
+        path = ("methods", name)
+        match method.recipe, method.like:
+            case (None, None):
+                yield path, "needs a recipe, or `like: METHOD` for another's recipe and chosen setting"
+            case (str(), str()):
+                yield (*path, "like"), "a method has a recipe of its own or is like another; leave one out"
+            case (None, str(other)) if other not in config.methods:
+                yield (*path, "like"), _no_method(other, config)
+            case (None, str(other)) if config.methods[other].like is not None:
+                what = f"{other!r} is itself like {config.methods[other].like!r}; name a method with a recipe"
+                yield (*path, "like"), what
+            case _:
+                pass
+        if method.like is not None and (method.search is not None or method.trials is not None):
+            what = f"a method like {method.like!r} has the setting chosen there; it is not searched again"
+            yield (*path, "search" if method.search is not None else "trials"), what
 
 
 def _trial_conflicts(config: StudyConfig) -> Found:
     counts: dict[str, int] = {}
     for name, method in config.methods.items():
+        if method.like is not None:
+            continue
         path = ("methods", name)
         if method.search is None:
             counts[name] = 0
@@ -134,7 +162,8 @@ def _trial_conflicts(config: StudyConfig) -> Found:
             yield (*path, "overrides", key), "set here and searched; a key is one or the other"
         if not wrong:
             counts[name] = (combinations(method.search) if method.search.kind == "grid" else trials) or 0
-    if len(counts) == len(config.methods) and len(set(counts.values())) > 1 and config.unequal_trials is None:
+    searched = [name for name, method in config.methods.items() if method.like is None]
+    if len(counts) == len(searched) and len(set(counts.values())) > 1 and config.unequal_trials is None:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         what = (
             f"methods have different numbers of trials ({listed}), which favours those that have more; make them "

@@ -47,8 +47,12 @@ class MethodResult(_Part):
     """A method with its chosen setting, over its seeds."""
 
     recipe: str
+    like: str | None = None
+    """The method whose recipe and setting it has."""
     setting: Mapping[str, Any]
-    """What the trials chose; empty where nothing was searched."""
+    """What the trials chose, its own or those of the method it is like; empty where nothing was searched."""
+    untrained: float | None = None
+    """The development score of the student before training."""
     trials: tuple[TrialResult, ...]
     seeds: tuple[SeedResult, ...]
     summary: Mapping[str, Summary]
@@ -56,7 +60,7 @@ class MethodResult(_Part):
 
 
 class ItemTest(_Part):
-    """The paired bootstrap over items; similarities averaged over seeds."""
+    """The paired bootstrap over items, of the mean difference over seeds."""
 
     difference: float
     interval: tuple[float, float]

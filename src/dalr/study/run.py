@@ -6,17 +6,18 @@ on without it, and a method none of whose trials has a score has no final runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from dalr import __version__
 from dalr.console import Bar, Console
-from dalr.errors import ConfigError, DalrError, DataError, NumericsError, Problem, together
+from dalr.data.dataset import load_dataset
+from dalr.errors import Attempts, DataError, NumericsError
 from dalr.evaluation.results import Evaluation
 from dalr.io.lock import locked
-from dalr.study.ledger import make_ticket
+from dalr.study.ledger import Ticket, make_ticket
 from dalr.study.plan import Plan, PlannedRun, make_plan, prepared_model
 from dalr.study.reading import Study
 from dalr.study.result import (
@@ -31,7 +32,7 @@ from dalr.study.result import (
 )
 from dalr.study.scores import Evaluated, Examiner, scores_of
 from dalr.study.statistics import item_tests, paired_difference, summary
-from dalr.study.training import Trained, ensure, failed, settled
+from dalr.study.training import Trained, impossible, make, recorded, settled
 from dalr.study.writing import write_study
 from dalr.training.inputs import load_inputs
 
@@ -50,7 +51,23 @@ def run_study(study: Study, *, out: Path, console: Console, replace: bool = Fals
         StorageError: `out` cannot be written, or another process runs a study in it.
     """
     with locked(out):
-        return _Run(make_plan(study, out), console=console, replace=replace).all()
+        run = _Run(make_plan(study, out), console=console, replace=replace)
+        try:
+            return run.all()
+        except (KeyboardInterrupt, SystemExit):
+            console.say(f"stopped with {run.done} of at most {run.plan.trainings} runs; the same command goes on")
+            raise
+
+
+def finished_runs(plan: Plan, console: Console) -> dict[str, Trained]:
+    """What a study would not train again, by the names of the runs; nothing is changed.
+
+    Final runs are among them only where the trials that choose their settings are.
+
+    Raises:
+        ConfigError: folders that hold other runs than the plan wants.
+    """
+    return _Run(plan, console=console, replace=False).finished()
 
 
 def require_inputs(plan: Plan, console: Console) -> None:
@@ -61,24 +78,13 @@ def require_inputs(plan: Plan, console: Console) -> None:
     Raises:
         DalrError: with every problem found.
     """
-    errors: list[DalrError] = []
-    said: set[Problem] = set()
-
-    def attempt(read: Callable[[], object]) -> None:
-        try:
-            read()
-        except DalrError as error:
-            if new := [problem for problem in error.problems if problem not in said]:
-                errors.append(type(error)(new, total=error.total - len(error.problems) + len(new)))
-                said.update(new)
-
+    attempt, read_once = Attempts(), cache(load_dataset)
     for run in plan.first_runs():
         if not run.needs:
-            attempt(partial(load_inputs, run.recipe.job()))
+            attempt(partial(load_inputs, run.recipe.job(), read_dataset=read_once))
     if plan.study.config.evaluate is not None:
         attempt(Examiner(plan.study.config.evaluate, console).require_data)
-    if errors:
-        raise together(errors)
+    attempt.require()
 
 
 class _Run:
@@ -89,73 +95,150 @@ class _Run:
         self.config = plan.study.config
         self.inner = console if console.verbose else Console(quiet=True)
         self.keys: dict[str, str] = {}
-        """Prepared name -> key of its run, once it has a model."""
+        """Prepared name -> key of its run."""
+        self.broken: set[str] = set()
+        """Prepared names that have no model."""
         self.failures: list[FailedRun] = []
         self.records: dict[str, Trained] = {}
         self.done = 0
+        for run in plan.prepared:
+            self.keys[run.method] = self._ticket(run).key
 
     def all(self) -> StudyResult:
-        examiner = Examiner(self.config.evaluate, self.inner) if self.config.evaluate is not None else None
-        self._refuse_early(examiner)
-        with self._bar() as bar:
-            for run in self.plan.prepared:
-                trained = self._train(run, "prepare", bar)
-                if trained.failure is None:
-                    self.keys[run.method] = trained.key
-            trials = {
-                method: [self._train(run, "trial", bar) for run in runs]
-                for method, runs in self.plan.trials.items()
-            }
-            chosen = {method: best_of(found) for method, found in trials.items()}
-            finals: dict[str, list[Trained]] = {}
-            for method, found in trials.items():
-                best = chosen[method]
-                if found and best is None:
-                    continue  # its trials are among the failures
-                runs = self.plan.finals(method, best.run if best is not None else None)
-                finals[method] = [self._train(run, "train", bar) for run in runs]
-        scored = self._examine(finals, examiner)
-        result = self._result(trials, chosen, scored)
-        write_study(result, self.plan.out, runs=[each.run for each in self.records.values() if each.record])
-        return result
-
-    def _refuse_early(self, examiner: Examiner | None) -> None:
-        """What would stop the study later on, before hours are spent: other runs in its folders, missing data."""
-        problems: list[Problem] = []
-        for run in [run for runs in (self.plan.prepared, *self.plan.trials.values()) for run in runs]:
-            if run.needs or self.replace:
-                continue  # its key hangs on runs that may not be there yet
-            try:
-                settled(run, {}, replace=False, console=self.console)
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(problems)
+        examiner = self._examiner()
+        if not self.replace:
+            self.finished()  # other runs in the folders are refused now, before hours are spent
         if examiner is not None:
             examiner.require_data()
+        with self._bar() as bar:
+            for run in self.plan.prepared:
+                self._prepare(run, bar, weights=False)
+            trials = {
+                method: [self._train(run, "trial", bar, weights=False) for run in runs]
+                for method, runs in self.plan.trials.items()
+            }
+            chosen = {method: best_of(trials[self.config.tuned_as(method)]) for method in trials}
+            planned = {
+                method: runs
+                for method in trials
+                if (runs := self._finals(method, trials[self.config.tuned_as(method)]))
+            }
+            self._refuse_others([run for runs in planned.values() for run in runs])
+            finals = {
+                method: [
+                    self._train(run, "train", bar, weights=self._unscored(run, seed, examiner))
+                    for seed, run in zip(self.config.seeds, runs, strict=True)
+                ]
+                for method, runs in planned.items()
+            }
+        scored = self._examine(finals, examiner)
+        result = self._result(trials, chosen, scored)
+        write_study(result, self.plan, runs=[each for each in self.records.values() if each.has_weights])
+        return result
 
-    def _train(self, run: PlannedRun, phase: str, bar: Bar) -> Trained:
+    def finished(self) -> dict[str, Trained]:
+        """The runs that are there already.
+
+        Raises:
+            ConfigError: folders that hold other runs; all of them, as far as the wanted ones are known.
+        """
+        examiner, attempt = self._examiner(), Attempts()
+        found: dict[str, Trained] = {}
+        read: set[str] = set()
+
+        def look(run: PlannedRun, *, weights: bool = False) -> Trained | None:
+            there = attempt(lambda: self._there(run, weights=weights))
+            found.pop(run.name, None)
+            if there is not None:
+                found[run.name] = there
+            else:
+                read.update(run.needs)
+            return there
+
+        for run in self.plan.prepared:
+            look(run)
+        trials = {method: [look(run) for run in runs] for method, runs in self.plan.trials.items()}
+        for method in trials:
+            wanted = trials[self.config.tuned_as(method)]
+            tried = [each for each in wanted if each is not None]
+            runs = self._finals(method, tried) if len(tried) == len(wanted) else []  # or another may be chosen
+            for seed, run in zip(self.config.seeds[: len(runs)], runs, strict=True):
+                look(run, weights=self._unscored(run, seed, examiner))
+        for run in reversed(self.plan.prepared):  # the last ones may read the first
+            look(run, weights=run.method in read)
+        attempt.require()
+        return found
+
+    def _finals(self, method: str, tried: list[Trained]) -> list[PlannedRun]:
+        """The final runs by the best of the trials; none where all of these are failures."""
+        best = best_of(tried)
+        if tried and best is None:
+            return []
+        return self.plan.finals(method, best.run if best is not None else None)
+
+    def _examiner(self) -> Examiner | None:
+        return Examiner(self.config.evaluate, self.inner) if self.config.evaluate is not None else None
+
+    def _refuse_others(self, runs: Iterable[PlannedRun]) -> None:
+        """Raise if folders hold other runs than these, before any of them is trained."""
+        if self.replace:
+            return
+        attempt = Attempts()
+        for run in runs:
+            attempt(partial(self._there, run, weights=False))
+        attempt.require()
+
+    def _unscored(self, run: PlannedRun, seed: int, examiner: Examiner | None) -> bool:
+        """Whether the record of a final run lacks scores that its weights would give."""
+        return examiner is not None and not examiner.has_scored(
+            run.recipe, run.record, first_seed=seed == self.config.seeds[0]
+        )
+
+    def _prepare(self, run: PlannedRun, bar: Bar, *, weights: bool) -> None:
+        """A run that others need; its weights only when one of these is trained."""
+        if self._train(run, "prepare", bar, weights=weights).failure is not None:
+            self.broken.add(run.method)
+
+    def _train(self, run: PlannedRun, phase: str, bar: Bar, *, weights: bool) -> Trained:
         """The run, finished or failed; a run that is wanted twice is looked at once."""
-        if run.name in self.records:
-            return self.records[run.name]
+        known = self.records.get(run.name)
+        if known is not None and (known.has_weights or known.failure is not None or not weights):
+            return known
         if self.console.verbose:
-            self.console.say(f"run {self.done + 1} of at most {self.plan.trainings}: {run.name}")
-        prepared = {
-            str(prepared_model(self.plan.out, name)): self.keys[name] for name in run.needs if name in self.keys
-        }
-        missing = [name for name in run.needs if name not in self.keys]
-        if missing:
-            error = DataError(f"the prepared run {', '.join(missing)} that it needs has failed")
-            trained = failed(run, make_ticket(run.recipe, prepared), error)
-        else:
-            trained = ensure(run, prepared, replace=self.replace, console=self.inner)
+            self.console.say(f"run {self.done + (known is None)} of at most {self.plan.trainings}: {run.name}")
+        there = self._there(run, weights=weights)
+        if there is not None and known is None:
+            bar.skip(1)
+        trained = there or self._make(run, bar)
         self.records[run.name] = trained
         if trained.failure is not None:
             self._fail(run.name, phase, trained.failure.reason, trained.failure.exit_code)
-        self.done += 1
+        self.done += known is None
         shown = f"{trained.development:.2f}" if trained.development is not None else "–"
         bar.update(self.done, run=run.name, dev=shown)
         return trained
+
+    def _there(self, run: PlannedRun, *, weights: bool) -> Trained | None:
+        """The run if it is finished in its folder, or where no weights are wanted, known by its record."""
+        ticket = self._ticket(run)
+        trained = settled(run, ticket, replace=self.replace, console=self.inner)
+        return recorded(run, ticket) if trained is None and not weights else trained
+
+    def _make(self, run: PlannedRun, bar: Bar) -> Trained:
+        """The run, trained now, and before it whatever it reads."""
+        for each in self.plan.prepared:
+            if each.method in run.needs:
+                self._prepare(each, bar, weights=True)
+        missing = [name for name in run.needs if name in self.broken]
+        if missing:
+            error = DataError(f"the prepared run {', '.join(missing)} that it needs has failed")
+            return impossible(run, error)
+        return make(run, self._ticket(run), console=self.inner)
+
+    def _ticket(self, run: PlannedRun) -> Ticket:
+        """The ticket of a run, with the keys of the prepared runs that it reads."""
+        read = {str(prepared_model(self.plan.out, name)): self.keys[name] for name in run.needs}
+        return make_ticket(run.recipe, read)
 
     def _examine(self, finals: Mapping[str, list[Trained]], examiner: Examiner | None) -> Scored:
         scored: dict[str, list[tuple[int, Trained, Evaluated]]] = {}
@@ -169,7 +252,10 @@ class _Run:
                         continue
                     found = Evaluated()
                     if examiner is not None:
-                        found = examiner.examine(trained.run, first_seed=seed == self.config.seeds[0])
+                        first = seed == self.config.seeds[0]
+                        found = examiner.examine(trained.run.recipe, trained.folder, first_seed=first)
+                        if found.earlier:
+                            bar.skip(1)
                         self._note_failures(trained.run, found)
                         done += 1
                         bar.update(done, run=trained.run.name)
@@ -224,8 +310,10 @@ class _Run:
         seeds = [_seed_result(seed, trained, found, self.plan.out) for seed, trained, found in scored]
         names = dict.fromkeys(name for each in seeds for name in each.scores)
         return MethodResult(
-            recipe=self.config.methods[method].recipe,
+            recipe=self.config.methods[self.config.tuned_as(method)].recipe or "",
+            like=self.config.methods[method].like,
             setting=chosen.run.setting if chosen is not None else {},
+            untrained=next((each.untrained for each in (*trials, *(run for _, run, _ in scored))), None),
             trials=tuple(
                 TrialResult(
                     run=each.run.name,

@@ -29,7 +29,6 @@ from dalr.objectives import Need
 from dalr.scoring import Loaded, Request, evaluate_one, keep, load, locate, settings_of
 from dalr.study.config import EvaluateConfig
 from dalr.study.ledger import Failure
-from dalr.study.plan import PlannedRun
 
 DEV = "dev"
 STS_AVG, CLEAN_AVG, TRANSFER_AVG = "STS avg", "STS avg without overlap", "transfer avg"
@@ -42,6 +41,8 @@ class Evaluated:
 
     evaluation: Evaluation | None = None
     failure: Failure | None = None
+    earlier: bool = False
+    """Whether all of it was there already."""
 
 
 class Examiner:
@@ -69,17 +70,22 @@ class Examiner:
         if problems:
             raise DataError(problems)
 
-    def examine(self, run: PlannedRun, *, first_seed: bool) -> Evaluated:
+    def has_scored(self, recipe: Recipe, folder: Path, *, first_seed: bool) -> bool:
+        """Whether a run's folder or record has all that is asked of it."""
+        earlier = self._earlier(folder)
+        return earlier is not None and set(self._tasks(recipe, first_seed=first_seed)) <= set(earlier.tasks)
+
+    def examine(self, recipe: Recipe, folder: Path, *, first_seed: bool) -> Evaluated:
         """The scores of a finished run."""
         try:
-            tasks = self._tasks(run.recipe, first_seed=first_seed)
-            earlier = self._earlier(run.folder)
+            tasks = self._tasks(recipe, first_seed=first_seed)
+            earlier = self._earlier(folder)
             missing = [task for task in tasks if earlier is None or task not in earlier.tasks]
             if missing:
                 request = self._request(missing)
-                evaluation = evaluate_one(locate(str(run.folder), request), self._those(missing), request)
-                earlier = keep(evaluation, run.folder / RUN_RESULT)
-            return Evaluated(evaluation=earlier)
+                evaluation = evaluate_one(locate(str(folder), request), self._those(missing), request)
+                earlier = keep(evaluation, folder / RUN_RESULT)
+            return Evaluated(evaluation=earlier, earlier=not missing)
         except DalrError as error:
             return Evaluated(failure=Failure(reason=str(error), exit_code=error.exit_code))
 
@@ -111,16 +117,25 @@ class Examiner:
         )
 
     def _earlier(self, folder: Path) -> Evaluation | None:
-        """What the folder has, if it is of these weights and settings."""
+        """What the folder has, if it is of these settings and of the weights there; a record has none."""
         from dalr.models.loading import encoder_sha256
 
         try:
             (found,), _ = read_results(folder / RUN_RESULT)
         except (DataError, ValueError):
             return None
-        same_model = found.model_sha256 == encoder_sha256(EncoderConfig(model=str(folder / "model")))
-        wanted = settings_of(self._request(()))
-        return found if same_model and _settings(found.settings) == _settings(wanted) else None
+        model = folder / "model"
+        if model.is_dir() and found.model_sha256 != encoder_sha256(EncoderConfig(model=str(model))):
+            return None
+        return found if self._settings(found.settings) == self._settings(settings_of(self._request(()))) else None
+
+    def _settings(self, settings: Settings) -> Settings:
+        """Without what is found while scoring, and with the overlap's file as the study names it: records do."""
+        overlap = self.config.exclude_overlap
+        named = overlap is not None and settings.overlap_with == str(expand(overlap))
+        return settings.model_copy(
+            update={"data_changed": (), "overlap_with": overlap if named else settings.overlap_with}
+        )
 
 
 def finds_pictures(recipe: Recipe) -> bool:
@@ -168,8 +183,3 @@ def _in_study(problem: Problem) -> Problem:
     if not problem.where.startswith("--"):
         return problem
     return dataclasses.replace(problem, where=f"evaluate.{problem.where.removeprefix('--').replace('-', '_')}")
-
-
-def _settings(settings: Settings) -> Settings:
-    """Without what is found while scoring."""
-    return settings.model_copy(update={"data_changed": ()})

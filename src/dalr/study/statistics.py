@@ -13,15 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from dalr.evaluation.bootstrap import compare
-from dalr.evaluation.metrics import spearman
-from dalr.evaluation.results import (
-    Comparison,
-    Details,
-    Evaluation,
-    PairDetails,
-    StsResult,
-    sts_average,
-)
+from dalr.evaluation.results import Comparison, Evaluation
 
 _LEVEL = 0.95
 
@@ -35,17 +27,22 @@ class Summary(BaseModel):
     std: float | None
     """Of the sample; None for a single number."""
     interval: tuple[float, float] | None
-    """95 % of the mean, by Student's t; None for a single number."""
+    """95 % of the mean, by Student's t; None for a single number and for equal ones."""
     n: int
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean, sample standard deviation and interval of at least one number."""
+    """Mean, sample standard deviation and interval of at least one number.
+
+    Scores that come in steps may all be the same; that is no certainty, so there is no interval then.
+    """
     numbers = np.asarray(values, dtype=np.float64)
     n, mean = len(numbers), float(numbers.mean())
     if n < 2:
         return Summary(mean=mean, std=None, interval=None, n=n)
     std = float(numbers.std(ddof=1))
+    if std == 0 and mean != 0:
+        return Summary(mean=mean, std=std, interval=None, n=n)
     reach = _student(n - 1) * std / math.sqrt(n)
     return Summary(mean=mean, std=std, interval=(mean - reach, mean + reach), n=n)
 
@@ -57,42 +54,9 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Summary
 
 
 def item_tests(a: Mapping[int, Evaluation], b: Mapping[int, Evaluation]) -> list[Comparison]:
-    """The paired bootstrap over items, with the similarity of each pair averaged over the seeds that both have.
-
-    Transfer has no similarity to average: it is compared where one seed was scored.
-    """
-    return compare(over_seeds(a, set(a) & set(b)), over_seeds(b, set(a) & set(b))) if set(a) & set(b) else []
-
-
-def over_seeds(evaluations: Mapping[int, Evaluation], seeds: set[int]) -> Evaluation:
-    """One evaluation whose cosines are the means over `seeds`: of the tasks that all of these have."""
-    several = [evaluations[seed] for seed in sorted(seeds)]
-    tasks: dict[str, StsResult] = {}
-    details: dict[str, PairDetails] = {}
-    for name, first in several[0].details.sts.items():
-        results = [each.tasks.get(name) for each in several]
-        pairs = [each.details.sts[name] for each in several if name in each.details.sts]
-        if len(pairs) < len(several) or any(each.gold != first.gold for each in pairs):
-            continue
-        result = results[0]
-        if not isinstance(result, StsResult):
-            continue
-        cosines = np.mean([each.cosine for each in pairs], axis=0)
-        score = 100 * spearman(cosines, np.asarray(first.gold))
-        tasks[name] = result.model_copy(update={"spearman": score})
-        details[name] = first.model_copy(update={"cosine": tuple(cosines.tolist())})
-    with_transfer = [each for each in several if each.details.transfer]
-    single = with_transfer[0] if len(with_transfer) == 1 else None
-    marks = single.details.transfer if single is not None else {}
-    transfer = {name: single.tasks[name] for name in marks} if single is not None else {}
-    return several[0].model_copy(
-        update={
-            "tasks": {**tasks, **transfer},
-            "sts_avg": sts_average(tasks),
-            "transfer_avg": single.transfer_avg if single is not None else None,
-            "details": Details(sts=details, transfer=marks),
-        }
-    )
+    """The paired bootstrap over items, of the mean difference over the seeds that both have."""
+    seeds = sorted(set(a) & set(b))
+    return compare(*((a[seed], b[seed]) for seed in seeds)) if seeds else []
 
 
 def _student(freedom: int) -> float:

@@ -63,7 +63,7 @@ def sts_table(result: StudyResult) -> Table | None:
         if has_sts
         else "Development scores × 100",
         published=Group(rows=tuple(published), title=PUBLISHED) if has_sts else None,
-        notes=[BOLD_NOTE if has_sts else "", *_trial_notes(result)],
+        notes=[BOLD_NOTE if has_sts else "", *_trial_notes(result), _untrained_note(result)],
     )
 
 
@@ -109,9 +109,11 @@ def overlap_table(result: StudyResult) -> Table | None:
     names = [name for task in (*STS_TASKS, STS_DEV) if (name := task + WITHOUT_OVERLAP) in measured]
     if not names:
         return None
+    average = [CLEAN_AVG] if CLEAN_AVG in measured else []
     return _score_table(
         result,
-        [*names, *([CLEAN_AVG] if CLEAN_AVG in measured else [])],
+        [*names, *average],
+        columns=[*(each.removesuffix(WITHOUT_OVERLAP) for each in names), *(AVERAGE for _ in average)],
         name="study-overlap",
         caption="STS without the pairs that hold a training sentence, or nearly one (Spearman × 100)",
         published=None,
@@ -135,7 +137,8 @@ def photo_table(result: StudyResult) -> Table | None:
     )
 
 
-def difference_table(result: StudyResult) -> Table | None:
+def difference_table(result: StudyResult, scores: Sequence[str] = _DIFFERENCES) -> Table | None:
+    """Each compared pair with its difference in `scores`, in their order."""
     pairs = list(dict.fromkeys((each.a, each.b) for each in result.differences))
     if not pairs:
         return None
@@ -145,7 +148,7 @@ def difference_table(result: StudyResult) -> Table | None:
             rows=tuple(
                 _difference_row(found[name])
                 for found in [{each.score: each for each in result.differences if (each.a, each.b) == (a, b)}]
-                for name in _DIFFERENCES
+                for name in scores
                 if name in found
             ),
         )
@@ -166,9 +169,9 @@ def difference_table(result: StudyResult) -> Table | None:
         groups=groups,
         notes=[
             "Over seeds: Student's t on the differences of runs under the same seed; what another training would "
-            f"change. Over items: both methods on the same {DRAWS:,} resamples of the task's pairs, similarities "
-            "averaged over seeds; what another sample of sentences would change. Neither is corrected for the "
-            "number of rows."
+            f"change. Over items: all runs of both methods on the same {DRAWS:,} resamples of the task's items; "
+            "what another sample of sentences would change; a dash where a score is not resampled (retrieval, "
+            "subsets) or a run is known by its record alone. Neither is corrected for the number of rows."
         ],
     )
 
@@ -286,7 +289,9 @@ def _score_table(
     caption: str,
     published: Group | None,
     notes: Sequence[str],
+    columns: Sequence[str] | None = None,
 ) -> Table:
+    """A row a method, a column a score, called as `columns` says or by the score's short name."""
     rows = [
         Row(
             head=method,
@@ -303,7 +308,7 @@ def _score_table(
             name=name,
             caption=caption,
             head="method",
-            columns=[Column(name=_column_name(each), better="higher") for each in names],
+            columns=[Column(name=each, better="higher") for each in columns or map(_column_name, names)],
             groups=[Group(rows=tuple(rows), title=title), *([published] if published is not None else [])],
             notes=notes,
         )
@@ -345,15 +350,32 @@ def _seeds_about(counts: Sequence[int], result: StudyResult) -> str:
 
 
 def _trial_notes(result: StudyResult) -> list[str]:
-    counts = {name: len(method.trials) for name, method in result.methods.items()}
+    counts = {name: len(method.trials) for name, method in result.methods.items() if method.like is None}
+    taken: dict[str, list[str]] = {}
+    for name, method in result.methods.items():
+        if method.like is not None:
+            taken.setdefault(method.like, []).append(name)
+    rows = "; ".join(f"{', '.join(names)} from {source}" for source, names in taken.items())
+    note = f"Setting taken from another row: {rows}." if taken else ""
     if not any(counts.values()):
-        return ["Settings as they stand in the recipes; nothing was searched."]
+        return ["Settings as they stand in the recipes; nothing was searched.", note]
     if len(set(counts.values())) == 1:
-        return [
-            f"Each method's setting is the best of {next(iter(counts.values()))} trials by the development score."
-        ]
+        trials = next(iter(counts.values()))
+        return [f"Each method's setting is the best of {trials} trials by the development score.", note]
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return [f"Methods had different numbers of trials ({listed}): {result.unequal_trials}"]
+    return [f"Methods had different numbers of trials ({listed}): {result.unequal_trials}", note]
+
+
+def _untrained_note(result: StudyResult) -> str:
+    """What training starts from: a method below it has unlearned."""
+    found: dict[str, list[str]] = {}
+    for name, method in result.methods.items():
+        if method.untrained is not None:
+            found.setdefault(formatted(method.untrained), []).append(name)
+    if len(found) == 1:
+        return f"The student before training: dev {next(iter(found))}."
+    listed = "; ".join(f"dev {score} ({', '.join(names)})" for score, names in found.items())
+    return f"The students before training: {listed}." if found else ""
 
 
 def _measured(result: StudyResult) -> set[str]:

@@ -1,5 +1,8 @@
 """One run of a study: used again, gone on with, or trained; and what came of it.
 
+A run whose weights are gone is still known by its record in the study's `results/`, if its key is the same; that is
+enough for a trial, and for a final run whose scores are there.
+
 Our own errors become a failure that is written down, and the study goes on; anything else is a bug or a stop, and
 leaves.
 """
@@ -14,12 +17,11 @@ from typing import Any
 
 from dalr.api import train
 from dalr.console import Console
-from dalr.errors import DalrError
+from dalr.errors import ConfigError, CorruptFileError, DalrError
 from dalr.study.ledger import (
     Failure,
     Ticket,
     differences,
-    make_ticket,
     read_ticket,
     refuse_other,
     set_aside,
@@ -33,59 +35,84 @@ class Trained:
     """A run that is finished, or failed."""
 
     run: PlannedRun
-    key: str
+    folder: Path
+    """Where its `run.json` and scores lie: the run's own folder, or its record."""
     development: float | None = None
     """× 100."""
     record: Mapping[str, Any] | None = None
     """Its `run.json`; None if it failed."""
     failure: Failure | None = None
 
+    @property
+    def untrained(self) -> float | None:
+        """The development score before training, × 100."""
+        found = (self.record or {}).get("result", {}).get("untrained_score")
+        return float(found) if found is not None else None
 
-def settled(run: PlannedRun, prepared: Mapping[str, str], *, replace: bool, console: Console) -> Trained | None:
+    @property
+    def has_weights(self) -> bool:
+        """Whether its model is there, and not just its record."""
+        return self.failure is None and self.folder == self.run.folder
+
+
+def settled(run: PlannedRun, ticket: Ticket, *, replace: bool, console: Console) -> Trained | None:
     """The run if its folder has it finished; a folder of another run is refused, or with `replace` renamed.
-
-    `prepared` holds, for each model path that the recipe reads, the key of the run that made it.
 
     Raises:
         ConfigError: the folder holds another run; with the difference.
     """
-    was, now = read_ticket(run.folder), make_ticket(run.recipe, prepared)
-    if was is not None and was.key != now.key and run.folder.exists():
+    was = read_ticket(run.folder)
+    if was is not None and was.key != ticket.key and run.folder.exists():
         if not replace:
-            raise refuse_other(run.folder, was, now)
+            raise refuse_other(run.folder, was, ticket)
         aside = set_aside(run.folder, "other")
-        console.say(f"{run.name}: renamed to {aside.name} ({'; '.join(differences(was, now))})")
+        console.say(f"{run.name}: renamed to {aside.name} ({'; '.join(differences(was, ticket))})")
         return None
-    record = _record(run.folder) if was is not None and was.key == now.key else None
-    return _finished(run, now, record) if record is not None else None
+    has_it = was is not None and was.key == ticket.key and (run.folder / "model").is_dir()
+    return _finished(run, run.folder) if has_it else None
 
 
-def ensure(run: PlannedRun, prepared: Mapping[str, str], *, replace: bool, console: Console) -> Trained:
-    """The run, trained now unless its folder has it finished.
+def recorded(run: PlannedRun, ticket: Ticket) -> Trained | None:
+    """The run as the study's `results/` have it, without weights; None if they lack it or have another."""
+    was = read_ticket(run.record)
+    return _finished(run, run.record) if was is not None and was.key == ticket.key else None
 
-    Raises:
-        ConfigError: the folder holds another run.
+
+def make(run: PlannedRun, ticket: Ticket, *, console: Console) -> Trained:
+    """Train the run in its folder, or finish it there; a failure is written down and is what comes back.
+
+    What was begun otherwise than it would be today (the study's folder or a library moved on) begins anew.
     """
-    found = settled(run, prepared, replace=replace, console=console)
-    if found is not None:
-        return found
-    ticket = make_ticket(run.recipe, prepared)
-    goes_on = _go_on(run.folder, ticket)
-    write_ticket(run.folder, ticket)
     try:
-        train(run.recipe, out=run.folder, console=console, resume=goes_on)
-        record = _record(run.folder)
-        assert record is not None, "a training that returns has finished"
-        return _finished(run, ticket, record)
+        goes_on = _go_on(run.folder, ticket)
+        write_ticket(run.folder, ticket)
+        try:
+            train(run.recipe, out=run.folder, console=console, resume=goes_on)
+        except (ConfigError, CorruptFileError) as error:
+            if not goes_on:
+                raise
+            aside = set_aside(run.folder, "unfinished")
+            console.say(f"{run.name}: begun anew, what was there is {aside.name} ({error})")
+            write_ticket(run.folder, ticket)
+            train(run.recipe, out=run.folder, console=console)
+        trained = _finished(run, run.folder)
+        assert trained is not None, "a training that returns has finished"
+        return trained
     except DalrError as error:
         return failed(run, ticket, error)
 
 
 def failed(run: PlannedRun, ticket: Ticket, error: DalrError) -> Trained:
     """Write down why there is no model."""
+    found = impossible(run, error)
+    write_ticket(run.folder, ticket.model_copy(update={"failure": found.failure}))
+    return found
+
+
+def impossible(run: PlannedRun, error: DalrError) -> Trained:
+    """A run that was not even tried; what its folder holds stays as it is."""
     failure = Failure(reason=str(error), exit_code=error.exit_code)
-    write_ticket(run.folder, ticket.model_copy(update={"failure": failure}))
-    return Trained(run=run, key=ticket.key, failure=failure)
+    return Trained(run=run, folder=run.folder, failure=failure)
 
 
 def _go_on(folder: Path, ticket: Ticket) -> bool:
@@ -93,22 +120,26 @@ def _go_on(folder: Path, ticket: Ticket) -> bool:
     if not folder.exists() or not any(folder.iterdir()):
         return False
     was = read_ticket(folder)
-    if was is not None and was.key == ticket.key:
+    without_weights = _record(folder).get("status") == "finished"  # with them, the run would not be wanted
+    if was is not None and was.key == ticket.key and not without_weights:
         return True
     set_aside(folder, "unfinished")
     return False
 
 
-def _finished(run: PlannedRun, ticket: Ticket, record: Mapping[str, Any]) -> Trained:
+def _finished(run: PlannedRun, folder: Path) -> Trained | None:
+    """What `folder` says of the run; None if it is not there or not finished."""
+    record = _record(folder)
+    if record.get("status") != "finished":
+        return None
     score = record.get("result", {}).get("best_score")
-    return Trained(run=run, key=ticket.key, development=score, record=record)
+    return Trained(run=run, folder=folder, development=score, record=record)
 
 
-def _record(folder: Path) -> Mapping[str, Any] | None:
-    """The `run.json` of a finished run whose model is there."""
+def _record(folder: Path) -> Mapping[str, Any]:
+    """`run.json`; empty where there is none that can be read."""
     try:
         record = json.loads((folder / "run.json").read_bytes())
     except (OSError, ValueError):
-        return None
-    whole = isinstance(record, dict) and record.get("status") == "finished" and (folder / "model").is_dir()
-    return record if whole else None
+        return {}
+    return record if isinstance(record, dict) else {}

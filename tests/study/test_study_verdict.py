@@ -1,0 +1,46 @@
+"""What is said of who is ahead."""
+
+from __future__ import annotations
+
+from pretend import study_result
+
+from dalr.study.result import Difference, StudyResult
+from dalr.study.statistics import Summary
+from dalr.study.verdict import verdict
+
+
+def difference(a: str, b: str, mean: float, reach: float | None, score: str = "STS avg") -> Difference:
+    interval = (mean - reach, mean + reach) if reach is not None else None
+    return Difference(a=a, b=b, score=score, seeds=Summary(mean=mean, std=1.0, interval=interval, n=3), items=None)
+
+
+def result(*differences: Difference, baseline: str | None = None) -> StudyResult:
+    return study_result(baseline=baseline, differences=differences)
+
+
+def test_a_baseline_is_seen_from_its_own_side() -> None:
+    found = result(
+        difference("simcse", "rankcse", -8.2, 0.2),
+        difference("dalr", "rankcse", 0.15, 0.4),
+        difference("dalr", "mcse", 2.9, 0.4),
+        difference("better", "rankcse", 1.0, 0.5),
+        baseline="rankcse",
+    )
+    assert verdict(found) == [
+        "STS avg, 95 % intervals over 3 seeds: rankcse is ahead of simcse (+8.20); behind better (−1.00); "
+        "not told apart from dalr (−0.15).",
+        "dalr is ahead of mcse (+2.90).",
+    ]
+
+
+def test_a_development_score_decides_where_nothing_was_tested() -> None:
+    dev = difference("a", "b", 1.0, 0.5, score="dev")
+    assert verdict(result(dev)) == ["dev, 95 % intervals over 3 seeds: a is ahead of b (+1.00)."]
+    tested = difference("a", "b", -1.0, 2.0)
+    assert verdict(result(dev, tested)) == [
+        "STS avg, 95 % intervals over 3 seeds: a is not told apart from b (−1.00)."
+    ]
+
+
+def test_one_seed_says_nothing() -> None:
+    assert verdict(result(difference("a", "b", 1.0, None))) == []
