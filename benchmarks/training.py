@@ -11,7 +11,7 @@ Writes everything to --out as JSON.
 
   (a) public     fp32, padded to the longest, two teachers on both views of each pair step, the release's terms
   (b) library    SentenceTransformerTrainer, MultipleNegativesRankingLoss on (s, s), fp32
-  (c) fp32       ours: the recipe `dalr` in fp32
+  (c) fp32       ours: the recipe `dalr-paper` in fp32
   (d) best       ours: the same as `dalr train` runs it here
 """
 
@@ -44,7 +44,7 @@ from dalr.training.precision import resolve_precision
 from dalr.training.task import TrainingTask
 
 TEXT_ROWS, PAIR_ROWS, EPOCHS = 1_000_000, 148_915, 4
-"""Of the recipe `dalr`: Wiki1M and the captions of Flickr30k."""
+"""Of the recipe `dalr-paper`: Wiki1M and the captions of Flickr30k."""
 PUBLIC, LIBRARY, FP32, BEST = "(a) public", "(b) library", "(c) fp32", "(d) best"
 
 
@@ -108,8 +108,8 @@ def machine(device: torch.device) -> dict[str, Any]:
 def contest(world: World, options: argparse.Namespace) -> dict[str, Any]:
     """Every contestant's steps, in turns."""
     best = resolve_precision("auto", world.device)
-    fp32 = world.task(recipe="dalr", precision="fp32", padding="auto")
-    ours = world.task(recipe="dalr", precision=best, padding="auto")
+    fp32 = world.task(recipe="dalr-paper", precision="fp32", padding="auto")
+    ours = world.task(recipe="dalr-paper", precision=best, padding="auto")
     public, library = PublicStep(world).to(world.device), world.student()
     stored = world.collator(teachers=True)
     contestants: dict[tuple[str, Kind], Callable[[], float]] = {
@@ -197,7 +197,7 @@ def bare_step(task: TrainingTask, batches: list[Any]) -> Callable[[], None]:
 def whole_schedule(world: World, options: argparse.Namespace) -> dict[str, Any]:
     """`dalr train`'s loop over both streams in the proportion of the recipe, and what of it is not arithmetic."""
     precision = resolve_precision("auto", world.device)
-    task = world.task(recipe="dalr", precision=precision, padding="auto")
+    task = world.task(recipe="dalr-paper", precision=precision, padding="auto")
     collator = world.collator(teachers=True)
     batches: dict[Kind, list[Any]] = {
         kind: [

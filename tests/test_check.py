@@ -109,5 +109,8 @@ def test_the_class_of_several_errors_is_that_of_the_data() -> None:
     merged = together(errors)
     assert (type(merged), merged.exit_code, merged.total) == (DataError, 3, 10)
     assert [problem.what for problem in merged.problems] == ["d", "m", "c", "f"]
+    again = together([*errors, DataError([Problem(where="a", what="d")], total=3)])
+    assert [problem.what for problem in again.problems] == ["d", "m", "c", "f"], "each is said once"
+    assert again.total == 12, "what is not listed is counted all the same"
     assert type(together(errors[:2])) is ConfigError
     assert type(together([ModelFileError("m")])) is ModelFileError

@@ -22,10 +22,10 @@ from dalr.recipe import load_recipe, recipe_source, resolved_yaml, scalar, shipp
 from tiny import TinyData, recipe_tree, write_recipe
 
 MINI = sorted((Path(__file__).parent.parent / "benchmarks" / "flickr8k-mini").glob("*.yaml"))
-METHODS = ["dalr", "dalr-release", "kdmcse", "mcse", "rankcse", "simcse"]
+METHODS = ["dalr", "dalr-paper", "dalr-release", "kdmcse", "mcse", "rankcse", "simcse"]
 VARIANTS = [
-    *(f"{name}-flickr-roberta" for name in METHODS),
-    *(f"{name}-coco-{backbone}" for name in METHODS[:4] for backbone in ("bert", "roberta")),
+    *(f"{name}-flickr-roberta" for name in METHODS if name != "dalr-paper"),
+    *(f"{name}-coco-{data}" for name in ("dalr", "dalr-release", "kdmcse", "mcse") for data in ("bert", "roberta")),
 ]
 
 MINIMAL = """\
@@ -131,6 +131,7 @@ class TestShipped:
             "mcse": (64, 3, 3e-5),
             "kdmcse": (64, 3, 3e-5),
             "dalr": (128, 4, 2e-5),
+            "dalr-paper": (128, 4, 2e-5),
             "dalr-release": (128, 4, 2e-5),
         }
         for name, recipe in common.items():
@@ -144,18 +145,20 @@ class TestShipped:
         assert on["simcse"] == {"infonce"}
         assert on["rankcse"] == {"infonce", "list_mle", "consistency_js"}
         assert on["mcse"] == on["kdmcse"] == {"infonce", "grounding"}
-        assert on["dalr"] == on["kdmcse"] | {
+        assert on["dalr-paper"] == on["kdmcse"] | {
             "consistency",
             "cross_modal_alignment",
             "list_mle",
             "intra_modal_alignment",
         }
-        assert on["dalr-release"] == on["dalr"] | {"global_to_local"}
+        assert on["dalr-release"] == on["dalr-paper"] | {"global_to_local"}
+        assert on["dalr"] == on["dalr-paper"] - {"list_mle"} | {"list_net"}
         text = {name: {term for term, _ in recipe.objective.on("text")} for name, recipe in common.items()}
         assert text == {name: {"infonce"} for name in METHODS} | {
-            "rankcse": {"infonce", "list_mle", "consistency_js"}
+            "rankcse": {"infonce", "list_mle", "consistency_js"},
+            "dalr": {"infonce", "list_net"},
         }
-        weights = {term: t.weight for term, t in common["dalr"].objective.active()}
+        weights = {term: t.weight for term, t in common["dalr-paper"].objective.active()}
         assert weights == {
             "infonce": 1,
             "grounding": 0.1,
@@ -164,7 +167,7 @@ class TestShipped:
             "list_mle": 0.2,
             "intra_modal_alignment": 0.2,
         }
-        assert [(t.weight, t.pooling) for t in common["dalr"].teachers] == [(0.33, "cls"), (0.67, "cls")]
+        assert [(t.weight, t.pooling) for t in common["dalr-paper"].teachers] == [(0.33, "cls"), (0.67, "cls")]
 
     def test_a_file_in_the_current_folder_does_not_take_the_place_of_a_shipped_base(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

