@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 
 from dalr.errors import ConfigError, Problem
 from dalr.models.device import usable_cores
 
 _MEANINGFUL = (2, 3, 4, 5, 6, 130, 143)
+_FIRST_RANK_SECONDS = 30.0
 
 
 def process_rank() -> int:
     """The rank that a launcher gave to this process; 0 where there is none."""
     return int(os.environ.get("RANK", "0"))
+
+
+def leave_it_to_the_first_rank() -> None:
+    """Wait for the end that the launcher gives to all ranks when the first has said what all of them find alike.
+
+    The one that ended before it would take its words away. Returns if the first rank found nothing wrong.
+    """
+    time.sleep(_FIRST_RANK_SECONDS)
 
 
 def launch(arguments: Sequence[str], *, processes: int) -> int:
@@ -39,7 +50,7 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     if gpus and processes > gpus:
         raise ConfigError(Problem(where="--nproc", what=f"{processes} ranks, but this machine has {gpus} GPUs"))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
-    logging.disable(logging.WARNING)  # the agent's; what the ranks have to say, they say themselves
+    logging.disable(logging.ERROR)  # the agent's; what the ranks have to say, they say themselves
     config = LaunchConfig(
         run_id="dalr",
         min_nodes=1,
@@ -52,8 +63,11 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "dalr", *arguments)
     except ChildFailedError as error:
-        codes = [failure.exitcode for _, failure in sorted(error.failures.items())]
-        return next((code for code in codes if code in _MEANINGFUL), 1)
+        failures = [failure for _, failure in sorted(error.failures.items())]
+        for failure in failures:
+            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # with which the agent ends the others
+                sys.stderr.write(f"error on rank {failure.local_rank}: killed by {failure.signal_name()}\n")
+        return next((failure.exitcode for failure in failures if failure.exitcode in _MEANINGFUL), 1)
     except SignalException as error:  # passed on to all ranks, which have sealed a checkpoint by now
         return 128 + int(error.sigval)
     return 0
