@@ -17,7 +17,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadscope -m slow
 
 test-nightly: $(INSTALLED)
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 -m nightly

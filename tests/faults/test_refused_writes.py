@@ -96,7 +96,8 @@ ERRORS = ((errno.ENOSPC, True), (errno.EIO, False), (errno.EACCES, False))
     ("number", "stays", "begin", "every"),
     [
         *((*error, place, 3) for place, error in enumerate(ERRORS, start=1)),  # together at every write
-        *(pytest.param(*error, 1, 1, marks=pytest.mark.slow) for error in ERRORS),
+        pytest.param(*ERRORS[0], 1, 1, marks=pytest.mark.slow),
+        *(pytest.param(*error, 1, 1, marks=pytest.mark.nightly) for error in ERRORS[1:]),
     ],
 )
 def test_a_refusal_at_any_write_is_said_and_gone_on_from(

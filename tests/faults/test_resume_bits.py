@@ -84,8 +84,13 @@ def test_a_run_cut_again_and_again_ends_in_the_same_bits(
     assert [each["step"] for each in record(run)["resumed_at"]] == [2, 5, 8, 11]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("dalr") else pytest.mark.nightly)
+        for name in METHODS
+    ],
+)
 def test_a_new_process_ends_in_the_same_bits(
     toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

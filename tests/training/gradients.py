@@ -1,6 +1,8 @@
 """Gradients of a recipe's first batches in float64 without dropout, on as many ranks as a launcher started.
 
-python tests/training/gradients.py RECIPE OUT.safetensors [key=value ...]
+python tests/training/gradients.py OUT PORT RECIPE [key=value ...] [-- OUT PORT RECIPE ...]
+
+Each writes OUT-RANK.safetensors; one process for several, because its start costs far more than the gradients.
 """
 
 from __future__ import annotations
@@ -77,6 +79,13 @@ def doubled(batch: Batch) -> Batch:
     )
 
 
+def main(arguments: Sequence[str]) -> None:
+    while arguments:
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        out, os.environ["MASTER_PORT"], recipe, *overrides = arguments[:end]
+        save_file(gradients(Path(recipe), overrides), f"{out}-{os.environ['RANK']}.safetensors")
+        arguments = arguments[end + 1 :]
+
+
 if __name__ == "__main__":
-    found = gradients(Path(sys.argv[1]), sys.argv[3:])
-    save_file(found, f"{sys.argv[2]}-{os.environ.get('RANK', '0')}.safetensors")
+    main(sys.argv[1:])

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,24 +33,28 @@ def free_port() -> int:
         return port
 
 
-def on_ranks(count: int, *command: object) -> list[subprocess.CompletedProcess[str]]:
-    """Run the same command on so many ranks, as a launcher of several nodes would."""
-    shared = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+def gradients_on_ranks(count: int, folder: Path, cases: Mapping[str, Sequence[object]]) -> Path:
+    """Write `folder/NAME-RANK.safetensors` of every NAME -> (recipe, overrides), on ranks as a launcher of several
+    nodes starts them."""
+    arguments = [
+        part
+        for name, (recipe, *overrides) in cases.items()
+        for part in ("--", str(folder / name), str(free_port()), str(recipe), *map(str, overrides))
+    ]
+    shared = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
+            [sys.executable, str(HERE / "gradients.py"), *arguments[1:]],
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(count)
     ]
-    done = []
     for process in started:
-        out, err = process.communicate(timeout=240)
-        done.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
-    return done
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+    return folder
 
 
 def require_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], *, tolerance: float) -> None:
@@ -61,27 +66,24 @@ def require_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tens
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "dalr-release"])
-def test_two_ranks_have_the_loss_and_gradients_of_one(toys: Toys, tmp_path: Path, method: str) -> None:
-    recipe = toys.method(tmp_path, method)
-    for done in on_ranks(2, HERE / "gradients.py", recipe, tmp_path / "two"):
-        assert done.returncode == 0, done.stderr
-    expected = gradients(recipe)
-    for rank in range(2):
-        require_close(load_file(tmp_path / f"two-{rank}.safetensors"), expected, tolerance=1e-9)
+def test_two_ranks_have_the_loss_and_gradients_of_one(toys: Toys, tmp_path: Path) -> None:
+    recipes = {method: toys.method(tmp_path, method) for method in METHODS if method != "dalr-release"}
+    found = gradients_on_ranks(2, tmp_path, {method: [recipe] for method, recipe in recipes.items()})
+    for method, recipe in recipes.items():
+        expected = gradients(recipe)
+        for rank in range(2):
+            require_close(load_file(found / f"{method}-{rank}.safetensors"), expected, tolerance=1e-9)
 
 
 def test_two_ranks_with_and_without_gathering(toys: Toys, tmp_path: Path) -> None:
     """With it they are one rank with the whole batch, also in mini-batches; without, each compares its own rows."""
     recipe = toys.recipe(tmp_path, objective={"infonce": {}, "grounding": {"weight": 0.1}, "consistency": {}})
+    cases = {"gather": [recipe, "training.mini_batch_size=3"], "alone": [recipe, "training.gather=false"]}
+    found = gradients_on_ranks(2, tmp_path, cases)
     expected = gradients(recipe)
-    cases = {"gather": ["training.mini_batch_size=3"], "alone": ["training.gather=false"]}
-    for name, overrides in cases.items():
-        for done in on_ranks(2, HERE / "gradients.py", recipe, tmp_path / name, *overrides):
-            assert done.returncode == 0, done.stderr
     for rank in range(2):
-        require_close(load_file(tmp_path / f"gather-{rank}.safetensors"), expected, tolerance=1e-9)
-    alone = [load_file(tmp_path / f"alone-{rank}.safetensors") for rank in range(2)]
+        require_close(load_file(found / f"gather-{rank}.safetensors"), expected, tolerance=1e-9)
+    alone = [load_file(found / f"alone-{rank}.safetensors") for rank in range(2)]
     require_close(alone[0], alone[1], tolerance=0)
     assert alone[0].keys() == expected.keys()
     assert (alone[0]["0.loss"] - expected["0.loss"]).abs() > 1e-3, "four rows have fewer negatives than eight"

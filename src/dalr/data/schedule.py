@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -153,6 +153,25 @@ def _kind(is_pair: bool) -> Kind:
     return "pair" if is_pair else "text"
 
 
+class _Filling:
+    """A batch that is being filled, and the keys that it holds."""
+
+    def __init__(self, columns: list[list[int]]) -> None:
+        self.rows: list[int] = []
+        self._columns = columns
+        self._held: list[set[int]] = [set() for _ in columns]
+
+    def place(self, row: int) -> tuple[int, int] | None:
+        """Take the row; or leave it and return (column, key) of what it conflicts with."""
+        for column, values in enumerate(self._columns):
+            if values[row] in self._held[column]:
+                return column, values[row]
+        self.rows.append(row)
+        for held, values in zip(self._held, self._columns, strict=True):
+            held.add(values[row])
+        return None
+
+
 def _conflict_free(
     order: Int64[np.ndarray, " rows"], keys: list[Int64[np.ndarray, " rows"]], size: int
 ) -> Iterator[Int64[np.ndarray, " size"]]:
@@ -165,39 +184,23 @@ def _conflict_free(
     waiting: dict[tuple[int, int], deque[int]] = {}
     fresh = iter(order.tolist())
     while True:
-        batch: list[int] = []
-        used: list[set[int]] = [set() for _ in columns]
-
-        def conflict(row: int, used: list[set[int]] = used) -> tuple[int, int] | None:
-            for column, values in enumerate(columns):
-                if values[row] in used[column]:
-                    return column, values[row]
-            return None
-
-        def place(row: int, batch: list[int] = batch, used: list[set[int]] = used) -> None:
-            batch.append(row)
-            for seen, values in zip(used, columns, strict=True):
-                seen.add(values[row])
-
-        for queue_key in list(waiting):
-            if len(batch) == size:
+        batch = _Filling(columns)
+        for candidate in chain(_heads(waiting), fresh):
+            clash = batch.place(candidate)
+            if clash is not None:
+                waiting.setdefault(clash, deque()).append(candidate)
+            if len(batch.rows) == size:
                 break
-            queue = waiting[queue_key]
-            row = queue.popleft()
-            if not queue:
-                del waiting[queue_key]
-            clash = conflict(row)
-            if clash is None:
-                place(row)
-            else:
-                waiting.setdefault(clash, deque()).append(row)
-        while len(batch) < size:
-            following = next(fresh, None)
-            if following is None:
-                return
-            clash = conflict(following)
-            if clash is None:
-                place(following)
-            else:
-                waiting.setdefault(clash, deque()).append(following)
-        yield np.asarray(batch, dtype=np.int64)
+        else:
+            return
+        yield np.asarray(batch.rows, dtype=np.int64)
+
+
+def _heads(waiting: dict[tuple[int, int], deque[int]]) -> Iterator[int]:
+    """The first of each queue that there is now, taken out as it is asked for."""
+    for key in list(waiting):
+        queue = waiting[key]
+        head = queue.popleft()
+        if not queue:
+            del waiting[key]
+        yield head
