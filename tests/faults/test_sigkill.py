@@ -24,5 +24,5 @@ def test_killed_trainings_end_in_the_same_bits(tmp_path: Path, trials: int) -> N
     )
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["trials"], found["same"]) == (trials, trials), done.stdout
-    assert found["killed"] >= 0.9 * trials, "a process may end before it is killed"
+    assert found["killed"] >= trials // 2, "those that are killed at a time may end before it, the others cannot"
     assert len(set(found["steps"])) > 3, "they went on from different places"
