@@ -8,7 +8,6 @@ keep the file and line that they came from through all of it, so that every prob
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, did_you_mean
 from dalr.section import Section
 
 KeyPath = tuple[str | int, ...]
@@ -72,8 +71,7 @@ class Shelf:
             raise ConfigError(Problem(where=reference, what=f"byte {error.start + 1} is not UTF-8")) from None
         except (OSError, ValueError):
             pass  # ValueError: a name that cannot be a path
-        close = difflib.get_close_matches(reference, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(reference, known)
         what = f"no such file, and no shipped {self.kind} of that name; {hint}shipped: {', '.join(known)}"
         raise ConfigError(Problem(where=f"{self.kind} {reference!r}", what=what))
 
@@ -392,8 +390,7 @@ def _real_path(location: tuple[int | str, ...], tree: Any) -> KeyPath:
 
 def _unknown_key(path: KeyPath, kind: type[Section]) -> str:
     known = _keys_of(path[:-1], kind)
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = did_you_mean(str(path[-1]), known)
     return f"unknown key; {hint}known here: {', '.join(known)}"
 
 

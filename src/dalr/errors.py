@@ -27,6 +27,14 @@ class Problem:
         return f"{self.where}: {self.what}" if self.where else self.what
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'the nearest of these'? `, with the space after it; empty where none is near."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
 class DalrError(Exception):
     """Base of all errors that dalr raises on purpose. A traceback of anything else is a bug."""
 

@@ -6,14 +6,13 @@ comes last.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dalr.data.paths import expand
 from dalr.document import Change, Document, Shelf, beside, change_of, dotted, validated
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, did_you_mean
 from dalr.evaluation.classifier.selection import CLASSIFIERS
 from dalr.evaluation.tasks import GROUPS, RETRIEVAL, TASKS, resolve_tasks
 from dalr.study.config import Changes, EvaluateConfig, StudyConfig
@@ -118,9 +117,7 @@ def _name_conflicts(config: StudyConfig) -> Found:
 
 
 def _no_method(name: str, config: StudyConfig) -> str:
-    close = difflib.get_close_matches(name, config.methods, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"no method {name!r}; {hint}methods: {', '.join(config.methods)}"
+    return f"no method {name!r}; {did_you_mean(name, config.methods)}methods: {', '.join(config.methods)}"
 
 
 def _origin_conflicts(config: StudyConfig) -> Found:
