@@ -26,16 +26,16 @@ class PublicStep(torch.nn.Module):
 
     def __init__(self, world: World) -> None:
         super().__init__()
-        job = load_recipe("dalr-release").job()
-        self.objective, self.weights = job.objective, (0.33, 0.67)
+        recipe = load_recipe("dalr-release")
+        self.objective, self.weights = recipe.objective, (0.33, 0.67)
         self.student = world.student().transformers_model
         self.teachers = [world.student().transformers_model.eval().requires_grad_(False) for _ in self.weights]
         self.heads = Heads(
-            job.heads,
+            recipe.heads,
             student_width=world.width,
             image_width=world.width,
             clip_text_width=None,
-            needs=job.objective.needs("pair") | job.objective.needs("text"),
+            needs=recipe.objective.needs("pair") | recipe.objective.needs("text"),
             temperatures={},
         )
 

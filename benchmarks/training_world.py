@@ -114,22 +114,22 @@ class World:
         self, *, recipe: str, precision: Literal["fp32", "bf16"], padding: str, compile: Compile = "off"
     ) -> TrainingTask:
         """Student, heads and objective as `dalr train` makes them; a compiled one needs its `padding` named."""
-        job = load_recipe(recipe).job()
+        chosen = load_recipe(recipe)
         student = self.student()
         found = best_layout(student, dtype=torch.bfloat16 if precision == "bf16" else None)
         seed_everything(0)
         heads = Heads(
-            job.heads,
+            chosen.heads,
             student_width=self.width,
             image_width=self.width,
             clip_text_width=None,
-            needs=job.objective.needs("pair") | job.objective.needs("text"),
+            needs=chosen.objective.needs("pair") | chosen.objective.needs("text"),
             temperatures={},
         )
         task = TrainingTask(
             student=student,
             heads=heads,
-            objective=job.objective,
+            objective=chosen.objective,
             teacher_weights=(0.33, 0.67),
             precision=precision,
             layout=found if padding == "auto" else padding,  # type: ignore[arg-type]

@@ -14,11 +14,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dalr.config import Recipe
 from dalr.errors import ConfigError
 from dalr.features.importing import import_matrix
 from dalr.objectives import TERMS
 from dalr.recipe import load_recipe, recipe_source, resolved_yaml, scalar, shipped_recipes
+from dalr.schema import Recipe
 from tiny import TinyData, recipe_tree, write_recipe
 
 MINI = sorted((Path(__file__).parent.parent / "benchmarks" / "flickr8k-mini").glob("*.yaml"))
@@ -729,7 +729,7 @@ from dalr.recipe import load_recipe, shipped_recipes
 from dalr.training.inputs import load_inputs
 for name in (*shipped_recipes(), *sys.argv[2:]):
     load_recipe(name)
-load_inputs(load_recipe(sys.argv[1]).job())
+load_inputs(load_recipe(sys.argv[1]))
 print([name for name in ("torch", "transformers", "sentence_transformers") if name in sys.modules])
 """
 

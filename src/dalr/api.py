@@ -12,12 +12,13 @@ from typing import Any, Literal, overload
 
 from pydantic import ValidationError
 
-from dalr.config import Recipe, conflicts
+from dalr.config import conflicts
 from dalr.console import Console
 from dalr.errors import ConfigError, Problem
 from dalr.evaluation.results import Evaluation
 from dalr.models.config import PoolingMode
 from dalr.recipe import load_recipe
+from dalr.schema import Recipe
 from dalr.scoring import Request
 from dalr.scoring import evaluate as evaluate_models
 from dalr.training.dry_run import DryRun
@@ -82,15 +83,14 @@ def train(
     elif found := conflicts(recipe):
         raise ConfigError([Problem(where=".".join(map(str, each.path)), what=each.what) for each in found])
     if dry_run:
-        return try_batches(recipe.job(), console=console or Console())
+        return try_batches(recipe, console=console or Console())
     if (resume or allow_changed) and out is None:
         raise ConfigError(Problem(where="--resume", what="which run? name its folder with --out"))
     if allow_changed and not resume:
         raise ConfigError(Problem(where="--allow-changed", what="goes with --resume"))
     return run(
-        recipe.job(),
+        recipe,
         out=Path(out) if out is not None else default_run_folder(recipe.name),
-        recipe=recipe.model_dump(mode="json"),
         console=console or Console(),
         resume=Resume(read_recipe=_with_defaults_of_today, allow_changed=allow_changed) if resume else None,
     )

@@ -76,7 +76,7 @@ def check_recipe(
     except ConfigError as error:
         return Checked(recipe=reference, error=_with_data_problems(error, reference, overrides))
     try:
-        inputs = load_inputs(recipe.job())
+        inputs = load_inputs(recipe)
         overlap = _overlap(inputs.dataset, against, console or Console(quiet=True)) if against is not None else None
     except DalrError as error:
         return Checked(recipe=reference, error=error)

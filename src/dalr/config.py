@@ -1,7 +1,7 @@
-"""`Recipe`: the sections put together, and what must hold between them.
+"""What must hold between the sections of a recipe.
 
-Each section lives beside its owner; here is only what one section alone cannot know. The checks read no data and
-import no torch; widths come from manifests and `config.json`.
+Here is only what one section alone cannot know. The checks read no data and import no torch; embedding dimensions
+come from manifests and `config.json`.
 """
 
 from __future__ import annotations
@@ -9,55 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Annotated
-
-from pydantic import Field
 
 from dalr.data.config import DataConfig
 from dalr.errors import DalrError
-from dalr.features.config import FeaturesConfig
 from dalr.features.source import features_width, is_matrix
-from dalr.models.config import EncoderConfig, HeadsConfig, StudentConfig, TeacherConfig
+from dalr.models.config import EncoderConfig
 from dalr.models.reference import hidden_width, number_of_layers, peek_config, states_pooling, token_positions
-from dalr.objectives import Need, Objective
+from dalr.objectives import Need
 from dalr.objectives.alignment import CrossModalAlignment
 from dalr.objectives.contrastive import Grounding
-from dalr.section import Section
-from dalr.training.config import DevelopmentConfig, TrainingConfig
+from dalr.schema import Recipe
 from dalr.training.reporting import missing_reporters
-from dalr.training.run import Job
 
 _WEIGHTS_TOLERANCE = 1e-6
-
-
-class Recipe(Section):
-    """Everything that a training run depends on."""
-
-    name: str
-    description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    data: DataConfig
-    features: FeaturesConfig = FeaturesConfig()
-    student: StudentConfig
-    heads: HeadsConfig = HeadsConfig()
-    teachers: tuple[TeacherConfig, ...] = ()
-    objective: Objective
-    training: TrainingConfig = TrainingConfig()
-    development: DevelopmentConfig | None = None
-
-    def job(self) -> Job:
-        return Job(
-            name=self.name,
-            seed=self.seed,
-            data=self.data,
-            features=self.features,
-            student=self.student,
-            heads=self.heads,
-            teachers=self.teachers,
-            objective=self.objective,
-            training=self.training,
-            development=self.development,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import yaml
 from pydantic import ValidationError
 
-from dalr.config import Recipe, conflicts
+from dalr.config import conflicts
 from dalr.data.config import DataConfig
 from dalr.document import Change, Document, Shelf, apply_change, change_of, dotted, scalar, validated, with_tuples
 from dalr.errors import ConfigError, Problem
+from dalr.schema import Recipe
 
 __all__ = [
     "load_data_section",

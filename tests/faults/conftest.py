@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,20 +24,20 @@ def prepared_once() -> Iterator[None]:
     setups: dict[str, tuple[Any, dict[str, torch.Tensor]]] = {}
     inputs: dict[str, Any] = {}
 
-    def key(job: Any) -> str:
+    def key(recipe: Any) -> str:
         free = {"save_every": 1, "keep": 1, "workers": 0, "max_steps": 1}
-        return repr(replace(job, training=job.training.model_copy(update=free)))
+        return repr(recipe.model_copy(update={"training": recipe.training.model_copy(update=free)}))
 
-    def loaded(job: Any) -> Any:
-        if key(job) not in inputs:
-            inputs[key(job)] = load_inputs(job)
-        return inputs[key(job)]
+    def loaded(recipe: Any) -> Any:
+        if key(recipe) not in inputs:
+            inputs[key(recipe)] = load_inputs(recipe)
+        return inputs[key(recipe)]
 
-    def prepared(job: Any, found: Any, console: Any, ranks: Any) -> Any:
-        if key(job) not in setups:
-            made = prepare(job, found, console, ranks)
-            setups[key(job)] = made, {name: value.clone() for name, value in made.task.state_dict().items()}
-        made, first = setups[key(job)]
+    def prepared(recipe: Any, found: Any, console: Any, ranks: Any) -> Any:
+        if key(recipe) not in setups:
+            made = prepare(recipe, found, console, ranks)
+            setups[key(recipe)] = made, {name: value.clone() for name, value in made.task.state_dict().items()}
+        made, first = setups[key(recipe)]
         made.task.load_state_dict(first)
         made.task.zero_grad(set_to_none=True)
         return made

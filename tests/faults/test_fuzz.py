@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dalr.config import Recipe
 from dalr.data.dataset import read_pairs
 from dalr.data.reading import Reading
 from dalr.errors import DalrError, Problem
@@ -31,6 +30,7 @@ from dalr.models.layout import read_layout
 from dalr.models.published_weights import read_weights
 from dalr.recipe import load_recipe, recipe_source, shipped_recipes
 from dalr.report.history import read_history
+from dalr.schema import Recipe
 
 FEW, MANY = 25, 10_000
 

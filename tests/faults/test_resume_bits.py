@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("prepared_once")
 
 def cuts(recipe: Path) -> dict[str, int]:
     """After which steps a run of this recipe is cut."""
-    plan = load_inputs(load_recipe(str(recipe), list(SETTINGS)).job()).plan
+    plan = load_inputs(load_recipe(str(recipe), list(SETTINGS))).plan
     kinds = [batch[0].kind for batch in islice(plan.batches(), STEPS)]
     changes = [step for step in range(1, STEPS) if kinds[step] != kinds[step - 1]]
     found = {

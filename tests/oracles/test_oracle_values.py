@@ -20,7 +20,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dalr.config import Recipe
 from dalr.evaluation.geometry import alignment, uniformity
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads
@@ -28,6 +27,7 @@ from dalr.objectives import TERMS, Losses, Need
 from dalr.objectives import functional as f
 from dalr.objectives.views import TeacherTokens, Views
 from dalr.recipe import load_recipe
+from dalr.schema import Recipe
 
 RTOL = 1e-9
 TWO_HEADS = {"grounding": "text_grounding.0", "vision": "image_grounding.0"}

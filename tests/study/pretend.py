@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import yaml
 
-from dalr.config import Recipe
 from dalr.console import Console
 from dalr.errors import DalrError, NumericsError
 from dalr.evaluation.metrics import spearman
@@ -30,6 +29,7 @@ from dalr.evaluation.results import (
 from dalr.evaluation.tasks import STS_TASKS
 from dalr.models.config import EncoderConfig
 from dalr.models.loading import encoder_sha256
+from dalr.schema import Recipe
 from dalr.study import load_study, run_study
 from dalr.study.result import StudyResult
 from tiny import Toys

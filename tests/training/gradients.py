@@ -32,21 +32,21 @@ STEPS = 3
 
 def gradients(recipe: Path, overrides: Sequence[str] = (), *, dropout: bool = False) -> dict[str, torch.Tensor]:
     """`STEP.PARAMETER` -> gradient, and `STEP.loss`; the weights never change."""
-    job = load_recipe(str(recipe), list(overrides)).job()
-    inputs = load_inputs(job)
+    loaded = load_recipe(str(recipe), list(overrides))
+    inputs = load_inputs(loaded)
     found: dict[str, torch.Tensor] = {}
-    with joined(job.training.batch_size) as ranks:
-        seed_everything(job.seed)
+    with joined(loaded.training.batch_size) as ranks:
+        seed_everything(loaded.seed)
         with ranks.main_first():
-            setup = prepare(job, inputs, Console(quiet=True), ranks)
+            setup = prepare(loaded, inputs, Console(quiet=True), ranks)
         task = setup.task.double().train(dropout)
         task.token_teachers = tuple(InDouble(teacher) for teacher in task.token_teachers)  # type: ignore[assignment]
         step = Step(
             task=task,
             ranks=ranks,
-            gather=job.training.gather,
-            mini_batch_size=job.training.mini_batch_size,
-            seed=job.seed,
+            gather=loaded.training.gather,
+            mini_batch_size=loaded.training.mini_batch_size,
+            seed=loaded.seed,
         )
         for number, keys in zip(range(STEPS), setup.plan.batches(), strict=False):
             task.zero_grad(set_to_none=True)

@@ -97,7 +97,7 @@ def test_a_grouped_training_is_the_same_again(toys: Toys, tmp_path: Path) -> Non
 
 def test_a_dry_run_of_groups_and_candidates_needs_no_neighbours(toys: Toys, tmp_path: Path) -> None:
     settings = [f"{GROUPS}.images=4", "objective.grounding.candidates=12"]
-    found = dry_run(load_recipe(str(toys.recipe(tmp_path)), settings).job(), console=Console(quiet=True))
+    found = dry_run(load_recipe(str(toys.recipe(tmp_path)), settings), console=Console(quiet=True))
     assert [trial.kind for trial in found.trials] == ["pair", "text"]
     assert all(np.isfinite(trial.loss) for trial in found.trials)
 

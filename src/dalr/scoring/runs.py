@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dalr.config import Recipe
 from dalr.errors import DataError, Problem
+from dalr.schema import Recipe
 
 
 def recipe_of_run(run: Path) -> Recipe:

@@ -16,12 +16,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dalr.config import Recipe
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, DalrError, Problem
 from dalr.io.atomic import storage_errors, write_json
 from dalr.io.sealed import MANIFEST, known_sha256
 from dalr.models.reference import find_model
+from dalr.schema import Recipe
 from dalr.training.identity import leaves
 
 _PACKAGE = "package:"

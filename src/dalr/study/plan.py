@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dalr.config import Recipe
 from dalr.document import Change, dotted
 from dalr.errors import ConfigError, Problem
 from dalr.recipe import load_recipe
+from dalr.schema import Recipe
 from dalr.study.names import references, with_models
 from dalr.study.reading import Study
 from dalr.study.search import Setting, trials_of

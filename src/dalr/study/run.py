@@ -81,7 +81,7 @@ def require_inputs(plan: Plan, console: Console) -> None:
     attempt, read_once = Attempts(), cache(load_dataset)
     for run in plan.first_runs():
         if not run.needs:
-            attempt(partial(load_inputs, run.recipe.job(), read_dataset=read_once))
+            attempt(partial(load_inputs, run.recipe, read_dataset=read_once))
     if plan.study.config.evaluate is not None:
         attempt(Examiner(plan.study.config.evaluate, console).require_data)
     attempt.require()

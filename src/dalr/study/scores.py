@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dalr.config import Recipe
 from dalr.console import Console
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, DalrError, DataError, Problem
@@ -26,6 +25,7 @@ from dalr.evaluation.results import (
 from dalr.evaluation.tasks import RETRIEVAL, STS_TASKS, resolve_tasks
 from dalr.models.config import EncoderConfig
 from dalr.objectives import Need
+from dalr.schema import Recipe
 from dalr.scoring import Loaded, Request, evaluate_one, keep, load, locate, settings_of
 from dalr.study.config import EvaluateConfig
 from dalr.study.ledger import Failure

@@ -21,6 +21,7 @@ from dalr.data.schedule import Kind, Plan, RowKey
 from dalr.errors import NumericsError, Problem
 from dalr.io.cache import temporary_cache
 from dalr.models.device import pick_device
+from dalr.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.inputs import load_inputs, make_plan
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from dalr.training.batches import Batch
     from dalr.training.optimization import Optimization
-    from dalr.training.run import Job
     from dalr.training.step import Step
     from dalr.training.task import TrainingTask
 
@@ -100,33 +100,33 @@ class DryRun:
         return "\n".join(f"{name:{width}}  {value}".rstrip() for name, value in rows)
 
 
-def dry_run(job: Job, *, console: Console) -> DryRun:
-    """Try a batch of each kind of `job`; nothing is left on disk that `dalr check` would not leave.
+def dry_run(recipe: Recipe, *, console: Console) -> DryRun:
+    """Try a batch of each kind of `recipe`; nothing is left on disk that `dalr check` would not leave.
 
     Raises:
         DataError, ModelFileError, ConfigError: as a training would.
         NumericsError: a loss is not finite.
     """
-    inputs = load_inputs(job)
+    inputs = load_inputs(recipe)
     keys = _first_batches(inputs.plan)
     dataset = _rows_of(inputs.dataset, keys)
-    few = replace(inputs, dataset=dataset, plan=make_plan(job, dataset))
+    few = replace(inputs, dataset=dataset, plan=make_plan(recipe, dataset))
     with temporary_cache():
         from dalr.training.optimization import Optimization
         from dalr.training.ranks import Ranks
         from dalr.training.setup import prepare
         from dalr.training.step import Step
 
-        seed_everything(job.seed)
+        seed_everything(recipe.seed)
         ranks = Ranks(device=pick_device("auto"))
-        setup = prepare(job, few, console, ranks)
+        setup = prepare(recipe, few, console, ranks)
         task, development = setup.task, setup.development
         step = Step(
-            task=task, ranks=ranks, gather=True, mini_batch_size=job.training.mini_batch_size, seed=job.seed
+            task=task, ranks=ranks, gather=True, mini_batch_size=recipe.training.mini_batch_size, seed=recipe.seed
         )
-        steps = job.training.max_steps or inputs.plan.steps(job.training.epochs)
+        steps = recipe.training.max_steps or inputs.plan.steps(recipe.training.epochs)
         counts = _count(inputs.plan, steps)
-        optimization = Optimization(task, job.training, steps=steps, heads=task.heads)
+        optimization = Optimization(task, recipe.training, steps=steps, heads=task.heads)
         trials = []
         with console.bar("dry run", len(keys) * (_TIMED + 1), "step") as bar:
             for batch_keys in keys:
@@ -136,9 +136,9 @@ def dry_run(job: Job, *, console: Console) -> DryRun:
                 trials.append(_try(step, optimization, batch, steps=counts[kind]))
                 bar.update(len(trials) * (_TIMED + 1))
         seconds = _timed(lambda: development.scores(task)) if development is not None else None
-        every = job.development.every if job.development is not None else steps
+        every = recipe.development.every if recipe.development is not None else steps
         return DryRun(
-            name=job.name,
+            name=recipe.name,
             device=str(setup.report["device"]),
             precision=task.precision,
             trials=tuple(trials),

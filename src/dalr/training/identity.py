@@ -10,32 +10,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dalr.data.rows import sentences_sha256
 from dalr.errors import Problem
 from dalr.features.store import FORMAT, VERSION, FeatureStore
 from dalr.io.sealed import read_manifest
 from dalr.models.loading import encoder_sha256
+from dalr.schema import Recipe
 from dalr.training.inputs import Inputs, sentences_by_kind
-
-if TYPE_CHECKING:
-    from dalr.training.run import Job
 
 CHANGES_NO_NUMBER = frozenset({"name", "description", "training.workers", "training.save_every", "training.keep"})
 
 
-def identity(job: Job, inputs: Inputs) -> dict[str, str]:
+def identity(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
     """Content of the data and models, versions and arithmetic of a run, by name."""
     from dalr.models.device import pick_device
     from dalr.training.precision import resolve_precision
 
     device = pick_device("auto")
-    return dict(_content(job, inputs)) | {
+    return dict(_content(recipe, inputs)) | {
         "dalr major version": metadata.version("dalr").partition(".")[0],
         "torch version": metadata.version("torch"),
         "device": device.type,
-        "precision": resolve_precision(job.training.precision, device),
+        "precision": resolve_precision(recipe.training.precision, device),
     }
 
 
@@ -52,7 +50,7 @@ def differences(
     ]
 
 
-def _content(job: Job, inputs: Inputs) -> Iterator[tuple[str, str]]:
+def _content(recipe: Recipe, inputs: Inputs) -> Iterator[tuple[str, str]]:
     for kind, ids, sentences in sentences_by_kind(inputs.dataset):
         yield ("captions" if kind == "pair" else "text"), sentences_sha256([*ids, *sentences])
     held_out, scored = inputs.dataset.held_out, inputs.development_pairs
@@ -63,8 +61,8 @@ def _content(job: Job, inputs: Inputs) -> Iterator[tuple[str, str]]:
     for name, store in (("image features", inputs.images), ("caption features", inputs.clip_text)):
         if store is not None:
             yield name, _store_sha256(store)
-    yield "student", encoder_sha256(job.student)
-    for number, (teacher, stored) in enumerate(zip(job.teachers, inputs.teacher_stores, strict=True), start=1):
+    yield "student", encoder_sha256(recipe.student)
+    for number, (teacher, stored) in enumerate(zip(recipe.teachers, inputs.teacher_stores, strict=True), start=1):
         sha256 = encoder_sha256(teacher.encoder()) if stored is None else _store_sha256(stored)
         yield f"teacher {number}", sha256
 

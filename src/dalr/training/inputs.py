@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +20,7 @@ from dalr.features.source import open_features
 from dalr.features.store import FeatureStore
 from dalr.models.reference import require_if_local
 from dalr.objectives import Need
-
-if TYPE_CHECKING:
-    from dalr.training.run import Job
+from dalr.schema import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +36,8 @@ class Inputs:
     plan: Plan
 
 
-def load_inputs(job: Job, *, read_dataset: Callable[..., Dataset] = load_dataset) -> Inputs:
-    """Read and check everything that `job` names.
+def load_inputs(recipe: Recipe, *, read_dataset: Callable[..., Dataset] = load_dataset) -> Inputs:
+    """Read and check everything that `recipe` names.
 
     Args:
         read_dataset: in place of `load_dataset`, for several jobs on the same data.
@@ -52,29 +49,29 @@ def load_inputs(job: Job, *, read_dataset: Callable[..., Dataset] = load_dataset
         ModelFileError: none of these, but a model named by folder or package is not there.
     """
     attempt = Attempts()
-    dataset = attempt(lambda: read_dataset(job.data, seed=job.seed))
-    needs = job.objective.needs("pair") | job.objective.needs("text")
-    held_out = job.development is not None and job.development.kind == "retrieval"
+    dataset = attempt(lambda: read_dataset(recipe.data, seed=recipe.seed))
+    needs = recipe.objective.needs("pair") | recipe.objective.needs("text")
+    held_out = recipe.development is not None and recipe.development.kind == "retrieval"
     images = clip_text = None
-    groups = job.training.schedule.groups
+    groups = recipe.training.schedule.groups
     if Need.IMAGE in needs or held_out or (groups is not None and groups.images is not None):
-        images = attempt(lambda: _open(job, job.features.image, job.features.image_ids))
+        images = attempt(lambda: _open(recipe, recipe.features.image, recipe.features.image_ids))
     if Need.CLIP_TEXT in needs:
-        clip_text = attempt(lambda: _open(job, job.features.clip_text, job.features.clip_text_ids))
+        clip_text = attempt(lambda: _open(recipe, recipe.features.clip_text, recipe.features.clip_text_ids))
     stores = tuple(
-        attempt(lambda path=teacher.features: open_features(job.data.path(path), None))  # type: ignore[misc]
+        attempt(lambda path=teacher.features: open_features(recipe.data.path(path), None))  # type: ignore[misc]
         if teacher.features is not None
         else None
-        for teacher in job.teachers
+        for teacher in recipe.teachers
     )
-    pairs = attempt(lambda: _development_pairs(job))
+    pairs = attempt(lambda: _development_pairs(recipe))
     if dataset is not None:
-        for store, ids, what in _lookups(job, dataset, images, clip_text, stores):
+        for store, ids, what in _lookups(recipe, dataset, images, clip_text, stores):
             attempt(lambda store=store, ids=ids, what=what: store.rows_of(ids, what=what))  # type: ignore[misc]
-    plan = make_plan(job, dataset) if dataset is not None else None
+    plan = make_plan(recipe, dataset) if dataset is not None else None
     if plan is not None:
-        attempt(lambda: _require_batches(job, plan))
-    for model in dict.fromkeys((job.student.model, *(teacher.model for teacher in job.teachers))):
+        attempt(lambda: _require_batches(recipe, plan))
+    for model in dict.fromkeys((recipe.student.model, *(teacher.model for teacher in recipe.teachers))):
         if model is not None:
             attempt(lambda model=model: require_if_local(model))  # type: ignore[misc]
     attempt.require()
@@ -100,11 +97,11 @@ def sentences_by_kind(dataset: Dataset) -> list[tuple[Kind, Sequence[str], Seque
     return found
 
 
-def make_plan(job: Job, dataset: Dataset) -> Plan:
+def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     """Which rows meet in which batch."""
     streams = []
     for kind, _, sentences in sentences_by_kind(dataset):
-        pairs = dataset.pairs if kind == "pair" and not job.training.schedule.meets_images_again else None
+        pairs = dataset.pairs if kind == "pair" and not recipe.training.schedule.meets_images_again else None
         streams.append(
             Stream(
                 kind=kind,
@@ -114,23 +111,23 @@ def make_plan(job: Job, dataset: Dataset) -> Plan:
         )
     return Plan(
         streams=tuple(streams),
-        schedule=job.training.schedule,
-        batch_size=job.training.batch_size,
-        seed=job.seed,
+        schedule=recipe.training.schedule,
+        batch_size=recipe.training.batch_size,
+        seed=recipe.seed,
     )
 
 
-def _require_batches(job: Job, plan: Plan) -> None:
+def _require_batches(recipe: Recipe, plan: Plan) -> None:
     _require_full_batches(plan)
-    _require_pair_interval(job, plan)
+    _require_pair_interval(recipe, plan)
 
 
-def _require_pair_interval(job: Job, plan: Plan) -> None:
+def _require_pair_interval(recipe: Recipe, plan: Plan) -> None:
     """The release's rule reads no text at all when there are about as many pair batches as text batches."""
-    schedule = job.training.schedule
+    schedule = recipe.training.schedule
     if schedule.kind != "every_k" or schedule.k is not None:
         return
-    size = job.training.batch_size
+    size = recipe.training.batch_size
     batches = {stream.kind: (len(stream) - plan.left_over()[stream.kind]) // size for stream in plan.streams}
     if pair_interval(batches.get("text", 0), batches.get("pair", 0)) < 2:
         what = (
@@ -162,7 +159,7 @@ def image_names(dataset: Dataset) -> list[str]:
 
 
 def _lookups(
-    job: Job,
+    recipe: Recipe,
     dataset: Dataset,
     images: FeatureStore | None,
     clip_text: FeatureStore | None,
@@ -173,28 +170,32 @@ def _lookups(
     pairs, text = dataset.pairs, dataset.text
     if pairs is not None and images is not None:
         found.append((images, image_names(dataset), "image"))
-        if dataset.held_out is not None and job.development is not None and job.development.kind == "retrieval":
+        if (
+            dataset.held_out is not None
+            and recipe.development is not None
+            and recipe.development.kind == "retrieval"
+        ):
             names = [pairs.images[number] for number in np.unique(dataset.held_out.image_of)]
             found.append((images, names, "held-out image"))
     if pairs is not None and clip_text is not None:
         found.append((clip_text, list(pairs.caption_ids), "caption"))
     for store in stores:
-        if store is not None and pairs is not None and Need.TEACHERS in job.objective.needs("pair"):
+        if store is not None and pairs is not None and Need.TEACHERS in recipe.objective.needs("pair"):
             found.append((store, list(pairs.caption_ids), "caption"))
-        if store is not None and text is not None and Need.TEACHERS in job.objective.needs("text"):
+        if store is not None and text is not None and Need.TEACHERS in recipe.objective.needs("text"):
             found.append((store, list(text.ids), "text line"))
     return found
 
 
-def _open(job: Job, path: str | None, ids: str | None) -> FeatureStore:
+def _open(recipe: Recipe, path: str | None, ids: str | None) -> FeatureStore:
     assert path is not None
-    return open_features(job.data.path(path), job.data.path(ids) if ids is not None else None)
+    return open_features(recipe.data.path(path), recipe.data.path(ids) if ids is not None else None)
 
 
-def _development_pairs(job: Job) -> ScoredPairs | None:
-    config = job.development
+def _development_pairs(recipe: Recipe) -> ScoredPairs | None:
+    config = recipe.development
     if config is None or config.kind == "retrieval":
         return None
     assert config.data is not None
-    path = job.data.path(config.data)
+    path = recipe.data.path(config.data)
     return load_sts(path, "sts-b-dev") if config.kind == "sts-b" else load_scored_tsv(path)

@@ -21,16 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.console import Console
-from dalr.data.config import DataConfig
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
-from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
 from dalr.io.lock import LOCK, locked, require_unlocked
 from dalr.io.sealed import sweep
-from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
-from dalr.objectives import Objective
+from dalr.schema import Recipe
 from dalr.seed import seed_everything
-from dalr.training.config import DevelopmentConfig, TrainingConfig
 from dalr.training.identity import differences, identity
 from dalr.training.inputs import Inputs, load_inputs
 from dalr.training.launch import process_rank
@@ -67,22 +63,6 @@ class TrainResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """The typed sections of a recipe: all that a run depends on."""
-
-    name: str
-    seed: int
-    data: DataConfig
-    features: FeaturesConfig
-    student: StudentConfig
-    heads: HeadsConfig
-    teachers: tuple[TeacherConfig, ...]
-    objective: Objective
-    training: TrainingConfig
-    development: DevelopmentConfig | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Resume:
     """How to go on with a run that was stopped."""
 
@@ -92,10 +72,8 @@ class Resume:
     """Go on although recipe, data or versions differ, and say so in `run.json`."""
 
 
-def run(
-    job: Job, *, out: Path, recipe: Mapping[str, Any], console: Console, resume: Resume | None = None
-) -> TrainResult:
-    """Train `job` into the folder `out`; `recipe` is the resolved recipe as it goes into `run.json`.
+def run(recipe: Recipe, *, out: Path, console: Console, resume: Resume | None = None) -> TrainResult:
+    """Train `recipe` into the folder `out`.
 
     Raises:
         DataError, ModelFileError, ConfigError: before training, with everything that is wrong, or everything that
@@ -108,36 +86,35 @@ def run(
     if main:
         require_unlocked(out)
         _require_ours(out, resume)
-    inputs = load_inputs(job)
+    inputs = load_inputs(recipe)
     with locked(out) if main else nullcontext():
         if main:
             _require_ours(out, resume)
             _sweep(out)
         console = console if main else Console(quiet=True)
-        return _run(job, inputs, out=out, recipe=recipe, console=console, resume=resume)
+        return _run(recipe, inputs, out=out, console=console, resume=resume)
 
 
-def _run(
-    job: Job, inputs: Inputs, *, out: Path, recipe: Mapping[str, Any], console: Console, resume: Resume | None
-) -> TrainResult:
+def _run(recipe: Recipe, inputs: Inputs, *, out: Path, console: Console, resume: Resume | None) -> TrainResult:
     for name, value in inputs.dataset.report.items():
         console.detail(f"{name}: {value}")
-    same = identity(job, inputs)
+    same = identity(recipe, inputs)
     earlier = _earlier(out) if resume is not None else None
-    allowed = _compared(earlier, recipe, same, resume) if earlier is not None and resume is not None else []
+    resolved = recipe.model_dump(mode="json")
+    allowed = _compared(earlier, resolved, same, resume) if earlier is not None and resume is not None else []
     if earlier is not None and earlier.get("status") == "finished":
         console.say(f"{out} is finished: nothing to go on with")
         return _tidied(out, earlier)
     # torch and the model libraries take seconds to import: only after the data has been found good
     from dalr.training.ranks import joined
 
-    with joined(job.training.batch_size) as ranks:
-        if ranks.world > 1 and job.heads.aligner_norm == "batch":
+    with joined(recipe.training.batch_size) as ranks:
+        if ranks.world > 1 and recipe.heads.aligner_norm == "batch":
             what = f"batch norms the rows of one rank, and there are {ranks.world}; use layer"
             raise ConfigError(Problem(where="heads.aligner_norm", what=what))
-        start: Record = {"name": job.name, "recipe": dict(recipe), "identity": same}
+        start: Record = {"name": recipe.name, "recipe": resolved, "identity": same}
         return _train(
-            job,
+            recipe,
             inputs,
             start=start,
             earlier=earlier,
@@ -150,7 +127,7 @@ def _run(
 
 
 def _train(
-    job: Job,
+    recipe: Recipe,
     inputs: Inputs,
     *,
     start: Record,
@@ -168,20 +145,20 @@ def _train(
     from dalr.training.space import require_space
     from dalr.training.stopping import asked_to_stop
 
-    seed_everything(job.seed)
+    seed_everything(recipe.seed)
     with ranks.main_first():
-        setup = prepare(job, inputs, console, ranks)
-    steps = job.training.max_steps or setup.plan.steps(job.training.epochs)
-    optimization = Optimization(setup.task, job.training, steps=steps, heads=setup.task.heads)
+        setup = prepare(recipe, inputs, console, ranks)
+    steps = recipe.training.max_steps or setup.plan.steps(recipe.training.epochs)
+    optimization = Optimization(setup.task, recipe.training, steps=steps, heads=setup.task.heads)
     run_id = ranks.agree(earlier["id"] if earlier is not None else uuid.uuid4().hex)
     point = _point(out, run_id, ranks, console) if earlier is not None else None
     if resuming and point is None:
         console.say(f"{out} holds no checkpoint to go on from: starting from step 0")
     if point is not None:
         point.restore(setup.task, optimization)
-    saves = job.training.save_every is not None and job.training.save_every < steps
+    saves = recipe.training.save_every is not None and recipe.training.save_every < steps
     if ranks.main:
-        require_space(out, setup.task, points=job.training.keep + 1 if saves else 0)
+        require_space(out, setup.task, points=recipe.training.keep + 1 if saves else 0)
     record: Record = {
         "id": run_id,
         **start,
@@ -191,10 +168,10 @@ def _train(
         "resumed_at": _resumptions(earlier, point, allowed),
     }
     _write_record(ranks, out, record | {"status": "training"})
-    reporters = job.training.report_to if ranks.main else ()
+    reporters = recipe.training.report_to if ranks.main else ()
     with (
-        reports(reporters, run=out, project=job.name, recipe=start["recipe"]) as reported,
-        console.bar(f"train {job.name}", steps, "step") as bar,
+        reports(reporters, run=out, project=recipe.name, recipe=start["recipe"]) as reported,
+        console.bar(f"train {recipe.name}", steps, "step") as bar,
         asked_to_stop(console) as stop,
     ):
         progress: Progress | None = None
@@ -203,8 +180,8 @@ def _train(
                 task=setup.task,
                 optimization=optimization,
                 development=setup.development,
-                training=job.training,
-                scoring=job.development,
+                training=recipe.training,
+                scoring=recipe.development,
                 ranks=ranks,
                 out=out,
                 run_id=run_id,
@@ -223,10 +200,10 @@ def _train(
                 setup.task,
                 plan=setup.plan,
                 collator=setup.collator,
-                config=job.training,
+                config=recipe.training,
                 optimization=optimization,
                 steps=steps,
-                seed=job.seed,
+                seed=recipe.seed,
                 run=out,
                 ranks=ranks,
                 listener=progress,

@@ -29,6 +29,7 @@ from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Need
 from dalr.objectives.token_level import GlobalToLocal
 from dalr.objectives.widths import make_widths
+from dalr.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
 from dalr.training.compilation import CompiledForward, compiled_layout, require_compiler
@@ -42,8 +43,6 @@ from dalr.training.task import Precision, TrainingTask
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from dalr.training.run import Job
-
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
@@ -56,27 +55,27 @@ class Setup:
     report: dict[str, int | str]
 
 
-def prepare(job: Job, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
+def prepare(recipe: Recipe, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
-    require_compiler(job.training.compile, ranks.device)
-    development = make_development(job.development, inputs, job.training.dimensions)
-    student = load_encoder(job.student)
+    require_compiler(recipe.training.compile, ranks.device)
+    development = make_development(recipe.development, inputs, recipe.training.dimensions)
+    student = load_encoder(recipe.student)
     token_teachers: tuple[TokenTeacher, ...] = ()
-    if Need.TEACHER_TOKENS in _needs(job):
-        token_teachers = tuple(TokenTeacher(teacher) for teacher in job.teachers)
+    if Need.TEACHER_TOKENS in _needs(recipe):
+        token_teachers = tuple(TokenTeacher(teacher) for teacher in recipe.teachers)
     streams = {
-        kind: _stream(job, inputs, kind, ids, sentences, student, token_teachers, console)
+        kind: _stream(recipe, inputs, kind, ids, sentences, student, token_teachers, console)
         for kind, ids, sentences in sentences_by_kind(inputs.dataset)
     }
     plan = inputs.plan
-    if (groups := job.training.schedule.groups) is not None:
-        alphas = [teacher.weight for teacher in job.teachers]
+    if (groups := recipe.training.schedule.groups) is not None:
+        alphas = [teacher.weight for teacher in recipe.teachers]
         plan = grouped(plan, [(each, streams[each.kind]) for each in plan.streams], groups, alphas=alphas)
-    task = _task(job, inputs, student, token_teachers, ranks.device)
+    task = _task(recipe, inputs, student, token_teachers, ranks.device)
     report: dict[str, int | str] = {
         "precision": task.precision,
         "padding": task.layout,
-        "compile": job.training.compile,
+        "compile": recipe.training.compile,
         "device": str(ranks.device),
         "ranks": ranks.world,
     }
@@ -85,17 +84,17 @@ def prepare(job: Job, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
         report |= {f"{kind}_rows": len(tokens), f"{kind}_truncated": tokens.truncated}
     report |= {f"{kind}_rows_left_over_per_pass": rows for kind, rows in plan.left_over().items()}
     collator = Collator(
-        streams=streams, seed=job.seed, rank=ranks.rank, world=ranks.world, gather=job.training.gather
+        streams=streams, seed=recipe.seed, rank=ranks.rank, world=ranks.world, gather=recipe.training.gather
     )
     return Setup(task=task, plan=plan, collator=collator, development=development, report=report)
 
 
-def _needs(job: Job) -> frozenset[Need]:
-    return job.objective.needs("pair") | job.objective.needs("text")
+def _needs(recipe: Recipe) -> frozenset[Need]:
+    return recipe.objective.needs("pair") | recipe.objective.needs("text")
 
 
 def _stream(
-    job: Job,
+    recipe: Recipe,
     inputs: Inputs,
     kind: Kind,
     ids: Sequence[str],
@@ -105,15 +104,15 @@ def _stream(
     console: Console,
 ) -> StreamData:
     """Everything that the batches of one kind read."""
-    needs = job.objective.needs(kind)
+    needs = recipe.objective.needs(kind)
     token_rows: tuple[TokenRows, ...] = ()
     if Need.TEACHER_TOKENS in needs:
-        token_rows = tuple(_token_rows(job, sentences, teacher.encoder) for teacher in token_teachers)
-        _require_equal_tokens(job, token_rows)
+        token_rows = tuple(_token_rows(recipe, sentences, teacher.encoder) for teacher in token_teachers)
+        _require_equal_tokens(recipe, token_rows)
     data = StreamData(
         row_ids=ids,
-        tokens=_token_rows(job, sentences, student),
-        teachers=_teacher_vectors(job, inputs, kind, ids, sentences, console) if Need.TEACHERS in needs else (),
+        tokens=_token_rows(recipe, sentences, student),
+        teachers=_teacher_vectors(recipe, inputs, kind, ids, sentences, console) if Need.TEACHERS in needs else (),
         teacher_tokens=token_rows,
     )
     pairs = inputs.dataset.pairs
@@ -122,14 +121,14 @@ def _stream(
     return replace(
         data,
         images=pairs.image_of,
-        image=_image_vectors(job, inputs.dataset, inputs.images) if inputs.images is not None else None,
+        image=_image_vectors(recipe, inputs.dataset, inputs.images) if inputs.images is not None else None,
         clip_text=_by_id(inputs.clip_text, ids, "caption") if inputs.clip_text is not None else None,
-        candidates=job.objective.candidates,
+        candidates=recipe.objective.candidates,
     )
 
 
 def _task(
-    job: Job,
+    recipe: Recipe,
     inputs: Inputs,
     student: SentenceTransformer,
     token_teachers: tuple[TokenTeacher, ...],
@@ -138,68 +137,68 @@ def _task(
     width = student.get_embedding_dimension()
     assert width is not None
     temperatures = {
-        name: bounds for name, term in job.objective.active() if (bounds := term.learns_temperature) is not None
+        name: bounds for name, term in recipe.objective.active() if (bounds := term.learns_temperature) is not None
     }
-    seed_everything(job.seed)  # loading encoders may have drawn numbers, and not always the same ones
+    seed_everything(recipe.seed)  # loading encoders may have drawn numbers, and not always the same ones
     heads = Heads(
-        job.heads,
+        recipe.heads,
         student_width=width,
         image_width=inputs.images.width if inputs.images is not None else None,
         clip_text_width=inputs.clip_text.width if inputs.clip_text is not None else None,
-        needs=_needs(job),
+        needs=_needs(recipe),
         temperatures=temperatures,
     )
-    precision = resolve_precision(job.training.precision, device)
-    if job.student.lora is not None:
-        add_adapters(student, job.student.lora, "student.lora")
-    if job.training.dimensions:
-        record_widths(student, job.training.dimensions)
+    precision = resolve_precision(recipe.training.precision, device)
+    if recipe.student.lora is not None:
+        add_adapters(student, recipe.student.lora, "student.lora")
+    if recipe.training.dimensions:
+        record_widths(student, recipe.training.dimensions)
     student = student.to(device)
-    mode = job.training.compile
+    mode = recipe.training.compile
     return TrainingTask(
         student=student,
         heads=heads,
-        objective=job.objective,
-        teacher_weights=tuple(teacher.weight for teacher in job.teachers),
+        objective=recipe.objective,
+        teacher_weights=tuple(teacher.weight for teacher in recipe.teachers),
         token_teachers=token_teachers,
         precision=precision,
-        layout=_layout(job, student, precision),
-        widths=make_widths(job.training.dimensions, job.training.dimension_weights),
-        compiled=CompiledForward(student, mode, max_tokens=job.data.max_tokens) if mode != "off" else None,
+        layout=_layout(recipe, student, precision),
+        widths=make_widths(recipe.training.dimensions, recipe.training.dimension_weights),
+        compiled=CompiledForward(student, mode, max_tokens=recipe.data.max_tokens) if mode != "off" else None,
     ).to(device)
 
 
-def _layout(job: Job, student: SentenceTransformer, precision: Precision) -> Layout:
+def _layout(recipe: Recipe, student: SentenceTransformer, precision: Precision) -> Layout:
     """The recipe's own, or the best that this student can do on its device.
 
     Raises:
         ConfigError: the recipe asks for packed rows, and the student cannot.
     """
-    wanted = job.training.padding
-    if job.training.compile != "off":
-        return compiled_layout(job.training.compile, None if wanted == "auto" else wanted)
+    wanted = recipe.training.padding
+    if recipe.training.compile != "off":
+        return compiled_layout(recipe.training.compile, None if wanted == "auto" else wanted)
     if wanted in ("bucketed", "padded"):
         return wanted
     found = best_layout(student, dtype=torch.bfloat16 if precision == "bf16" else None)
     if wanted == "packed" and found != "packed":
-        what = f"packed, but rows of {job.student.model} can only be {found} on {student.device}; use auto"
+        what = f"packed, but rows of {recipe.student.model} can only be {found} on {student.device}; use auto"
         raise ConfigError(Problem(where="training.padding", what=what))
     return found
 
 
-def _token_rows(job: Job, sentences: Sequence[str], encoder: SentenceTransformer) -> TokenRows:
+def _token_rows(recipe: Recipe, sentences: Sequence[str], encoder: SentenceTransformer) -> TokenRows:
     backbone = encoder.transformers_model
     positions = token_positions(backbone.config.to_dict()) if backbone is not None else None
-    if positions is not None and job.data.max_tokens > positions:
-        what = f"{job.data.max_tokens} tokens, but the encoder has {positions} positions; lower it"
+    if positions is not None and recipe.data.max_tokens > positions:
+        what = f"{recipe.data.max_tokens} tokens, but the encoder has {positions} positions; lower it"
         raise ConfigError(Problem(where="data.max_tokens", what=what))
-    stream = tokenised(sentences, encoder.tokenizer, max_tokens=job.data.max_tokens)
+    stream = tokenised(sentences, encoder.tokenizer, max_tokens=recipe.data.max_tokens)
     return TokenRows(stream=stream, pad_id=pad_token_id(encoder))
 
 
-def _require_equal_tokens(job: Job, rows: tuple[TokenRows, ...]) -> None:
+def _require_equal_tokens(recipe: Recipe, rows: tuple[TokenRows, ...]) -> None:
     """`mix: states` adds the token states of all teachers, which means something only token by token."""
-    term = job.objective.term("global_to_local")
+    term = recipe.objective.term("global_to_local")
     if not isinstance(term, GlobalToLocal) or term.mix != "states":
         return
     for other in rows[1:]:
@@ -208,13 +207,13 @@ def _require_equal_tokens(job: Job, rows: tuple[TokenRows, ...]) -> None:
             raise ConfigError(Problem(where="objective.global_to_local", what=what))
 
 
-def _image_vectors(job: Job, dataset: Dataset, store: FeatureStore) -> Vectors:
+def _image_vectors(recipe: Recipe, dataset: Dataset, store: FeatureStore) -> Vectors:
     pairs = dataset.pairs
     assert pairs is not None
     used = np.unique(pairs.image_of)
     row_of_image = np.full(len(pairs.images), -1, np.int64)
     store, row_of_image[used] = training_images(
-        store, image_names(dataset), control=job.features.image_control, seed=job.seed
+        store, image_names(dataset), control=recipe.features.image_control, seed=recipe.seed
     )
     return Vectors(store=store, rows=row_of_image[pairs.image_of])
 
@@ -224,11 +223,11 @@ def _by_id(store: FeatureStore, ids: Sequence[str], what: str) -> Vectors:
 
 
 def _teacher_vectors(
-    job: Job, inputs: Inputs, kind: Kind, ids: Sequence[str], sentences: Sequence[str], console: Console
+    recipe: Recipe, inputs: Inputs, kind: Kind, ids: Sequence[str], sentences: Sequence[str], console: Console
 ) -> tuple[Vectors, ...]:
     what = "caption" if kind == "pair" else "text line"
     found = []
-    for number, (teacher, stored) in enumerate(zip(job.teachers, inputs.teacher_stores, strict=True), start=1):
+    for number, (teacher, stored) in enumerate(zip(recipe.teachers, inputs.teacher_stores, strict=True), start=1):
         if stored is not None:
             found.append(_by_id(stored, ids, what))
             continue
