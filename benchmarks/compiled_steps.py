@@ -50,8 +50,8 @@ def main() -> None:
             Path(name), model=options.model, batch=options.batch, device=device, shared=shared, rows=2_000
         )
         plans = world.plan(("text",)).batches()
-        collator = world.collator(teachers=False)
-        batches = [collator.collate(keys).to(device) for keys, _ in zip(plans, range(options.steps), strict=False)]
+        dataset = world.dataset(teachers=False)
+        batches = [dataset[keys].to(device) for keys, _ in zip(plans, range(options.steps), strict=False)]
         for precision in dict.fromkeys(("fp32", resolve_precision("auto", device))):
             contest(world, precision, batches, rounds=options.rounds, dropout=not options.no_dropout)
     clock = "processor" if CPU_TIME else "wall"

@@ -1,7 +1,7 @@
 """The contestants: the public arithmetic of a step, and sentence-transformers' own trainer.
 
 `PublicStep` is the arithmetic that released code of this kind spends its time on: fp32, every row padded to the
-longest of the batch, both text teachers run on both views in each pair step, the release's terms with its token-
+longest of the batch, both text teachers run on both inputs in each pair step, the release's terms with its token-
 level one. Text steps are InfoNCE alone. Its terms are those of the recipe `dalr-release`.
 """
 
@@ -14,7 +14,7 @@ from training_world import MAX_TOKENS, Clock, Seconds, World
 
 from dalr.data.schedule import Kind
 from dalr.models.heads import Heads
-from dalr.objectives.views import TeacherTokens, Views
+from dalr.objectives.inputs import Inputs, TeacherTokens
 from dalr.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -51,20 +51,20 @@ class PublicStep(torch.nn.Module):
                 states = [
                     teacher(input_ids=ids, attention_mask=mask).last_hidden_state for teacher in self.teachers
                 ]
-        views = Views(
+        inputs = Inputs(
             h_a=h[:n],
             h_b=h[n:],
             z_a=z[:n],
             z_b=z[n:],
-            tie_order=batch.tie_order,
+            tie_order=batch.targets.tie_order,
             s_a=self._head("text_grounding", h[:n]) if pair else None,
             s_b=self._head("text_grounding", h[n:]) if pair else None,
-            image=batch.image,
-            image_grounded=self._head("image_grounding", batch.image) if pair else None,
-            same_image=batch.same_image,
+            image=batch.targets.image,
+            image_grounded=self._head("image_grounding", batch.targets.image) if pair else None,
+            same_image=batch.targets.same_image,
             text_aligned=self._head("text_aligner", z[:n]) if pair else None,
-            image_aligned=self._head("image_aligner", batch.image) if pair else None,
-            unmatched=batch.unmatched,
+            image_aligned=self._head("image_aligner", batch.targets.image) if pair else None,
+            unmatched=batch.targets.unmatched,
             teachers=tuple(state[:n, 0] for state in states),
             teacher_weights=self.weights if pair else (),
             teacher_tokens=tuple(
@@ -72,7 +72,7 @@ class PublicStep(torch.nn.Module):
                 for state, weight in zip(states, self.weights, strict=False)
             ),
         )
-        return self.objective(views, batch.kind).total
+        return self.objective(inputs, batch.kind).total
 
     def _head(self, name: str, x: Any) -> Any:
         return getattr(self.heads, name)(x)
@@ -82,12 +82,12 @@ def public_round(world: World, step: PublicStep, kind: Kind, steps: int) -> Seco
     """A plain loop: forward, backward, clipping, AdamW."""
     parameters = [*step.student.parameters(), *step.heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-6, weight_decay=0.0)
-    collator = world.collator(teachers=False)
+    dataset = world.dataset(teachers=False)
     step.student.train()
     step.heads.train()
     clock = Clock(world.device, steps + 1)
     for number, keys in zip(range(1, steps + 2), world.plan((kind,)).batches(), strict=False):
-        loss = step(collator.collate(keys).to(world.device))
+        loss = step(dataset[keys].to(world.device))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -111,7 +111,7 @@ def contest(world: World, options: argparse.Namespace) -> dict[str, Any]:
     fp32 = world.task(recipe="dalr-paper", precision="fp32", padding="auto")
     ours = world.task(recipe="dalr-paper", precision=best, padding="auto")
     public, library = PublicStep(world).to(world.device), world.student()
-    stored = world.collator(teachers=True)
+    stored = world.dataset(teachers=True)
     contestants: dict[tuple[str, Kind], Callable[[], float]] = {
         (PUBLIC, "text"): lambda: public_round(world, public, "text", options.steps),
         (LIBRARY, "text"): lambda: library_round(world, library, "text", options.steps),
@@ -170,7 +170,7 @@ def print_table(world: World, ours: TrainingTask, seconds: dict[tuple[str, Kind]
 def profile(world: World, task: TrainingTask, kind: Kind, seconds: float) -> dict[str, Any]:
     """The floor of one batch, its share of the measured step, and the operators of a step."""
     rates = measured_rates(world.device, torch.bfloat16 if task.precision == "bf16" else torch.float32)
-    batch = world.collator(teachers=True).collate(next(world.plan((kind,)).batches())).to(world.device)
+    batch = world.dataset(teachers=True)[next(world.plan((kind,)).batches())].to(world.device)
     floor = step_floor(task, batch.tokens.lengths, rates)
     table = operators(bare_step(task, [batch]))
     print(f"\n{world.model}, {kind} step: {floor.flops / 1e9:.0f} GFLOP at {rates.flops / 1e9:.0f} GFLOP/s, "
@@ -198,11 +198,10 @@ def whole_schedule(world: World, options: argparse.Namespace) -> dict[str, Any]:
     """`dalr train`'s loop over both streams in the proportion of the recipe, and what of it is not arithmetic."""
     precision = resolve_precision("auto", world.device)
     task = world.task(recipe="dalr-paper", precision=precision, padding="auto")
-    collator = world.collator(teachers=True)
+    dataset = world.dataset(teachers=True)
     batches: dict[Kind, list[Any]] = {
         kind: [
-            collator.collate(keys).to(world.device)
-            for keys, _ in zip(world.plan((kind,)).batches(), range(8), strict=False)
+            dataset[keys].to(world.device) for keys, _ in zip(world.plan((kind,)).batches(), range(8), strict=False)
         ]
         for kind in ("text", "pair")
     }
@@ -211,8 +210,8 @@ def whole_schedule(world: World, options: argparse.Namespace) -> dict[str, Any]:
     counts: dict[Kind, int] = {"text": options.steps - pairs, "pair": pairs}
     looped, bare = {}, {}
     for kind, count in counts.items():
-        own_round(world, task, collator, (kind,), min(count, 20))  # warm-up of every shape
-        looped[kind], _ = own_round(world, task, collator, (kind,), count)
+        own_round(world, task, dataset, (kind,), min(count, 20))  # warm-up of every shape
+        looped[kind], _ = own_round(world, task, dataset, (kind,), count)
         bare[kind] = timed(bare_step(task, batches[kind]), count, world.device)
     per_step = (1 - share) * looped["text"] + share * looped["pair"]
     per_bare = (1 - share) * bare["text"] + share * bare["pair"]

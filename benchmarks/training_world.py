@@ -22,7 +22,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from dalr.data.schedule import Kind, Plan, ScheduleConfig, Stream
 from dalr.data.tokens import TokenStream
-from dalr.features.store import FeatureStore, open_store, write_store
+from dalr.features.store import FeatureStore, StoredVectors, open_store, write_store
 from dalr.models.config import EncoderConfig, StudentConfig
 from dalr.models.embedding import pad_token_id
 from dalr.models.heads import Heads
@@ -32,7 +32,7 @@ from dalr.models.reference import find_model
 from dalr.objectives import Losses
 from dalr.recipe import load_recipe
 from dalr.seed import seed_everything
-from dalr.training.batches import Batch, Collator, StreamData, TokenRows, Vectors
+from dalr.training.batches import Batch, BatchDataset, StreamData, TokenRows
 from dalr.training.compilation import CompiledForward
 from dalr.training.config import Compile, TrainingConfig
 from dalr.training.loop import fit
@@ -89,10 +89,10 @@ class World:
             found[name] = open_store(place)
         return found
 
-    def collator(self, *, teachers: bool) -> Collator:
+    def dataset(self, *, teachers: bool) -> BatchDataset:
         pad_id = pad_token_id(self.student())
         rows = np.arange(len(self.tokens["pair"]))
-        stored = {name: Vectors(store=store, rows=rows) for name, store in self.vectors.items()}
+        stored = {name: StoredVectors(store=store, rows=rows) for name, store in self.vectors.items()}
         text = StreamData(
             row_ids=[f"t{row}" for row in range(len(self.tokens["text"]))],
             tokens=TokenRows(stream=self.tokens["text"], pad_id=pad_id),
@@ -104,7 +104,9 @@ class World:
             image=stored["image"],
             teachers=(stored["teacher 1"], stored["teacher 2"]) if teachers else (),
         )
-        return Collator(streams={"text": text, "pair": pair}, seed=0)
+        return BatchDataset(
+            streams={"text": text, "pair": pair}, seed=0, teacher_weights=(0.33, 0.67) if teachers else ()
+        )
 
     def plan(self, kinds: tuple[Kind, ...]) -> Plan:
         streams = tuple(Stream(kind=kind, text_keys=np.arange(len(self.tokens[kind]))) for kind in kinds)
@@ -130,7 +132,6 @@ class World:
             student=student,
             heads=heads,
             objective=chosen.objective,
-            teacher_weights=(0.33, 0.67),
             precision=precision,
             layout=found if padding == "auto" else padding,  # type: ignore[arg-type]
             compiled=CompiledForward(student, compile, max_tokens=MAX_TOKENS) if compile != "off" else None,
@@ -239,7 +240,7 @@ def now() -> Seconds:
 
 
 def own_round(
-    world: World, task: TrainingTask, collator: Collator, kinds: tuple[Kind, ...], steps: int
+    world: World, task: TrainingTask, dataset: BatchDataset, kinds: tuple[Kind, ...], steps: int
 ) -> tuple[Seconds, Clock]:
     """Seconds a step of `fit`, everything in it: reading, copying, forward, backward, guard, optimizer."""
     clock = Clock(world.device, steps + 1)
@@ -247,7 +248,7 @@ def own_round(
     fit(
         task,
         plan=world.plan(kinds),
-        collator=collator,
+        dataset=dataset,
         config=config,
         optimization=Optimization(task, config, steps=steps + 1, heads=task.heads),
         steps=steps + 1,

@@ -221,7 +221,7 @@ class TestExitCodes:
         from dalr.objectives import TERMS
 
         compute = TERMS["infonce"].__call__
-        monkeypatch.setattr(TERMS["infonce"], "__call__", lambda self, views: compute(self, views) * float("nan"))
+        monkeypatch.setattr(TERMS["infonce"], "__call__", lambda self, inputs: compute(self, inputs) * float("nan"))
         outcome = cli("train", toys.recipe(tmp_path), "--out", tmp_path / "run", "-q")
         assert outcome.code == 5
         assert outcome.err.startswith("error: step 1 (pair batch): ")

@@ -726,10 +726,10 @@ class TestCombinations:
 IN_A_CHILD = """
 import sys
 from dalr.recipe import load_recipe, shipped_recipes
-from dalr.training.inputs import load_inputs
+from dalr.training.inputs import load_training_data
 for name in (*shipped_recipes(), *sys.argv[2:]):
     load_recipe(name)
-load_inputs(load_recipe(sys.argv[1]))
+load_training_data(load_recipe(sys.argv[1]))
 print([name for name in ("torch", "transformers", "sentence_transformers") if name in sys.modules])
 """
 

@@ -21,7 +21,7 @@ from dalr.evaluation.overlap import OverlapReport, audit
 from dalr.evaluation.sts import load_sts
 from dalr.evaluation.tasks import STS_DEV, STS_TASKS
 from dalr.recipe import load_data_section, load_recipe
-from dalr.training.inputs import load_inputs
+from dalr.training.inputs import load_training_data
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -76,14 +76,14 @@ def check_recipe(
     except ConfigError as error:
         return Checked(recipe=reference, error=_with_data_problems(error, reference, overrides))
     try:
-        inputs = load_inputs(recipe)
-        overlap = _overlap(inputs.dataset, against, console or Console(quiet=True)) if against is not None else None
+        data = load_training_data(recipe)
+        overlap = _overlap(data.dataset, against, console or Console(quiet=True)) if against is not None else None
     except DalrError as error:
         return Checked(recipe=reference, error=error)
-    left_over, kinds = inputs.plan.left_over(), inputs.plan.kinds(0)
+    left_over, kinds = data.plan.left_over(), data.plan.kinds(0)
     return Checked(
         recipe=reference,
-        report=inputs.dataset.report,
+        report=data.dataset.report,
         batches={
             kind: Batches(per_epoch=kinds.count(kind), rows_left_over=rows) for kind, rows in left_over.items()
         },
@@ -92,8 +92,8 @@ def check_recipe(
     )
 
 
-def _overlap(dataset: Dataset, data: Path, console: Console) -> OverlapReport:
-    pairs = [load_sts(data, task) for task in (*STS_TASKS, STS_DEV)]
+def _overlap(dataset: Dataset, folder: Path, console: Console) -> OverlapReport:
+    pairs = [load_sts(folder, task) for task in (*STS_TASKS, STS_DEV)]
     captions = dataset.pairs.captions if dataset.pairs is not None else ()
     lines = dataset.text.lines if dataset.text is not None else ()
     with console.bar("compare", len(captions) + len(lines), "sentence") as bar:

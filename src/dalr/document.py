@@ -405,9 +405,9 @@ def _keys_of(path: KeyPath, kind: type[Section]) -> list[str]:
         if section is None:
             return []
         if not isinstance(part, int):
-            annotation = section.model_fields[part].annotation
+            annotation = section.annotation_of(part)
     section = None if get_origin(annotation) is Mapping else _section_in(annotation)
-    return list(section.model_fields) if section else []
+    return section.keys() if section else []
 
 
 def _section_in(annotation: Any) -> Any:

@@ -7,6 +7,8 @@ second.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -14,3 +16,14 @@ class Section(BaseModel):
     """A part of a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The keys that this section may have."""
+        return list(cls.model_fields)
+
+    @classmethod
+    def annotation_of(cls, key: str) -> Any:
+        """The type of the value at a key; None for an unknown one."""
+        field = cls.model_fields.get(key)
+        return field.annotation if field is not None else None

@@ -8,14 +8,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dalr.data.schedule import Kind, Plan, RowKey, ScheduleConfig, Stream, numbered, pair_interval
+from dalr.data.rows import Kind
+from dalr.data.schedule import Plan, PlannedBatch, ScheduleConfig, Stream, numbered, pair_interval
 
 
 def stream(kind: Kind, texts: list[int], images: list[int] | None = None) -> Stream:
@@ -35,17 +36,21 @@ def plan(*streams: Stream, size: int = 8, seed: int = 0, **schedule: object) -> 
     return Plan(streams=streams, schedule=ScheduleConfig(**schedule), batch_size=size, seed=seed)
 
 
-def epoch(batches: Iterator[list[RowKey]], made: Plan, number: int) -> list[list[RowKey]]:
+def epoch(batches: Iterator[PlannedBatch], made: Plan, number: int) -> list[PlannedBatch]:
     return list(itertools.islice(batches, len(made.kinds(number))))
 
 
-def kinds(batches: list[list[RowKey]]) -> str:
-    return "".join(batch[0].kind[0] for batch in batches)
+def rows_of(batches: Iterable[PlannedBatch]) -> list[tuple[Kind, int]]:
+    return [(batch.kind, row) for batch in batches for row in batch.rows.tolist()]
 
 
-def require_no_repetition(batch: list[RowKey], streams: dict[str, Stream]) -> None:
-    rows = [key.row for key in batch]
-    source = streams[batch[0].kind]
+def kinds(batches: list[PlannedBatch]) -> str:
+    return "".join(batch.kind[0] for batch in batches)
+
+
+def require_no_repetition(batch: PlannedBatch, streams: dict[str, Stream]) -> None:
+    rows = batch.rows.tolist()
+    source = streams[batch.kind]
     assert len(set(rows)) == len(rows)
     assert len(set(source.text_keys[rows].tolist())) == len(rows), "a repeated text"
     if source.image_keys is not None:
@@ -59,9 +64,8 @@ def test_equal_names_get_equal_numbers() -> None:
 def test_batches_are_full_of_one_kind_and_numbered_by_step() -> None:
     made = plan(distinct("text", 83), distinct("pair", 30, 3))
     for step, batch in enumerate(itertools.islice(made.batches(), 60)):
-        assert len(batch) == 8
-        assert {key.kind for key in batch} in ({"text"}, {"pair"})
-        assert {key.step for key in batch} == {step}
+        assert len(batch.rows) == 8
+        assert batch.step == step
 
 
 def test_spread_reads_each_row_at_most_once_per_epoch_and_misses_only_what_is_left_over() -> None:
@@ -69,7 +73,7 @@ def test_spread_reads_each_row_at_most_once_per_epoch_and_misses_only_what_is_le
     assert made.left_over() == {"text": 83 % 8, "pair": 60 % 8}
     batches = made.batches()
     for number in range(3):
-        seen: Counter[tuple[str, int]] = Counter((k.kind, k.row) for b in epoch(batches, made, number) for k in b)
+        seen: Counter[tuple[str, int]] = Counter(rows_of(epoch(batches, made, number)))
         assert set(seen.values()) == {1}
         assert sum(kind == "text" for kind, _ in seen) == 83 - made.left_over()["text"]
         assert sum(kind == "pair" for kind, _ in seen) == 60 - made.left_over()["pair"]
@@ -78,9 +82,7 @@ def test_spread_reads_each_row_at_most_once_per_epoch_and_misses_only_what_is_le
 def test_rows_that_are_left_over_change_from_epoch_to_epoch() -> None:
     made = plan(distinct("text", 83))
     batches = made.batches()
-    missing = [
-        set(range(83)) - {key.row for batch in epoch(batches, made, number) for key in batch} for number in range(4)
-    ]
+    missing = [set(range(83)) - {row for _, row in rows_of(epoch(batches, made, number))} for number in range(4)]
     assert len(set(map(frozenset, missing))) == 4
 
 
@@ -117,7 +119,7 @@ def test_every_2_reads_pairs_1_7_times_and_text_0_7_times() -> None:
     counts = Counter(made.kinds(0))
     assert counts["pair"] / 100 == pytest.approx(1.7)
     assert counts["text"] / 240 == pytest.approx(0.7, abs=0.01)
-    rows = Counter(key.row for batch in epoch(made.batches(), made, 0) for key in batch if key.kind == "pair")
+    rows = Counter(row for kind, row in rows_of(epoch(made.batches(), made, 0)) if kind == "pair")
     assert set(rows.values()) == {1, 2}, "the stream is reshuffled when it is exhausted, not before"
 
 
@@ -128,7 +130,7 @@ def test_every_k_takes_its_k_from_the_recipe() -> None:
 
 def test_every_k_goes_on_in_a_stream_over_the_edge_of_an_epoch() -> None:
     made = plan(distinct("text", 240), distinct("pair", 100), size=1, kind="every_k")
-    text = [b[0].row for b in itertools.islice(made.batches(), 2 * 340) if b[0].kind == "text"]
+    text = [int(b.rows[0]) for b in itertools.islice(made.batches(), 2 * 340) if b.kind == "text"]
     assert len(set(text[:240])) == 240, "no text is read twice before all of it was read once"
 
 
@@ -154,7 +156,7 @@ def test_a_pass_is_conflict_free_whatever_repeats(rows: list[tuple[int, int]], s
     batches = source.batches(size, seed=seed, turn=0)
     seen: Counter[int] = Counter()
     for batch in batches:
-        require_no_repetition([RowKey(0, "pair", row) for row in batch.tolist()], {"pair": source})
+        require_no_repetition(PlannedBatch(0, "pair", batch), {"pair": source})
         seen.update(batch.tolist())
     assert set(seen.values()) <= {1}
     assert made.left_over()["pair"] == len(rows) - size * len(batches)
@@ -170,11 +172,11 @@ def test_two_captions_of_an_image_may_meet_where_images_do_not_matter() -> None:
     source = distinct("pair", 64)
     repeats = plan(Stream(kind="pair", text_keys=source.text_keys), size=64)
     [batch] = list(itertools.islice(repeats.batches(), 1))
-    assert len(batch) == 64
+    assert len(batch.rows) == 64
 
 
 def as_text(made: Plan, batches: int) -> str:
-    return repr([(key.kind, key.row) for batch in itertools.islice(made.batches(), batches) for key in batch])
+    return repr(rows_of(itertools.islice(made.batches(), batches)))
 
 
 def test_the_seed_decides() -> None:
@@ -188,7 +190,7 @@ def test_the_seed_decides() -> None:
 def test_text_and_pairs_are_shuffled_apart() -> None:
     made = plan(distinct("text", 64), distinct("pair", 64))
     rows = {
-        kind: [key.row for batch in epoch(made.batches(), made, 0) for key in batch if key.kind == kind]
+        kind: [row for its, row in rows_of(epoch(made.batches(), made, 0)) if its == kind]
         for kind in ("text", "pair")
     }
     assert rows["text"] != rows["pair"]
@@ -201,10 +203,11 @@ def test_a_plan_can_be_read_again_from_its_start() -> None:
 
 IN_A_CHILD = """
 import hashlib, itertools, numpy as np
+from dalr.data.rows import Kind
 from dalr.data.schedule import Plan, ScheduleConfig, Stream, numbered
 texts = numbered([f"sentence {n % 50}" for n in range(83)])
 made = Plan(streams=(Stream(kind="text", text_keys=texts),), schedule=ScheduleConfig(), batch_size=8, seed=7)
-rows = [key.row for batch in itertools.islice(made.batches(), 40) for key in batch]
+rows = [row for batch in itertools.islice(made.batches(), 40) for row in batch.rows.tolist()]
 print(hashlib.sha256(repr(rows).encode()).hexdigest())
 """
 
@@ -224,5 +227,5 @@ def test_the_order_does_not_depend_on_the_hash_seed_or_the_folder(tmp_path_facto
     }
     texts = numbered([f"sentence {n % 50}" for n in range(83)])
     here = plan(Stream(kind="text", text_keys=texts), seed=7)
-    rows = [key.row for batch in itertools.islice(here.batches(), 40) for key in batch]
+    rows = [row for batch in itertools.islice(here.batches(), 40) for row in batch.rows.tolist()]
     assert digests == {hashlib.sha256(repr(rows).encode()).hexdigest() + "\n"}

@@ -20,7 +20,7 @@ def prepared_once() -> Iterator[None]:
     from dalr.training import run as run_module
     from dalr.training import setup as setup_module
 
-    prepare, load_inputs = setup_module.prepare, run_module.load_inputs
+    prepare, load_training_data = setup_module.prepare, run_module.load_training_data
     setups: dict[str, tuple[Any, dict[str, torch.Tensor]]] = {}
     inputs: dict[str, Any] = {}
 
@@ -30,7 +30,7 @@ def prepared_once() -> Iterator[None]:
 
     def loaded(recipe: Any) -> Any:
         if key(recipe) not in inputs:
-            inputs[key(recipe)] = load_inputs(recipe)
+            inputs[key(recipe)] = load_training_data(recipe)
         return inputs[key(recipe)]
 
     def prepared(recipe: Any, found: Any, console: Any, ranks: Any) -> Any:
@@ -44,6 +44,6 @@ def prepared_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(setup_module, "prepare", prepared)
-        patched.setattr(run_module, "load_inputs", loaded)
+        patched.setattr(run_module, "load_training_data", loaded)
         patched.setattr(os, "fsync", lambda _: None)
         yield

@@ -12,7 +12,7 @@ import pytest
 from trainings import copy, outcome, record, snapshots, train
 
 from dalr.recipe import load_recipe
-from dalr.training.inputs import load_inputs
+from dalr.training.inputs import load_training_data
 from tiny import Toys
 
 METHODS = ("simcse", "rankcse", "mcse", "kdmcse", "dalr", "dalr-release")
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("prepared_once")
 
 def cuts(recipe: Path) -> dict[str, int]:
     """After which steps a run of this recipe is cut."""
-    plan = load_inputs(load_recipe(str(recipe), list(SETTINGS))).plan
+    plan = load_training_data(load_recipe(str(recipe), list(SETTINGS))).plan
     kinds = [batch[0].kind for batch in islice(plan.batches(), STEPS)]
     changes = [step for step in range(1, STEPS) if kinds[step] != kinds[step - 1]]
     found = {

@@ -17,6 +17,7 @@ from dalr.models.config import HeadsConfig, StudentConfig
 from dalr.models.loading import load_encoder
 from dalr.objectives import Grounding, InfoNCE, ListNet, Objective
 from dalr.objectives.consistency import Consistency
+from dalr.objectives.inputs import Targets
 from dalr.objectives.token_level import GlobalToLocal
 from tiny import Toys, captions
 
@@ -109,7 +110,7 @@ def test_the_loss_is_that_of_our_trainer(toys: Toys, tmp_path: Path, dimensions:
     collated = VectorCollator(preprocess_fn=model.preprocess)(features)
     made = trainer(model, loss, datasets.Dataset.from_dict(rows()), tmp_path)
     [text], _ = made.collect_features(dict(collated))
-    views = loss.views(text)
+    inputs = loss.inputs(text)
     theirs = made.compute_loss(loss.model, dict(collated))
 
     ids, mask = pad(model.tokenizer(data["caption"])["input_ids"], pad_id=0)
@@ -118,19 +119,22 @@ def test_the_loss_is_that_of_our_trainer(toys: Toys, tmp_path: Path, dimensions:
         step=0,
         row_ids=tuple(data["caption"]),
         tokens=TokenBatch(ids=ids, mask=mask, lengths=tuple(mask.sum(1).tolist())),
-        tie_order=views.tie_order,
-        image=torch.tensor(data["image"]),
-        same_image=torch.block_diag(*[torch.ones(2, 2)] * 4).bool(),
-        unmatched=views.unmatched,
-        teachers=(torch.tensor(data["teacher"]),),
+        targets=Targets(
+            tie_order=inputs.tie_order,
+            image=torch.tensor(data["image"]),
+            same_image=torch.block_diag(*[torch.ones(2, 2)] * 4).bool(),
+            unmatched=inputs.unmatched,
+            teachers=(torch.tensor(data["teacher"]),),
+            teacher_weights=(1.0,),
+        ),
     )
     widths = make_widths(dimensions)
-    task = TrainingTask(student=model, heads=loss.heads, objective=OBJECTIVE, teacher_weights=(1.0,), widths=widths)
+    task = TrainingTask(student=model, heads=loss.heads, objective=OBJECTIVE, widths=widths)
     ours = task.train()(batch)
     assert set(ours.terms) == {"infonce", "grounding", "consistency", "list_net"}
     assert theirs.item() == pytest.approx(ours.total.item(), rel=1e-5)
-    assert views.unmatched is not None
-    assert not (views.unmatched // 2 == torch.arange(8) // 2).any(), "unmatched pairs are of other images"
+    assert inputs.unmatched is not None
+    assert not (inputs.unmatched // 2 == torch.arange(8) // 2).any(), "unmatched pairs are of other images"
 
 
 def test_data_sets_with_and_without_images_take_turns(toys: Toys, tmp_path: Path) -> None:

@@ -8,24 +8,26 @@ from typing import Any
 
 from torch import Tensor
 
-from dalr.objectives.views import Views
+from dalr.objectives.inputs import Inputs
 
 Row = list[float]
 Matrix = list[Row]
 CLAMP = 1 - 1e-7
 
 
-def infonce(views: Views, *, temperature: float = 0.05, margin: float = 0.0, mask_same_image: bool = True) -> float:
+def infonce(
+    inputs: Inputs, *, temperature: float = 0.05, margin: float = 0.0, mask_same_image: bool = True
+) -> float:
     """T1."""
-    scores = sentence_scores(views, temperature, margin)
+    scores = sentence_scores(inputs, temperature, margin)
     left_out = [[False] * len(scores) for _ in scores]
     if mask_same_image:
-        left_out = [[bool(cell) for cell in row] for row in views.same_image.tolist()]  # type: ignore[union-attr]
+        left_out = [[bool(cell) for cell in row] for row in inputs.same_image.tolist()]  # type: ignore[union-attr]
     return cross_entropy(scores, left_out)
 
 
 def grounding(
-    views: Views,
+    inputs: Inputs,
     *,
     temperature: float = 0.05,
     margin: float = 0.0,
@@ -36,12 +38,12 @@ def grounding(
     candidates: int | None = None,
 ) -> float:
     """T2: the image branch, and KDMCSE's branch against CLIP's text."""
-    n = len(views.h_a)
+    n = len(inputs.h_a)
     left_out = [[False] * n for _ in range(n)]
     if mask_same_image:
-        left_out = [[bool(cell) for cell in row] for row in views.same_image.tolist()]  # type: ignore[union-attr]
+        left_out = [[bool(cell) for cell in row] for row in inputs.same_image.tolist()]  # type: ignore[union-attr]
     if threshold_quantile is not None:
-        likeness = cosines(views.clip_text, views.image)
+        likeness = cosines(inputs.clip_text, inputs.image)
         level = quantile([likeness[i][j] for i in range(n) for j in range(n) if i != j], threshold_quantile)
         left_out = [[left_out[i][j] or likeness[i][j] > level for j in range(n)] for i in range(n)]
 
@@ -49,7 +51,7 @@ def grounding(
         anchors: Tensor | None, distance: Matrix, own: Sequence[int], left_out: Sequence[Sequence[bool]]
     ) -> float:
         total = 0.0
-        for texts in (views.s_a, views.s_b):
+        for texts in (inputs.s_a, inputs.s_b):
             scores = cosines(texts, anchors)
             for i in range(n):
                 for j in range(len(scores[i])):
@@ -62,31 +64,31 @@ def grounding(
 
     itself = list(range(n))
     if candidates is not None:
-        own = views.own_candidate.tolist()  # type: ignore[union-attr]
-        distance = [[1 - v for v in row] for row in cosines(views.image, views.candidates)]
+        own = inputs.own_candidate.tolist()  # type: ignore[union-attr]
+        distance = [[1 - v for v in row] for row in cosines(inputs.image, inputs.candidates)]
         among = [[False] * len(row) for row in distance]
         if threshold_quantile is not None:
-            among = [[like > level for like in row] for row in cosines(views.clip_text, views.candidates)]
-        value = branch(views.candidates_grounded, distance, own, among)
+            among = [[like > level for like in row] for row in cosines(inputs.clip_text, inputs.candidates)]
+        value = branch(inputs.candidates_grounded, distance, own, among)
     else:
-        distance = [[1 - v for v in row] for row in cosines(views.image, views.image)]
-        value = branch(views.image_grounded, distance, itself, left_out)
+        distance = [[1 - v for v in row] for row in cosines(inputs.image, inputs.image)]
+        value = branch(inputs.image_grounded, distance, itself, left_out)
     if clip_text_branch:
-        likeness = cosines(views.clip_text, views.clip_text)
+        likeness = cosines(inputs.clip_text, inputs.clip_text)
         distance = [[max(0.0, 1 - c) for c in row] for row in likeness]
-        value += branch(views.clip_text_grounded, distance, itself, left_out)
+        value += branch(inputs.clip_text_grounded, distance, itself, left_out)
     return value
 
 
-def consistency(views: Views, *, margin: float = 0.2, classifier_weight: float = 0.0) -> float:
+def consistency(inputs: Inputs, *, margin: float = 0.2, classifier_weight: float = 0.0) -> float:
     """T3."""
-    texts, images, other = rows(views.text_aligned), rows(views.image_aligned), views.unmatched.tolist()  # type: ignore[union-attr]
+    texts, images, other = rows(inputs.text_aligned), rows(inputs.image_aligned), inputs.unmatched.tolist()  # type: ignore[union-attr]
     n = len(texts)
     total = 0.0
     for i in range(n):
         total += 1 - cosine(texts[i], images[i])
         total += max(0.0, cosine(texts[i], images[other[i]]) - margin)
-    logits = rows(views.match_logits)
+    logits = rows(inputs.match_logits)
     label_cost = 0.0
     for number, pair in enumerate(logits):
         label_cost -= log_softmax(pair)[1 if number < n else 0]
@@ -94,7 +96,7 @@ def consistency(views: Views, *, margin: float = 0.2, classifier_weight: float =
 
 
 def cross_modal_alignment(
-    views: Views,
+    inputs: Inputs,
     *,
     text_target_temperature: float = 0.2,
     image_target_temperature: float = 0.1,
@@ -103,9 +105,9 @@ def cross_modal_alignment(
     soft_label_mix: float = 0.0,
 ) -> float:
     """T4, in the grounding space."""
-    first, second = cosines(views.s_a, views.image_grounded), cosines(views.s_b, views.image_grounded)
+    first, second = cosines(inputs.s_a, inputs.image_grounded), cosines(inputs.s_b, inputs.image_grounded)
     n = len(first)
-    match = cosines(views.text_aligned, views.image_aligned)
+    match = cosines(inputs.text_aligned, inputs.image_aligned)
     likeness = [[(first[i][j] + second[i][j]) / 2 for j in range(n)] for i in range(n)]
 
     def direction(target: Matrix, softer: Matrix, student: Matrix, tau_q: float, tau_p: float) -> float:
@@ -119,14 +121,14 @@ def cross_modal_alignment(
         return kl(q, [softmax(over(student[i], tau_p)) for i in range(n)])
 
     to_image = direction(
-        teacher_cosines(views),
+        teacher_cosines(inputs),
         match,
         likeness,
         text_target_temperature,
         text_temperature or text_target_temperature,
     )
     to_text = direction(
-        cosines(views.image, views.image),
+        cosines(inputs.image, inputs.image),
         transposed(match),
         transposed(likeness),
         image_target_temperature,
@@ -136,7 +138,7 @@ def cross_modal_alignment(
 
 
 def list_mle(
-    views: Views,
+    inputs: Inputs,
     *,
     temperature: float = 0.05,
     include_self: bool = False,
@@ -144,7 +146,11 @@ def list_mle(
     epsilon: float = 0.0,
 ) -> float:
     """T5, ListMLE."""
-    scores, relevance, ties = sentence_scores(views, temperature), teacher_cosines(views), views.tie_order.tolist()
+    scores, relevance, ties = (
+        sentence_scores(inputs, temperature),
+        teacher_cosines(inputs),
+        inputs.tie_order.tolist(),
+    )
     n = len(scores)
     total = 0.0
     for i in range(n):
@@ -160,9 +166,9 @@ def list_mle(
     return total / n
 
 
-def list_net(views: Views, *, temperature: float = 0.05, teacher_temperature: float = 0.05) -> float:
+def list_net(inputs: Inputs, *, temperature: float = 0.05, teacher_temperature: float = 0.05) -> float:
     """T5, ListNet."""
-    scores, relevance = sentence_scores(views, temperature), teacher_cosines(views)
+    scores, relevance = sentence_scores(inputs, temperature), teacher_cosines(inputs)
     total = 0.0
     for i, (student, teacher) in enumerate(zip(scores, relevance, strict=True)):
         wanted = softmax(over(without(teacher, i), teacher_temperature))
@@ -170,9 +176,9 @@ def list_net(views: Views, *, temperature: float = 0.05, teacher_temperature: fl
     return total / len(scores)
 
 
-def consistency_js(views: Views, *, temperature: float = 0.05) -> float:
+def consistency_js(inputs: Inputs, *, temperature: float = 0.05) -> float:
     """RankCSE's consistency: the Jensen-Shannon divergence of the two directions' top-1 distributions."""
-    scores = sentence_scores(views, temperature)
+    scores = sentence_scores(inputs, temperature)
     backwards = transposed(scores)
     total = 0.0
     for i in range(len(scores)):
@@ -183,19 +189,19 @@ def consistency_js(views: Views, *, temperature: float = 0.05) -> float:
 
 
 def intra_modal_alignment(
-    views: Views, *, target_temperature: float = 0.2, temperature: float | None = None
+    inputs: Inputs, *, target_temperature: float = 0.2, temperature: float | None = None
 ) -> float:
     """T6."""
-    target = [softmax(over(row, target_temperature)) for row in teacher_cosines(views)]
-    student = [softmax(row) for row in sentence_scores(views, temperature or target_temperature)]
+    target = [softmax(over(row, target_temperature)) for row in teacher_cosines(inputs)]
+    student = [softmax(row) for row in sentence_scores(inputs, temperature or target_temperature)]
     return kl(target, student)
 
 
-def global_to_local(views: Views, *, temperature: float = 0.07) -> float:
+def global_to_local(inputs: Inputs, *, temperature: float = 0.07) -> float:
     """T7: each teacher's own contrast, averaged by α."""
-    sentences = rows(views.z_a)
+    sentences = rows(inputs.z_a)
     value = 0.0
-    for teacher in views.teacher_tokens:
+    for teacher in inputs.teacher_tokens:
         states, real = teacher.states.double().tolist(), teacher.mask.tolist()
         per_sentence = []
         for i, sentence in enumerate(sentences):
@@ -236,19 +242,19 @@ LOOPS: Mapping[str, Callable[..., float]] = {
 # What the formulas are made of
 
 
-def teacher_cosines(views: Views) -> Matrix:
+def teacher_cosines(inputs: Inputs) -> Matrix:
     """T = Σ_k α_k cos(e^(k)_i, e^(k)_j)."""
-    n = len(views.h_a)
+    n = len(inputs.h_a)
     mixed = [[0.0] * n for _ in range(n)]
-    for weight, vectors in zip(views.teacher_weights, views.teachers, strict=True):
+    for weight, vectors in zip(inputs.teacher_weights, inputs.teachers, strict=True):
         likeness = cosines(vectors, vectors)
         mixed = [[mixed[i][j] + weight * likeness[i][j] for j in range(n)] for i in range(n)]
     return mixed
 
 
-def sentence_scores(views: Views, temperature: float, margin: float = 0.0) -> Matrix:
+def sentence_scores(inputs: Inputs, temperature: float, margin: float = 0.0) -> Matrix:
     """A_m(cos(z^a_i, z^b_j)) / τ."""
-    likeness = cosines(views.z_a, views.z_b)
+    likeness = cosines(inputs.z_a, inputs.z_b)
     n = len(likeness)
     return [
         [(likeness[i][j] if i == j else nearer(likeness[i][j], margin)) / temperature for j in range(n)]

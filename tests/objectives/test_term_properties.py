@@ -12,13 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from random_views import (
+from random_inputs import (
     STUDENT_SIDE,
     cast,
     equal_widths,
     mapped,
     permuted,
-    random_views,
+    random_inputs,
     rotated,
     tensors_of,
     with_gradients,
@@ -29,7 +29,7 @@ from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads
 from dalr.objectives import TERMS, Need, Objective, Term
 from dalr.objectives import functional as f
-from dalr.objectives.views import Views
+from dalr.objectives.inputs import Inputs
 
 Fields = Mapping[str, Any]
 
@@ -88,9 +88,9 @@ def term_of(case: str) -> Term:
     return TERMS[name](**fields)
 
 
-def made(n: int = 6, **options: Any) -> Views:
-    """Views that fit every form of every term."""
-    return equal_widths(random_views(n, **options))
+def made(n: int = 6, **options: Any) -> Inputs:
+    """Inputs that fit every form of every term."""
+    return equal_widths(random_inputs(n, **options))
 
 
 def gradients(value: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -111,15 +111,15 @@ def test_the_cases_cover_every_term() -> None:
 
 @every_case
 def test_the_gradient_is_the_derivative_of_the_value(case: str) -> None:
-    term, views = term_of(case), made(4, seed=2)
+    term, inputs = term_of(case), made(4, seed=2)
     detached = {Need.ALIGNERS} if "mixed" in case else set()
     read = ["z_a", "z_b", *(name for need in term.needs - detached for name in READ_FOR[need])]
     names = [name for name in read if name in STUDENT_SIDE]
 
     def value(*tensors: Tensor) -> Tensor:
-        return term(replace(views, **dict(zip(names, tensors, strict=True))))
+        return term(replace(inputs, **dict(zip(names, tensors, strict=True))))
 
-    leaves = tuple(getattr(views, name).clone().requires_grad_() for name in names)
+    leaves = tuple(getattr(inputs, name).clone().requires_grad_() for name in names)
     assert torch.autograd.gradcheck(value, leaves, atol=1e-5, rtol=1e-4, fast_mode=True)
 
 
@@ -133,50 +133,50 @@ def test_the_gradient_of_the_released_list_includes_the_maximum_that_it_subtract
 
 
 def test_the_consistency_similarity_softens_targets_without_being_trained_by_them() -> None:
-    views, leaves = with_gradients(made())
+    inputs, leaves = with_gradients(made())
     term = TERMS["cross_modal_alignment"](soft_label_mix=0.3)
-    found = gradients(term(views), leaves)
+    found = gradients(term(inputs), leaves)
     assert not found["text_aligned"].any()
     assert not found["image_aligned"].any()
     assert found["s_a"].any()
-    changed = replace(views, text_aligned=made(seed=5).text_aligned)
-    assert term(changed) != term(views)
+    changed = replace(inputs, text_aligned=made(seed=5).text_aligned)
+    assert term(changed) != term(inputs)
 
 
 # Degenerate batches
 
 
-def identical_rows(views: Views) -> Views:
+def identical_rows(inputs: Inputs) -> Inputs:
     """Every row is row 0, in every space; the two views still differ."""
-    return mapped(views, lambda _, t: t[:1].expand_as(t).clone() if t.ndim else t)
+    return mapped(inputs, lambda _, t: t[:1].expand_as(t).clone() if t.ndim else t)
 
 
-def zero_vectors(views: Views) -> Views:
-    return mapped(views, lambda _, t: torch.zeros_like(t) if t.ndim else t)
+def zero_vectors(inputs: Inputs) -> Inputs:
+    return mapped(inputs, lambda _, t: torch.zeros_like(t) if t.ndim else t)
 
 
-def one_zero_row(views: Views) -> Views:
+def one_zero_row(inputs: Inputs) -> Inputs:
     def change(_: str, tensor: Tensor) -> Tensor:
         changed = tensor.clone()
         if tensor.ndim:
             changed[0] = 0
         return changed
 
-    return mapped(views, change)
+    return mapped(inputs, change)
 
 
-def dropout_off(views: Views) -> Views:
+def dropout_off(inputs: Inputs) -> Inputs:
     """Both views are equal, so that every diagonal cosine is 1."""
-    return replace(views, h_b=views.h_a, z_b=views.z_a, s_b=views.s_a)
+    return replace(inputs, h_b=inputs.h_a, z_b=inputs.z_a, s_b=inputs.s_a)
 
 
-def all_duplicates(views: Views) -> Views:
+def all_duplicates(inputs: Inputs) -> Inputs:
     """One caption of one image n times, without dropout."""
-    same = torch.ones_like(views.same_image)
-    return replace(dropout_off(identical_rows(views)), same_image=same, unmatched=None, match_logits=None)
+    same = torch.ones_like(inputs.same_image)
+    return replace(dropout_off(identical_rows(inputs)), same_image=same, unmatched=None, match_logits=None)
 
 
-def cosines_of_one_and_minus_one(views: Views) -> Views:
+def cosines_of_one_and_minus_one(inputs: Inputs) -> Inputs:
     """All rows lie on one line through the origin, in every space, so that no cosine is inside (−1, 1)."""
 
     def change(name: str, tensor: Tensor) -> Tensor:
@@ -185,13 +185,13 @@ def cosines_of_one_and_minus_one(views: Views) -> Views:
         signs = torch.tensor([1.0, -1.0]).repeat(len(tensor))[: len(tensor)].to(tensor)
         return tensor[:1].expand_as(tensor) * signs.view(-1, *[1] * (tensor.ndim - 1))
 
-    line = mapped(views, change)
+    line = mapped(inputs, change)
     return replace(dropout_off(line), image_grounded=line.s_a, clip_text_grounded=line.s_a)
 
 
-def batch_of(n: int) -> Callable[[Views], Views]:
-    def smaller(views: Views) -> Views:
-        return cast(made(n), views.z_a.dtype)
+def batch_of(n: int) -> Callable[[Inputs], Inputs]:
+    def smaller(inputs: Inputs) -> Inputs:
+        return cast(made(n), inputs.z_a.dtype)
 
     smaller.__name__ = f"batch_of_{n}"
     return smaller
@@ -212,18 +212,20 @@ DEGENERATE = (
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("degenerate", DEGENERATE, ids=lambda change: change.__name__)
 @every_case
-def test_value_and_gradient_are_finite(case: str, degenerate: Callable[[Views], Views], dtype: torch.dtype) -> None:
-    views, leaves = with_gradients(degenerate(made(dtype=dtype)))
-    value = term_of(case)(views)
+def test_value_and_gradient_are_finite(
+    case: str, degenerate: Callable[[Inputs], Inputs], dtype: torch.dtype
+) -> None:
+    inputs, leaves = with_gradients(degenerate(made(dtype=dtype)))
+    value = term_of(case)(inputs)
     assert value.shape == ()
     assert torch.isfinite(value)
     bad = [name for name, gradient in gradients(value, leaves).items() if not torch.isfinite(gradient).all()]
     assert bad == []
 
 
-def assert_nothing(term: Term, views: Views) -> None:
-    views, leaves = with_gradients(views)
-    value = term(views)
+def assert_nothing(term: Term, inputs: Inputs) -> None:
+    inputs, leaves = with_gradients(inputs)
+    value = term(inputs)
     assert value.item() == 0
     assert all(not gradient.any() for gradient in gradients(value, leaves).values())
 
@@ -239,28 +241,27 @@ def test_one_other_row_is_no_list_to_rank(name: str) -> None:
 
 
 def test_without_a_derangement_there_is_no_match_task() -> None:
-    views = replace(made(), unmatched=None, match_logits=None)
-    assert_nothing(TERMS["consistency"](), views)
-    assert_nothing(TERMS["consistency"](classifier_weight=0.5), views)
+    inputs = replace(made(), unmatched=None, match_logits=None)
+    assert_nothing(TERMS["consistency"](), inputs)
+    assert_nothing(TERMS["consistency"](classifier_weight=0.5), inputs)
 
 
 def test_captions_of_one_image_have_no_negatives_to_ground_against() -> None:
-    views = made()
-    alike = replace(views, same_image=torch.ones_like(views.same_image))
+    inputs = made()
+    alike = replace(inputs, same_image=torch.ones_like(inputs.same_image))
     assert_nothing(TERMS["grounding"](margin=0.2), alike)
     assert TERMS["infonce"]()(alike) == 0, "and none to be told from"
 
 
 def test_without_real_tokens_there_is_nothing_to_contrast() -> None:
-    views = made()
-    empty = tuple(replace(tokens, mask=torch.zeros_like(tokens.mask)) for tokens in views.teacher_tokens)
-    for tokens in (empty, ()):
-        assert_nothing(TERMS["global_to_local"](), replace(views, teacher_tokens=tokens))
+    inputs = made()
+    empty = tuple(replace(tokens, mask=torch.zeros_like(tokens.mask)) for tokens in inputs.teacher_tokens)
+    assert_nothing(TERMS["global_to_local"](), replace(inputs, teacher_tokens=empty))
 
 
 def test_duplicates_of_one_caption_cost_ln_n_and_nothing_can_be_learned_from_them() -> None:
-    views, leaves = with_gradients(all_duplicates(made(5)))
-    value = TERMS["infonce"](mask_same_image=False)(views)
+    inputs, leaves = with_gradients(all_duplicates(made(5)))
+    value = TERMS["infonce"](mask_same_image=False)(inputs)
     assert value.item() == pytest.approx(math.log(5))
     assert all(gradient.abs().max() < 1e-12 for gradient in gradients(value, leaves).values())
 
@@ -270,25 +271,25 @@ def test_duplicates_of_one_caption_cost_ln_n_and_nothing_can_be_learned_from_the
 
 @every_case
 def test_a_term_changes_neither_its_inputs_nor_the_random_numbers(case: str) -> None:
-    views, leaves = with_gradients(made())
-    before = [tensor.detach().clone() for tensor in tensors_of(views)]
-    versions = [tensor._version for tensor in tensors_of(views)]
+    inputs, leaves = with_gradients(made())
+    before = [tensor.detach().clone() for tensor in tensors_of(inputs)]
+    versions = [tensor._version for tensor in tensors_of(inputs)]
     random = torch.get_rng_state()
-    first = term_of(case)(views)
+    first = term_of(case)(inputs)
     gradients(first, leaves)
-    assert term_of(case)(views) == first
-    assert all(torch.equal(old, new) for old, new in zip(before, tensors_of(views), strict=True))
-    assert versions == [tensor._version for tensor in tensors_of(views)]
+    assert term_of(case)(inputs) == first
+    assert all(torch.equal(old, new) for old, new in zip(before, tensors_of(inputs), strict=True))
+    assert versions == [tensor._version for tensor in tensors_of(inputs)]
     assert torch.equal(random, torch.get_rng_state())
 
 
 @every_case
 def test_a_term_reads_only_what_it_says_it_needs(case: str) -> None:
-    term, views = term_of(case), made()
-    sentences = ("h_a", "h_b", "z_a", "z_b", "tie_order", "same_image", "learned_temperatures")
+    term, inputs = term_of(case), made()
+    sentences = ("h_a", "h_b", "z_a", "z_b", "tie_order", "same_image", "learned_temperature")
     read = (*sentences, *(name for need in term.needs for name in READ_FOR[need]))
-    alone = Views(**{name: getattr(views, name) for name in read})
-    assert term(alone) == term(views)
+    alone = Inputs(**{name: getattr(inputs, name) for name in read})
+    assert term(alone) == term(inputs)
 
 
 # Symmetries
@@ -297,23 +298,23 @@ def test_a_term_reads_only_what_it_says_it_needs(case: str) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("case", [case for case in CASES if "roll" not in case])
 def test_the_order_of_the_rows_does_not_matter(case: str, seed: int) -> None:
-    term, views = term_of(case), made()
+    term, inputs = term_of(case), made()
     order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
-    assert term(permuted(views, order)).item() == pytest.approx(term(views).item(), rel=1e-10)
+    assert term(permuted(inputs, order)).item() == pytest.approx(term(inputs).item(), rel=1e-10)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "global_to_local-release"])
 def test_a_rotation_of_every_space_does_not_matter(case: str) -> None:
     """The release's normalisation over the token axis is not invariant, which is why it is not ours."""
-    term, views = term_of(case), made()
-    assert term(rotated(views)).item() == pytest.approx(term(views).item(), rel=1e-10)
+    term, inputs = term_of(case), made()
+    assert term(rotated(inputs)).item() == pytest.approx(term(inputs).item(), rel=1e-10)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "global_to_local-release"])
 def test_the_length_of_the_students_vectors_does_not_matter(case: str) -> None:
-    term, views = term_of(case), made()
-    longer = mapped(views, lambda name, t: 7 * t if name in STUDENT_SIDE and name != "match_logits" else t)
-    assert term(longer).item() == pytest.approx(term(views).item(), rel=1e-10)
+    term, inputs = term_of(case), made()
+    longer = mapped(inputs, lambda name, t: 7 * t if name in STUDENT_SIDE and name != "match_logits" else t)
+    assert term(longer).item() == pytest.approx(term(inputs).item(), rel=1e-10)
 
 
 # Divergences
@@ -343,12 +344,12 @@ def test_two_directions_that_agree_cost_nothing() -> None:
 
 
 def test_a_student_that_is_its_own_teacher_has_nothing_to_align() -> None:
-    views = dropout_off(made())
-    views = replace(views, teachers=(views.z_a,), teacher_weights=(1.0,))
-    assert TERMS["intra_modal_alignment"]()(views).item() == pytest.approx(0, abs=1e-12)
-    grounded = {"s_a": views.z_a, "s_b": views.z_a, "image_grounded": views.z_a, "clip_text_grounded": None}
+    inputs = dropout_off(made())
+    inputs = replace(inputs, teachers=(inputs.z_a,), teacher_weights=(1.0,))
+    assert TERMS["intra_modal_alignment"]()(inputs).item() == pytest.approx(0, abs=1e-12)
+    grounded = {"s_a": inputs.z_a, "s_b": inputs.z_a, "image_grounded": inputs.z_a, "clip_text_grounded": None}
     grounded |= {"candidates": None, "candidates_grounded": None}
-    everywhere = replace(views, image=views.z_a, **grounded)
+    everywhere = replace(inputs, image=inputs.z_a, **grounded)
     same_temperature = TERMS["cross_modal_alignment"](image_target_temperature=0.2)
     assert same_temperature(everywhere).item() == pytest.approx(0, abs=1e-12)
 
@@ -412,9 +413,9 @@ def test_the_jump_form_is_not_monotone() -> None:
 
 @pytest.mark.parametrize("form", ["continuous", "jump"])
 def test_a_margin_makes_every_contrast_harder(form: str) -> None:
-    views = made()
+    inputs = made()
     plain, margined = (TERMS["infonce"](margin=margin, margin_form=form) for margin in (0.0, 0.2))
-    assert margined(views) > plain(views)
+    assert margined(inputs) > plain(inputs)
 
 
 # Ranking
@@ -423,8 +424,8 @@ def test_a_margin_makes_every_contrast_harder(form: str) -> None:
 @pytest.mark.parametrize("include_self", [True, False])
 def test_a_constant_student_costs_ln_n_factorial(include_self: bool) -> None:
     """496 at n = 128, which is why ours is the mean over the list."""
-    views = random_views(128)
-    constant = mapped(views, lambda name, t: torch.ones_like(t) if name in ("z_a", "z_b") else t)
+    inputs = random_inputs(128)
+    constant = mapped(inputs, lambda name, t: torch.ones_like(t) if name in ("z_a", "z_b") else t)
     total = TERMS["list_mle"](reduction="sum", include_self=include_self)(constant).item()
     listed = 128 if include_self else 127
     assert total == pytest.approx(math.lgamma(listed + 1), rel=1e-9)
@@ -435,9 +436,9 @@ def test_a_constant_student_costs_ln_n_factorial(include_self: bool) -> None:
 
 
 def test_the_order_of_the_teachers_is_the_cheapest_order() -> None:
-    views = dropout_off(made())
-    agreeing = replace(views, teachers=(views.z_a,), teacher_weights=(1.0,))
-    opposed = replace(views, teachers=(made(seed=9).z_a,), teacher_weights=(1.0,))
+    inputs = dropout_off(made())
+    agreeing = replace(inputs, teachers=(inputs.z_a,), teacher_weights=(1.0,))
+    opposed = replace(inputs, teachers=(made(seed=9).z_a,), teacher_weights=(1.0,))
     assert TERMS["list_mle"]()(agreeing) < TERMS["list_mle"]()(opposed)
 
 
@@ -457,22 +458,22 @@ ALL = Objective(
 
 
 def test_the_total_is_the_sum_of_weight_times_term() -> None:
-    views = made()
-    losses = ALL(views, "pair")
+    inputs = made()
+    losses = ALL(inputs, "pair")
     assert list(losses.terms) == list(TERMS)
     by_hand = 0.0
     for name in TERMS:
         term = getattr(ALL, name)
-        assert losses.terms[name] == term(views)
+        assert losses.terms[name] == term(inputs)
         by_hand += term.weight * losses.terms[name].item()
     assert losses.total.item() == pytest.approx(by_hand, rel=1e-12)
 
 
 def test_text_batches_have_only_the_terms_that_are_on_text() -> None:
-    views = made()
-    text = Views(
+    inputs = made()
+    text = Inputs(
         **{
-            name: getattr(views, name)
+            name: getattr(inputs, name)
             for name in ("h_a", "h_b", "z_a", "z_b", "tie_order", *READ_FOR[Need.TEACHERS])
         }
     )
@@ -531,7 +532,7 @@ LEARNING = [("cross_modal_alignment", {"text_temperature": 0.45}), ("intra_modal
 def test_a_trained_temperature_starts_where_it_is_stated_and_gets_a_gradient(name: str, fields: Fields) -> None:
     term = TERMS[name](learn_temperature=True, temperature_bounds=(0.1, 0.99), **fields)
     heads = temperature_heads(term, name)
-    value = term(replace(made(), learned_temperatures=heads.temperatures()))
+    value = term(replace(made(), learned_temperatures=heads.temperatures()).of_term(name))
     assert value.item() == pytest.approx(TERMS[name](**fields)(made()).item(), rel=1e-5)
     value.backward()
     gradient = heads.log_temperatures[name].grad
@@ -554,8 +555,7 @@ def test_both_directions_share_one_trained_temperature_in_proportion() -> None:
     """Twice the text temperature is twice the image temperature."""
     learned = TERMS["cross_modal_alignment"](learn_temperature=True, text_temperature=0.2, image_temperature=0.1)
     fixed = TERMS["cross_modal_alignment"](text_temperature=0.4, image_temperature=0.2)
-    temperature = {"cross_modal_alignment": torch.tensor(0.4, dtype=torch.float64)}
-    value = learned(replace(made(), learned_temperatures=temperature))
+    value = learned(replace(made(), learned_temperature=torch.tensor(0.4, dtype=torch.float64)))
     assert value.item() == pytest.approx(fixed(made()).item(), rel=1e-12)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from loops import LOOPS
-from random_views import cast, random_views
+from random_inputs import cast, random_inputs
 from torch import Tensor
 
 from dalr.objectives import TERMS
-from dalr.objectives.views import Views
+from dalr.objectives.inputs import Inputs
 
 Fields = Mapping[str, Any]
 
@@ -64,17 +64,17 @@ def smallest_temperature(fields: Fields) -> float:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("name", "fields"), CASES, ids=name_of)
 def test_a_term_equals_its_formula_in_double_precision(name: str, fields: Fields, seed: int) -> None:
-    views = random_views(seed=seed)
-    assert TERMS[name](**fields)(views).item() == pytest.approx(LOOPS[name](views, **fields), rel=1e-9)
+    inputs = random_inputs(seed=seed)
+    assert TERMS[name](**fields)(inputs).item() == pytest.approx(LOOPS[name](inputs, **fields), rel=1e-9)
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES, ids=name_of)
 def test_a_term_equals_its_formula_in_single_precision(name: str, fields: Fields) -> None:
-    views = random_views(dtype=torch.float32)
-    value = TERMS[name](**fields)(views)
+    inputs = random_inputs(dtype=torch.float32)
+    value = TERMS[name](**fields)(inputs)
     assert value.dtype == torch.float32
     allowed = 1e-6 / smallest_temperature(fields)
-    assert value.item() == pytest.approx(LOOPS[name](views, **fields), rel=1e-6, abs=allowed)
+    assert value.item() == pytest.approx(LOOPS[name](inputs, **fields), rel=1e-6, abs=allowed)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -83,27 +83,27 @@ def test_half_precision_is_in_the_inputs_and_not_in_the_arithmetic(
     name: str, fields: Fields, dtype: torch.dtype
 ) -> None:
     """ "fp32 inside": the loop sees the same rounded inputs, so only the arithmetic of the term is measured."""
-    views = random_views(dtype=dtype, noise=0.3)
-    assert TERMS[name](**fields)(views).item() == pytest.approx(LOOPS[name](views, **fields), rel=1e-2)
+    inputs = random_inputs(dtype=dtype, noise=0.3)
+    assert TERMS[name](**fields)(inputs).item() == pytest.approx(LOOPS[name](inputs, **fields), rel=1e-2)
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES, ids=name_of)
 def test_autocast_around_a_term_changes_nothing(name: str, fields: Fields) -> None:
     """ "fp32 inside, whatever the autocast"."""
-    views = random_views(dtype=torch.float32)
-    plain = TERMS[name](**fields)(views)
+    inputs = random_inputs(dtype=torch.float32)
+    plain = TERMS[name](**fields)(inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = TERMS[name](**fields)(views)
+        inside = TERMS[name](**fields)(inputs)
     assert inside.dtype == torch.float32
     assert inside.item() == pytest.approx(plain.item(), rel=1e-6)
 
 
-def tied_views(order: list[int]) -> Views:
+def tied_inputs(order: list[int]) -> Inputs:
     """Teachers whose cosines are exactly 0 or 1, so that whole lists are ties."""
     first, second = torch.eye(6, dtype=torch.float64), torch.eye(6, dtype=torch.float64)
-    views = random_views(6)
+    inputs = random_inputs(6)
     teachers = (first[torch.tensor([0, 0, 1, 1, 2, 2])], second[torch.tensor([0, 0, 0, 1, 1, 1])])
-    return replace(views, teachers=teachers, tie_order=torch.tensor(order))
+    return replace(inputs, teachers=teachers, tie_order=torch.tensor(order))
 
 
 @pytest.mark.parametrize("include_self", [False, True])
@@ -111,63 +111,63 @@ def tied_views(order: list[int]) -> Views:
 def test_ties_of_the_teachers_are_broken_in_the_order_that_the_views_give(
     order: list[int], include_self: bool
 ) -> None:
-    views = tied_views(order)
-    value = TERMS["list_mle"](include_self=include_self)(views).item()
-    assert value == pytest.approx(LOOPS["list_mle"](views, include_self=include_self), rel=1e-9)
+    inputs = tied_inputs(order)
+    value = TERMS["list_mle"](include_self=include_self)(inputs).item()
+    assert value == pytest.approx(LOOPS["list_mle"](inputs, include_self=include_self), rel=1e-9)
 
 
 def test_the_order_among_ties_matters() -> None:
     first, second = (
-        TERMS["list_mle"](reduction="sum")(tied_views(order)) for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0])
+        TERMS["list_mle"](reduction="sum")(tied_inputs(order)) for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0])
     )
     assert first != second
 
 
 def test_a_list_is_averaged_over_the_rows_that_are_in_it() -> None:
     """Without self there are n − 1."""
-    views = random_views(6)
-    total, mean = (TERMS["list_mle"](reduction=reduction)(views) for reduction in ("sum", "mean"))
+    inputs = random_inputs(6)
+    total, mean = (TERMS["list_mle"](reduction=reduction)(inputs) for reduction in ("sum", "mean"))
     assert (total / mean).item() == pytest.approx(5)
 
 
 def test_teachers_enter_by_the_weight_of_their_cosines_whatever_their_widths() -> None:
     """Scaling the vectors of a teacher changes nothing; the weights do."""
-    views = random_views()
-    first, second = views.teachers
+    inputs = random_inputs()
+    first, second = inputs.teachers
     assert first.shape[1] != second.shape[1]
     term = TERMS["intra_modal_alignment"]()
-    scaled = replace(views, teachers=(100 * first, second))
-    swapped = replace(views, teacher_weights=(0.67, 0.33))
-    assert term(scaled).item() == pytest.approx(term(views).item(), rel=1e-12)
+    scaled = replace(inputs, teachers=(100 * first, second))
+    swapped = replace(inputs, teacher_weights=(0.67, 0.33))
+    assert term(scaled).item() == pytest.approx(term(inputs).item(), rel=1e-12)
     assert term(swapped).item() == pytest.approx(LOOPS["intra_modal_alignment"](swapped), rel=1e-9)
-    assert abs(term(swapped) - term(views)) > 1e-3
+    assert abs(term(swapped) - term(inputs)) > 1e-3
 
 
 def test_a_sentence_without_real_tokens_counts_for_nothing() -> None:
-    views = random_views()
+    inputs = random_inputs()
 
     def emptied(mask: Tensor) -> Tensor:
         return mask & (torch.arange(len(mask)) != 3)[:, None]
 
-    tokens = tuple(replace(teacher, mask=emptied(teacher.mask)) for teacher in views.teacher_tokens)
-    views = replace(views, teacher_tokens=tokens)
-    assert TERMS["global_to_local"]()(views).item() == pytest.approx(LOOPS["global_to_local"](views), rel=1e-9)
+    tokens = tuple(replace(teacher, mask=emptied(teacher.mask)) for teacher in inputs.teacher_tokens)
+    inputs = replace(inputs, teacher_tokens=tokens)
+    assert TERMS["global_to_local"]()(inputs).item() == pytest.approx(LOOPS["global_to_local"](inputs), rel=1e-9)
 
 
 def test_what_stands_in_the_padding_changes_nothing() -> None:
-    views = random_views()
+    inputs = random_inputs()
     noisy = tuple(
         replace(teacher, states=teacher.states.masked_fill(~teacher.mask[..., None], 1e3))
-        for teacher in views.teacher_tokens
+        for teacher in inputs.teacher_tokens
     )
     term = TERMS["global_to_local"]()
-    assert term(replace(views, teacher_tokens=noisy)) == term(views)
+    assert term(replace(inputs, teacher_tokens=noisy)) == term(inputs)
 
 
 def test_the_loops_themselves_see_a_wrong_term() -> None:
     """The comparison has teeth: a changed input changes every loop by far more than is tolerated."""
-    views, others = random_views(seed=0), random_views(seed=1)
-    assert all(abs(loop(views) - loop(others)) > 1e-3 for loop in LOOPS.values())
+    inputs, others = random_inputs(seed=0), random_inputs(seed=1)
+    assert all(abs(loop(inputs) - loop(others)) > 1e-3 for loop in LOOPS.values())
     assert LOOPS.keys() == TERMS.keys()
     assert {name for name, _ in CASES} == TERMS.keys()
-    assert cast(views, torch.float32).z_a.dtype == torch.float32
+    assert cast(inputs, torch.float32).z_a.dtype == torch.float32

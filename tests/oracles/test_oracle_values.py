@@ -25,7 +25,7 @@ from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads
 from dalr.objectives import TERMS, Losses, Need
 from dalr.objectives import functional as f
-from dalr.objectives.views import TeacherTokens, Views
+from dalr.objectives.inputs import Inputs, TeacherTokens
 from dalr.recipe import load_recipe
 from dalr.schema import Recipe
 
@@ -85,14 +85,14 @@ def arc_margin(tensors: Tensors, params: Params) -> Values:
     return {
         "logits": logits,
         "logits_soft": soft,
-        "ce": term(sentence_views(tensors["x"], tensors["y"])),
+        "ce": term(sentence_inputs(tensors["x"], tensors["y"])),
         "ce_soft": f.own_cross_entropy(soft),
     }
 
 
 def info_nce(tensors: Tensors, params: Params) -> Values:
     term = TERMS["infonce"](temperature=float(params["temperature"]))
-    return {"loss": term(sentence_views(tensors["x"], tensors["y"]))}
+    return {"loss": term(sentence_inputs(tensors["x"], tensors["y"]))}
 
 
 def divergence(tensors: Tensors, params: Params) -> Values:
@@ -118,7 +118,7 @@ def global_to_local(tensors: Tensors, params: Params) -> Values:
     term = TERMS["global_to_local"](temperature=float(params["temperature"]))
     tokens = TeacherTokens(states=tensors["tokens"], mask=mask, weight=1.0)
     alone = f.token_contrast(z, tensors["tokens"], mask, temperature=params["temperature"])
-    through_term = term(sentence_views(z, z, teacher_tokens=(tokens,)))
+    through_term = term(sentence_inputs(z, z, teacher_tokens=(tokens,)))
     torch.testing.assert_close(through_term, alone, rtol=RTOL, atol=0)
     return {"loss": alone}
 
@@ -249,7 +249,7 @@ def step(recipe: Recipe, tensors: Tensors, head_names: Mapping[str, str]) -> Los
     )
     assert heads.text_grounding is not None
     assert heads.image_grounding is not None
-    views = sentence_views(
+    inputs = sentence_inputs(
         z_a,
         z_b,
         h_a=h_a,
@@ -267,7 +267,7 @@ def step(recipe: Recipe, tensors: Tensors, head_names: Mapping[str, str]) -> Los
         teacher_weights=weights,
         teacher_tokens=tokens,
     )
-    return recipe.objective(views, "pair")
+    return recipe.objective(inputs, "pair")
 
 
 # Heads and views from stored tensors
@@ -303,9 +303,9 @@ def heads_with(tensors: Tensors, names: Mapping[str, str], config: HeadsConfig, 
     return heads.train()
 
 
-def sentence_views(z_a: Tensor, z_b: Tensor, **others: Any) -> Views:
+def sentence_inputs(z_a: Tensor, z_b: Tensor, **others: Any) -> Inputs:
     order = torch.arange(len(z_a))
-    return Views(**{"h_a": z_a, "h_b": z_b, **others}, z_a=z_a, z_b=z_b, tie_order=order)
+    return Inputs(**{"h_a": z_a, "h_b": z_b, **others}, z_a=z_a, z_b=z_b, tie_order=order)
 
 
 # The kinds

@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 
 from dalr.console import Console
 from dalr.models.token_teacher import TokenTeacher
-from dalr.objectives.views import TeacherTokens
+from dalr.objectives.inputs import TeacherTokens
 from dalr.recipe import load_recipe
 from dalr.seed import seed_everything
 from dalr.training.batches import Batch
-from dalr.training.inputs import load_inputs
+from dalr.training.inputs import load_training_data
 from dalr.training.ranks import joined
 from dalr.training.setup import prepare
 from dalr.training.step import Step
@@ -33,7 +33,7 @@ STEPS = 3
 def gradients(recipe: Path, overrides: Sequence[str] = (), *, dropout: bool = False) -> dict[str, torch.Tensor]:
     """`STEP.PARAMETER` -> gradient, and `STEP.loss`; the weights never change."""
     loaded = load_recipe(str(recipe), list(overrides))
-    inputs = load_inputs(loaded)
+    inputs = load_training_data(loaded)
     found: dict[str, torch.Tensor] = {}
     with joined(loaded.training.batch_size) as ranks:
         seed_everything(loaded.seed)
@@ -48,9 +48,9 @@ def gradients(recipe: Path, overrides: Sequence[str] = (), *, dropout: bool = Fa
             mini_batch_size=loaded.training.mini_batch_size,
             seed=loaded.seed,
         )
-        for number, keys in zip(range(STEPS), setup.plan.batches(), strict=False):
+        for number, planned in zip(range(STEPS), setup.plan.batches(), strict=False):
             task.zero_grad(set_to_none=True)
-            losses = step.gradients(doubled(setup.collator.collate(keys)))
+            losses = step.gradients(doubled(setup.dataset[planned]))
             found[f"{number}.loss"] = ranks.mean(losses.total.detach().reshape(1).clone())
             for name, parameter in task.named_parameters():
                 if parameter.grad is not None:
@@ -70,13 +70,7 @@ class InDouble:
 
 
 def doubled(batch: Batch) -> Batch:
-    return replace(
-        batch,
-        image=batch.image.double() if batch.image is not None else None,
-        candidates=batch.candidates.double() if batch.candidates is not None else None,
-        clip_text=batch.clip_text.double() if batch.clip_text is not None else None,
-        teachers=tuple(teacher.double() for teacher in batch.teachers),
-    )
+    return batch.with_tensors(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
 
 
 def main(arguments: Sequence[str]) -> None:

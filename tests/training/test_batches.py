@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dalr.data.dataset import read_pairs
-from dalr.data.schedule import RowKey
+from dalr.data.schedule import PlannedBatch
 from dalr.data.tokens import TokenStream
 from dalr.features.source import open_features
 from dalr.features.store import FeatureStore, open_store, write_store
-from dalr.training.batches import Batch, Collator, StreamData, TokenBatch, TokenRows, Vectors, derangement
+from dalr.training.batches import Batch, BatchDataset, StoredVectors, StreamData, TokenBatch, TokenRows, derangement
 from tiny import IMAGES, TinyData
 
 
@@ -70,38 +70,38 @@ def images(tiny_data: TinyData, fresh_cache: Path) -> FeatureStore:
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> FeatureStore:
-    """Vectors [row, 1] of 72 captions."""
+    """StoredVectors [row, 1] of 72 captions."""
     matrix = np.stack([np.arange(72, dtype=np.float32), np.ones(72, np.float32)], axis=1)
     write_store(tmp_path / "teacher", ids=[str(n) for n in range(72)], blocks=[matrix], source={}, origin="teacher")
     return open_store(tmp_path / "teacher")
 
 
 @pytest.fixture
-def collator(tiny_data: TinyData, images: FeatureStore, teacher: FeatureStore) -> Collator:
+def dataset(tiny_data: TinyData, images: FeatureStore, teacher: FeatureStore) -> BatchDataset:
     pairs = read_pairs(tiny_data.pairs, [], {})
     text = StreamData(
         row_ids=[str(number) for number in range(1, 81)],
         tokens=tokens([[2, *range(10, 11 + row % 4), 3] for row in range(80)]),
-        teachers=(Vectors(store=teacher, rows=np.arange(80, dtype=np.int64) % 72),),
+        teachers=(StoredVectors(store=teacher, rows=np.arange(80, dtype=np.int64) % 72),),
     )
     pair = StreamData(
         row_ids=pairs.caption_ids,
         tokens=tokens([[2, row, 3] for row in range(72)]),
         images=pairs.image_of,
-        image=Vectors(store=images, rows=pairs.image_of),
-        clip_text=Vectors(store=teacher, rows=np.arange(72, dtype=np.int64)[::-1].copy()),
-        teachers=(Vectors(store=teacher, rows=np.arange(72, dtype=np.int64)),),
+        image=StoredVectors(store=images, rows=pairs.image_of),
+        clip_text=StoredVectors(store=teacher, rows=np.arange(72, dtype=np.int64)[::-1].copy()),
+        teachers=(StoredVectors(store=teacher, rows=np.arange(72, dtype=np.int64)),),
         teacher_tokens=(tokens([[row] * (1 + row % 3) for row in range(72)], pad_id=7),),
     )
-    return Collator(streams={"text": text, "pair": pair}, seed=3)
+    return BatchDataset(streams={"text": text, "pair": pair}, seed=3)
 
 
-def keys(kind: str, rows: list[int], step: int = 5) -> list[RowKey]:
-    return [RowKey(step, kind, row) for row in rows]  # type: ignore[arg-type]
+def planned(kind: Kind, rows: list[int], step: int = 5) -> PlannedBatch:
+    return PlannedBatch(step, kind, np.asarray(rows, np.int64))
 
 
-def test_a_text_batch_has_tokens_and_teachers_and_nothing_of_images(collator: Collator) -> None:
-    batch = collator.collate(keys("text", [3, 0, 17, 4]))
+def test_a_text_batch_has_tokens_and_teachers_and_nothing_of_images(dataset: BatchDataset) -> None:
+    batch = dataset[planned("text", [3, 0, 17, 4])]
     assert (batch.kind, batch.step) == ("text", 5)
     assert batch.row_ids == ("4", "1", "18", "5")
     assert batch.tokens.ids.tolist() == [
@@ -111,41 +111,47 @@ def test_a_text_batch_has_tokens_and_teachers_and_nothing_of_images(collator: Co
         [2, 10, 3, 0, 0, 0],
     ]
     assert batch.tokens.mask.tolist() == [[1] * 6, [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]]
-    assert sorted(batch.tie_order.tolist()) == [0, 1, 2, 3]
-    assert [row[0] for row in batch.teachers[0].tolist()] == [3, 0, 17, 4]
-    assert batch.image is batch.clip_text is batch.same_image is batch.unmatched is None
+    assert sorted(batch.targets.tie_order.tolist()) == [0, 1, 2, 3]
+    assert [row[0] for row in batch.targets.teachers[0].tolist()] == [3, 0, 17, 4]
+    assert (
+        batch.targets.image
+        is batch.targets.clip_text
+        is batch.targets.same_image
+        is batch.targets.unmatched
+        is None
+    )
     assert batch.teacher_tokens == ()
 
 
-def test_a_pair_batch_has_everything_by_row(collator: Collator, tiny_data: TinyData) -> None:
+def test_a_pair_batch_has_everything_by_row(dataset: BatchDataset, tiny_data: TinyData) -> None:
     rows = [0, 1, 30, 71, 15, 16]
-    batch = collator.collate(keys("pair", rows))
+    batch = dataset[planned("pair", rows)]
     owners = [row // 3 for row in rows]
     assert batch.row_ids == tuple(f"{owner:03d}.jpg#{row % 3}" for owner, row in zip(owners, rows, strict=True))
-    assert batch.image is not None
-    assert np.array_equal(batch.image.numpy(), tiny_data.features[owners].astype(np.float16))
-    assert batch.image.dtype == torch.float32
-    assert batch.clip_text is not None
-    assert batch.clip_text[:, 0].tolist() == [71 - row for row in rows]
-    assert batch.teachers[0][:, 0].tolist() == rows
-    assert batch.same_image is not None
-    assert batch.same_image.tolist() == [[a == b for b in owners] for a in owners]
-    assert batch.unmatched is not None
-    assert all(owners[row] != owners[other] for row, other in enumerate(batch.unmatched.tolist()))
+    assert batch.targets.image is not None
+    assert np.array_equal(batch.targets.image.numpy(), tiny_data.features[owners].astype(np.float16))
+    assert batch.targets.image.dtype == torch.float32
+    assert batch.targets.clip_text is not None
+    assert batch.targets.clip_text[:, 0].tolist() == [71 - row for row in rows]
+    assert batch.targets.teachers[0][:, 0].tolist() == rows
+    assert batch.targets.same_image is not None
+    assert batch.targets.same_image.tolist() == [[a == b for b in owners] for a in owners]
+    assert batch.targets.unmatched is not None
+    assert all(owners[row] != owners[other] for row, other in enumerate(batch.targets.unmatched.tolist()))
     assert batch.teacher_tokens[0].ids.tolist()[0] == [0, 7, 7], "a teacher pads with its own token"
     assert batch.teacher_tokens[0].mask.tolist()[0] == [1, 0, 0]
 
 
-def test_a_batch_of_one_image_has_no_unmatched_partner(collator: Collator) -> None:
-    assert collator.collate(keys("pair", [0, 1, 2])).unmatched is None
+def test_a_batch_of_one_image_has_no_unmatched_partner(dataset: BatchDataset) -> None:
+    assert dataset[planned("pair", [0, 1, 2])].targets.unmatched is None
 
 
-def test_what_is_random_depends_on_the_seed_and_the_step_alone(collator: Collator) -> None:
+def test_what_is_random_depends_on_the_seed_and_the_step_alone(dataset: BatchDataset) -> None:
     def drawn(step: int, seed: int = 3) -> tuple[list[int], list[int]]:
-        made = Collator(streams=collator.streams, seed=seed)
-        batch = made.collate(keys("pair", list(range(0, 3 * IMAGES, 3)), step))
-        assert batch.unmatched is not None
-        return batch.tie_order.tolist(), batch.unmatched.tolist()
+        made = BatchDataset(streams=dataset.streams, seed=seed)
+        batch = made[planned("pair", list(range(0, 3 * IMAGES, 3)), step)]
+        assert batch.targets.unmatched is not None
+        return batch.targets.tie_order.tolist(), batch.targets.unmatched.tolist()
 
     assert drawn(5) == drawn(5)
     assert drawn(5)[0] != drawn(6)[0]
@@ -156,44 +162,55 @@ def test_what_is_random_depends_on_the_seed_and_the_step_alone(collator: Collato
     assert drawn(5) == drawn(5)
 
 
-def test_a_batch_moves_with_all_its_tensors(collator: Collator) -> None:
-    batch: Batch = collator.collate(keys("pair", [0, 5, 9, 20])).to("meta")
-    assert batch.image is not None
-    assert batch.same_image is not None
-    moved = [batch.tokens.ids, batch.tokens.mask, batch.tie_order, batch.image, batch.same_image, *batch.teachers]
+def test_a_batch_moves_with_all_its_tensors(dataset: BatchDataset) -> None:
+    batch: Batch = dataset[planned("pair", [0, 5, 9, 20])].to("meta")
+    assert batch.targets.image is not None
+    assert batch.targets.same_image is not None
+    moved = [
+        batch.tokens.ids,
+        batch.tokens.mask,
+        batch.targets.tie_order,
+        batch.targets.image,
+        batch.targets.same_image,
+        *batch.targets.teachers,
+    ]
     assert {tensor.device.type for tensor in moved} == {"meta"}
     assert all(isinstance(teacher, TokenBatch) and teacher.ids.is_meta for teacher in batch.teacher_tokens)
     assert (batch.kind, batch.step, len(batch.row_ids)) == ("pair", 5, 4)
 
 
-def test_candidates_are_the_images_of_the_batch_and_others_each_once(collator: Collator) -> None:
-    pair = collator.streams["pair"]
+def test_candidates_are_the_images_of_the_batch_and_others_each_once(dataset: BatchDataset) -> None:
+    pair = dataset.streams["pair"]
     assert pair.images is not None
     assert pair.image is not None
-    drawn = Collator(streams={"pair": dataclasses.replace(pair, candidates=12)}, seed=3)
-    batch = drawn.collate(keys("pair", [0, 1, 30, 50]))
-    assert batch.image is not None
-    assert batch.candidates is not None
-    assert batch.own_candidate is not None
-    assert len(batch.candidates) == 12
-    assert len({tuple(row) for row in batch.candidates.tolist()}) == 12, "distinct"
-    assert torch.equal(batch.candidates[batch.own_candidate], batch.image), "its own image is among them"
-    again = drawn.collate(keys("pair", [0, 1, 30, 50]))
-    other = drawn.collate(keys("pair", [0, 1, 30, 50], step=6))
-    assert torch.equal(batch.candidates, again.candidates)
-    assert not torch.equal(batch.candidates, other.candidates), "drawn for the step"
+    drawn = BatchDataset(streams={"pair": dataclasses.replace(pair, candidates=12)}, seed=3)
+    batch = drawn[planned("pair", [0, 1, 30, 50])]
+    assert batch.targets.image is not None
+    assert batch.targets.candidates is not None
+    assert batch.targets.own_candidate is not None
+    assert len(batch.targets.candidates) == 12
+    assert len({tuple(row) for row in batch.targets.candidates.tolist()}) == 12, "distinct"
+    assert torch.equal(batch.targets.candidates[batch.targets.own_candidate], batch.targets.image), (
+        "its own image is among them"
+    )
+    again = drawn[planned("pair", [0, 1, 30, 50])]
+    other = drawn[planned("pair", [0, 1, 30, 50], step=6)]
+    assert torch.equal(batch.targets.candidates, again.targets.candidates)
+    assert not torch.equal(batch.targets.candidates, other.targets.candidates), "drawn for the step"
 
 
 @pytest.mark.parametrize(("candidates", "found"), [(2, 3), (1000, IMAGES)])
 def test_candidates_are_at_least_those_of_the_batch_and_at_most_all(
-    collator: Collator, candidates: int, found: int
+    dataset: BatchDataset, candidates: int, found: int
 ) -> None:
-    drawn = Collator(streams={"pair": dataclasses.replace(collator.streams["pair"], candidates=candidates)}, seed=3)
-    batch = drawn.collate(keys("pair", [0, 3, 6]))
-    assert batch.candidates is not None
-    assert len(batch.candidates) == found
+    drawn = BatchDataset(
+        streams={"pair": dataclasses.replace(dataset.streams["pair"], candidates=candidates)}, seed=3
+    )
+    batch = drawn[planned("pair", [0, 3, 6])]
+    assert batch.targets.candidates is not None
+    assert len(batch.targets.candidates) == found
 
 
-def test_without_candidates_none_are_read(collator: Collator) -> None:
-    batch = collator.collate(keys("pair", [0, 3, 6]))
-    assert batch.candidates is batch.own_candidate is None
+def test_without_candidates_none_are_read(dataset: BatchDataset) -> None:
+    batch = dataset[planned("pair", [0, 3, 6])]
+    assert batch.targets.candidates is batch.targets.own_candidate is None

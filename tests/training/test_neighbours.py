@@ -12,17 +12,17 @@ from safetensors.torch import load_file
 
 from dalr.console import Console
 from dalr.errors import ConfigError
-from dalr.features.store import open_store, write_store
+from dalr.features.store import StoredVectors, open_store, write_store
 from dalr.recipe import load_recipe
-from dalr.training.batches import Batch, Vectors
+from dalr.training.batches import Batch
 from dalr.training.dry_run import dry_run
 from dalr.training.neighbours import nearest_by
 from tiny import Toys
 
 
-def vectors(folder: Path, matrix: np.ndarray) -> Vectors:
+def vectors(folder: Path, matrix: np.ndarray) -> StoredVectors:
     write_store(folder, ids=[str(n) for n in range(len(matrix))], blocks=[matrix], source={}, origin="test")
-    return Vectors(store=open_store(folder), rows=np.arange(len(matrix), dtype=np.int64))
+    return StoredVectors(store=open_store(folder), rows=np.arange(len(matrix), dtype=np.int64))
 
 
 def unit(matrix: np.ndarray) -> np.ndarray:
@@ -67,9 +67,20 @@ def test_images_in_a_batch_are_closer_and_bring_their_captions_together(
 ) -> None:
     plain = pair_batches(toys, tmp_path / "plain", monkeypatch)
     near = pair_batches(toys, tmp_path / "near", monkeypatch, f"{GROUPS}.images=4", f"{GROUPS}.captions=2")
-    assert all(int(batch.same_image.sum()) == len(batch.row_ids) for batch in plain if batch.same_image is not None)
-    assert any(int(batch.same_image.sum()) > len(batch.row_ids) for batch in near if batch.same_image is not None)
-    mean = [np.mean([closeness(b.image) for b in found if b.image is not None]) for found in (plain, near)]
+    assert all(
+        int(batch.targets.same_image.sum()) == len(batch.row_ids)
+        for batch in plain
+        if batch.targets.same_image is not None
+    )
+    assert any(
+        int(batch.targets.same_image.sum()) > len(batch.row_ids)
+        for batch in near
+        if batch.targets.same_image is not None
+    )
+    mean = [
+        np.mean([closeness(b.targets.image) for b in found if b.targets.image is not None])
+        for found in (plain, near)
+    ]
     assert mean[1] > mean[0]
 
 
@@ -80,7 +91,7 @@ def test_lines_of_text_in_a_batch_are_closer(toys: Toys, tmp_path: Path, monkeyp
         with monkeypatch.context() as patch:
             inside = look_inside(patch)
             train(toys.method(tmp_path / "recipes", "rankcse"), tmp_path / name, *settings)
-        return float(np.mean([closeness(b.teachers[0]) for b in inside.batches if b.kind == "text"]))
+        return float(np.mean([closeness(b.targets.teachers[0]) for b in inside.batches if b.kind == "text"]))
 
     assert mean_closeness("near", f"{GROUPS}.text=4") > mean_closeness("plain")
 

@@ -75,13 +75,13 @@ def spoil(field: str, step: int, value: float) -> Callable[[Batch], Batch | None
         if batch.step != step:
             return None
         if field == "image":
-            assert batch.image is not None
-            image = batch.image.clone()
+            assert batch.targets.image is not None
+            image = batch.targets.image.clone()
             image[3, 1] = value
-            return replace(batch, image=image)
-        teacher = batch.teachers[0].clone()
+            return replace(batch, targets=replace(batch.targets, image=image))
+        teacher = batch.targets.teachers[0].clone()
         teacher[3, 1] = value
-        return replace(batch, teachers=(teacher,))
+        return replace(batch, targets=replace(batch.targets, teachers=(teacher,)))
 
     return tamper
 
@@ -130,7 +130,7 @@ def test_any_term_is_named(
 ) -> None:
     assert set(ALL_TERMS) | {"global_to_local"} == set(TERMS)
     compute = TERMS[name].__call__
-    monkeypatch.setattr(TERMS[name], "__call__", lambda self, views: compute(self, views) + value)
+    monkeypatch.setattr(TERMS[name], "__call__", lambda self, inputs: compute(self, inputs) + value)
     inside = look_inside(monkeypatch)
     message = stopped(
         toys,
@@ -182,8 +182,8 @@ def test_a_term_that_fails_in_the_middle_of_a_run_is_named_with_its_batch(
 ) -> None:
     compute = TERMS[name].__call__
 
-    def fail_once(self: Any, views: Any) -> torch.Tensor:
-        value: torch.Tensor = compute(self, views)
+    def fail_once(self: Any, inputs: Any) -> torch.Tensor:
+        value: torch.Tensor = compute(self, inputs)
         return value + math.nan if inside.batches[-1].step == step else value
 
     monkeypatch.setattr(TERMS[name], "__call__", fail_once)

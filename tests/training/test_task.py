@@ -98,12 +98,12 @@ def test_the_two_views_differ_by_dropout_alone(toys: Toys, tmp_path: Path, monke
     task.eval()
     h_a, h_b = task.two_passes(batch.tokens)
     torch.testing.assert_close(h_a, h_b, rtol=1e-5, atol=1e-6)
-    views = task.views(batch, *task.two_passes(batch.tokens))
-    assert views.image_grounded is not None
-    assert views.s_a is not None
-    assert views.s_a.shape == views.image_grounded.shape == (8, 8)
-    assert views.teachers == ()
-    assert views.text_aligned is None
+    inputs = task.inputs(batch, *task.two_passes(batch.tokens))
+    assert inputs.image_grounded is not None
+    assert inputs.s_a is not None
+    assert inputs.s_a.shape == inputs.image_grounded.shape == (8, 8)
+    assert inputs.teachers == ()
+    assert inputs.text_aligned is None
 
 
 def test_training_in_bf16_keeps_weights_and_objective_in_fp32(
@@ -115,11 +115,11 @@ def test_training_in_bf16_keeps_weights_and_objective_in_fp32(
     task = inside.made.task.eval()
     assert {p.dtype for p in task.parameters()} == {torch.float32}
     assert {tensor.dtype for tensor in load_file(result.model / "model.safetensors").values()} == {torch.float32}
-    views = task.views(inside.batches[0], *task.two_passes(inside.batches[0].tokens))
-    assert views.h_a.dtype == views.z_a.dtype == torch.float32
+    inputs = task.inputs(inside.batches[0], *task.two_passes(inside.batches[0].tokens))
+    assert inputs.h_a.dtype == inputs.z_a.dtype == torch.float32
     task.precision = "fp32"
     exact, _ = task.two_passes(inside.batches[0].tokens)
-    assert 1e-4 < (views.h_a - exact).abs().max() < 0.1, "the student really ran in bf16"
+    assert 1e-4 < (inputs.h_a - exact).abs().max() < 0.1, "the student really ran in bf16"
 
 
 def test_losses_are_the_same_however_rows_are_laid_out(toys: Toys, tmp_path: Path) -> None:

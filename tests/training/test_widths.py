@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,8 @@ from dalr.errors import ConfigError
 from dalr.evaluation.similarity import score_pairs
 from dalr.evaluation.sts import load_scored_tsv
 from dalr.models.embedding import embed
-from dalr.models.viewing import at_width, seen_through
-from dalr.objectives.views import Views
+from dalr.models.outputs import at_width, inputs_of
+from dalr.objectives.inputs import Inputs
 from dalr.objectives.widths import leading, make_widths
 from dalr.recipe import load_recipe
 from tiny import Toys, captions
@@ -68,18 +67,16 @@ def test_a_width_is_the_objective_of_the_leading_numbers_alone(
     train(recipe, tmp_path / "run", "development=null")
     task = inside.made.task.train()
     batch = next(batch for batch in inside.batches if batch.kind == "pair")
-    views = task.views(batch, *task.two_passes(batch.tokens))
-    h_a, h_b = views.h_a.detach().requires_grad_(), views.h_b.detach().requires_grad_()
-    whole = seen_through(task.heads, replace(views, h_a=h_a, h_b=h_b))
+    h_a, h_b = (h.detach().requires_grad_() for h in task.two_passes(batch.tokens))
+    whole = inputs_of(task.heads, h_a, h_b, batch.targets)
     losses = task.objective(at_width(task.heads, whole, 12), "pair")
     losses.total.backward()
     for h in (h_a, h_b):
         assert h.grad is not None
         assert not h.grad[:, 12:].any()
         assert h.grad[:, :12].any()
-    other = seen_through(
-        task.heads, replace(views, h_a=leading(h_a, 12) + 0, h_b=torch.cat([h_b[:, :12], h_a[:, 12:]], dim=1))
-    )
+    otherwise = torch.cat([h_b[:, :12], h_a[:, 12:]], dim=1)
+    other = inputs_of(task.heads, leading(h_a, 12) + 0, otherwise, batch.targets)
     again = task.objective(at_width(task.heads, other, 12), "pair")
     assert {name: value.item() for name, value in again.terms.items()} == pytest.approx(
         {name: value.item() for name, value in losses.terms.items()}, rel=1e-6
@@ -92,8 +89,8 @@ def test_without_a_head_cosines_are_those_of_cut_vectors(toys: Toys, tmp_path: P
     objective = load_recipe(str(toys.recipe(tmp_path, objective={"infonce": {}}))).objective
     h_a, h_b = torch.randn(6, 32), torch.randn(6, 32)
     order = torch.arange(6)
-    padded = Views(h_a=h_a, h_b=h_b, z_a=leading(h_a, 8), z_b=leading(h_b, 8), tie_order=order)
-    cut = Views(h_a=h_a, h_b=h_b, z_a=h_a[:, :8], z_b=h_b[:, :8], tie_order=order)
+    padded = Inputs(h_a=h_a, h_b=h_b, z_a=leading(h_a, 8), z_b=leading(h_b, 8), tie_order=order)
+    cut = Inputs(h_a=h_a, h_b=h_b, z_a=h_a[:, :8], z_b=h_b[:, :8], tie_order=order)
     torch.testing.assert_close(objective(padded, "text").total, objective(cut, "text").total)
 
 
@@ -104,8 +101,8 @@ def test_losses_are_weighted_means_over_the_widths(
     inside = look_inside(monkeypatch)
     train(toys.recipe(tmp_path, training=training), tmp_path / "run", "training.precision=fp32")
     task, batch = inside.made.task.eval(), inside.batches[0]
-    views = task.views(batch, *task.two_passes(batch.tokens))
-    whole, narrow = (task.objective(at_width(task.heads, views, k), batch.kind) for k in (32, 8))
+    inputs = task.inputs(batch, *task.two_passes(batch.tokens))
+    whole, narrow = (task.objective(at_width(task.heads, inputs, k), batch.kind) for k in (32, 8))
     both = task(batch)
     assert both.total.item() == pytest.approx(0.75 * whole.total.item() + 0.25 * narrow.total.item(), rel=1e-5)
     for name, value in both.terms.items():

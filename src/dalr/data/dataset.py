@@ -7,7 +7,9 @@ lines dropped on request) is counted in a report that goes into `run.json`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +17,19 @@ import numpy as np
 
 from dalr.data.config import DataConfig
 from dalr.data.formats import read_pairs_file
+from dalr.data.memory import IN_MEMORY
 from dalr.data.reading import Reading
-from dalr.data.rows import CaptionedImage, Pairs, Text, caption_id, comparable, has_surrogate, is_blank, text_id
+from dalr.data.rows import (
+    CaptionedImage,
+    Pairs,
+    Sentences,
+    Text,
+    caption_id,
+    comparable,
+    has_surrogate,
+    is_blank,
+    text_id,
+)
 from dalr.errors import DataError, Problem
 from dalr.io.text import read_lines
 from dalr.seed import generator
@@ -34,30 +47,46 @@ class Dataset:
     text: Text | None
     report: dict[str, int | str] = field(default_factory=dict)
 
+    @cached_property
+    def streams(self) -> tuple[Sentences, ...]:
+        """What is trained on, by kind: text, then captions."""
+        text, pairs = self.text, self.pairs
+        found = [Sentences(kind="text", ids=text.ids, sentences=text.lines)] if text is not None else []
+        if pairs is not None:
+            found.append(Sentences(kind="pair", ids=pairs.caption_ids, sentences=pairs.captions))
+        return tuple(found)
 
-def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
-    """Read the files that `config` names.
+
+def load_dataset(
+    config: DataConfig,
+    *,
+    seed: int,
+    pairs: Sequence[CaptionedImage] | None = None,
+    text: Sequence[str] | None = None,
+) -> Dataset:
+    """Read the files that `config` names, or take rows that are in memory in their place.
 
     Raises:
         DataError: with every problem found in all files.
     """
     problems: list[Problem] = []
     report: dict[str, int | str] = {}
-    pairs = held_out = text = None
-    if config.pairs is not None:
-        everything = read_pairs(
-            config.path(config.pairs),
-            problems,
-            report,
-            on_empty=config.on_empty,
-            reading=config.reading,
-        )
-        pairs, held_out = _split(everything, config, seed, problems, report)
-    if config.text is not None:
-        text = read_text(config.path(config.text), problems, report, on_empty=config.on_empty)
+    training = held_out = lines = None
+    if pairs is not None or config.pairs is not None:
+        if pairs is not None:
+            everything = checked_pairs(pairs, IN_MEMORY, problems, report, on_empty=config.on_empty)
+        else:
+            everything = read_pairs(
+                config.path(str(config.pairs)), problems, report, on_empty=config.on_empty, reading=config.reading
+            )
+        training, held_out = _split(everything, config, seed, problems, report)
+    if text is not None:
+        lines = checked_text(text, IN_MEMORY, problems, report, on_empty=config.on_empty)
+    elif config.text is not None:
+        lines = read_text(config.path(config.text), problems, report, on_empty=config.on_empty)
     if problems:
         raise DataError(problems)
-    return Dataset(pairs=pairs, held_out=held_out, text=text, report=report)
+    return Dataset(pairs=training, held_out=held_out, text=lines, report=report)
 
 
 def read_pairs(
@@ -69,9 +98,21 @@ def read_pairs(
     reading: Reading = _AS_IT_IS,
 ) -> Pairs:
     """The checked pairs of one file; what is wrong is appended to `problems`."""
-    before = len(problems)
     rows = read_pairs_file(path, problems, format=reading.format, columns=reading.columns)
     rows = _of_splits(rows, reading.split, str(path), problems, report)
+    return checked_pairs(rows, str(path), problems, report, on_empty=on_empty)
+
+
+def checked_pairs(
+    rows: Sequence[CaptionedImage],
+    where: str,
+    problems: list[Problem],
+    report: dict[str, int | str],
+    *,
+    on_empty: Literal["error", "drop"] = "error",
+) -> Pairs:
+    """Rows as pairs; what is wrong is appended to `problems`."""
+    before = len(problems)
     first: dict[str, str] = {}
     images: list[str] = []
     captions: list[str] = []
@@ -96,10 +137,10 @@ def read_pairs(
             image_of.append(len(images))
         images.append(row.image)
     if not captions and len(problems) == before:
-        problems.append(Problem(where=str(path), what="no caption in it" if rows else "no pairs in it"))
+        problems.append(Problem(where=where, what="no caption in it" if rows else "no pairs in it"))
     repeated = _repetitions(captions)
     report |= {
-        "pairs_file": str(path),
+        "pairs_file": where,
         "images": len(images),
         "captions": len(captions),
         "captions_dropped_empty": dropped,
@@ -126,19 +167,31 @@ def read_text(
     except DataError as error:
         problems.extend(error.problems)
         return Text(lines=(), ids=())
+    return checked_text(lines, str(path), problems, report, on_empty=on_empty)
+
+
+def checked_text(
+    lines: Sequence[str],
+    where: str,
+    problems: list[Problem],
+    report: dict[str, int | str],
+    *,
+    on_empty: Literal["error", "drop"] = "error",
+) -> Text:
+    """Lines as text; what is wrong is appended to `problems`."""
     blank = [number for number, line in enumerate(lines, start=1) if is_blank(line)]
     if blank and on_empty == "error":
         problems.extend(
-            Problem(where=f"{path}:{number}", what="empty line; remove it or set data.on_empty: drop")
+            Problem(where=f"{where}:{number}", what="empty line; remove it or set data.on_empty: drop")
             for number in blank
         )
     if len(blank) == len(lines):
-        problems.append(Problem(where=str(path), what="no sentence in it"))
+        problems.append(Problem(where=where, what="no sentence in it"))
     skipped = set(blank)
     kept = [(text_id(number), line) for number, line in enumerate(lines, start=1) if number not in skipped]
     sentences = tuple(line for _, line in kept)
     report |= {
-        "text_file": str(path),
+        "text_file": where,
         "text_lines": len(sentences),
         "text_dropped_empty": len(blank),
         "text_repeated": _repetitions(sentences),

@@ -10,9 +10,13 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
+
+Kind = Literal["text", "pair"]
+"""Of a row or a batch: a plain sentence, or a caption with its image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,16 @@ class Pairs:
     image_of: Int64[np.ndarray, " captions"]
     """Index into `images`."""
 
+    @property
+    def image_numbers(self) -> Int64[np.ndarray, " images"]:
+        """Numbers of the distinct images that these captions have, in rising order."""
+        return np.unique(self.image_of)
+
+    @property
+    def image_names(self) -> list[str]:
+        """Names of the distinct images that these captions have, in the order of `image_numbers`."""
+        return [self.images[number] for number in self.image_numbers.tolist()]
+
     def subset(self, keep: Sequence[int]) -> Pairs:
         """The captions with these indices; images keep their numbers."""
         return Pairs(
@@ -53,6 +67,15 @@ class Text:
 
     lines: tuple[str, ...]
     ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentences:
+    """The sentences of one kind, which become one stream of batches."""
+
+    kind: Kind
+    ids: Sequence[str]
+    sentences: Sequence[str]
 
 
 def comparable(sentence: str) -> str:

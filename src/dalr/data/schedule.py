@@ -20,10 +20,9 @@ from jaxtyping import Int64
 from pydantic import Field
 
 from dalr.data.grouping import Groups, GroupsConfig
+from dalr.data.rows import Kind
 from dalr.section import Section
 from dalr.seed import generator
-
-Kind = Literal["text", "pair"]
 
 
 class ScheduleConfig(Section):
@@ -70,12 +69,12 @@ class Stream:
         return list(_conflict_free(order, keys, size))
 
 
-class RowKey(NamedTuple):
-    """What the sampler hands to the collator: a row of a stream in a step."""
+class PlannedBatch(NamedTuple):
+    """What the sampler yields and the data set reads: the rows of a stream that one step trains on."""
 
     step: int
     kind: Kind
-    row: int
+    rows: Int64[np.ndarray, " size"]
 
 
 def numbered(names: Sequence[str]) -> Int64[np.ndarray, " rows"]:
@@ -93,13 +92,13 @@ class Plan:
     batch_size: int
     seed: int
 
-    def batches(self) -> Iterator[list[RowKey]]:
+    def batches(self) -> Iterator[PlannedBatch]:
         """Batches without end."""
         endless = {stream.kind: self._endless(stream) for stream in self.streams}
         step = 0
         for epoch in count():
             for kind in self.kinds(epoch):
-                yield [RowKey(step, kind, row) for row in next(endless[kind]).tolist()]
+                yield PlannedBatch(step, kind, next(endless[kind]))
                 step += 1
 
     def kinds(self, epoch: int) -> list[Kind]:

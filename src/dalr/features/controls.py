@@ -7,35 +7,31 @@ reaches training only: what is held out keeps its true vectors, so that its scor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float16, Int64
+from jaxtyping import Float16
 
 from dalr.features.config import ImageControl
-from dalr.features.store import FeatureStore, open_store, write_store
+from dalr.features.store import FeatureStore, StoredVectors, open_store, write_store
 from dalr.io.cache import cache_folder, cached
 from dalr.seed import derive_seed, generator
 
 _BLOCK_ROWS = 16_384
 
 
-def training_images(
-    store: FeatureStore, names: Sequence[str], *, control: ImageControl | None, seed: int
-) -> tuple[FeatureStore, Int64[np.ndarray, " images"]]:
-    """A store, and the row of it that each of the distinct images `names` trains with.
-
-    Raises:
-        DataError: images that the store does not have.
-    """
-    rows = store.rows_of(names, what="image")
+def training_images(images: StoredVectors, *, control: ImageControl | None, seed: int) -> StoredVectors:
+    """The vectors that distinct images train with: their own, or those of a control."""
     match control:
         case None:
-            return store, rows
+            return images
         case "shuffled":
-            return store, generator(seed, "image_control").permutation(rows)
+            return replace(images, rows=generator(seed, "image_control").permutation(images.rows))
         case "random":
-            return _noise(len(names), store.width, seed), np.arange(len(names), dtype=np.int64)
+            count = len(images.rows)
+            noise = _noise(count, images.store.width, seed)
+            return StoredVectors(store=noise, rows=np.arange(count, dtype=np.int64))
 
 
 def _noise(rows: int, width: int, seed: int) -> FeatureStore:

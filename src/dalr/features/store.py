@@ -85,6 +85,22 @@ class FeatureStore:
         return out.astype(np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredVectors:
+    """Rows of a store for the rows of something else: its row i has store row `rows[i]`."""
+
+    store: FeatureStore
+    rows: Int64[np.ndarray, " rows"]
+
+    def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n width"]:
+        """The vectors of these rows in fp32."""
+        return self.store.read(self.rows[rows])
+
+    def at(self, rows: Int64[np.ndarray, " n"]) -> StoredVectors:
+        """The same for a list of rows in place of all."""
+        return StoredVectors(store=self.store, rows=self.rows[rows])
+
+
 def open_store(folder: Path) -> FeatureStore:
     """Open a sealed store.
 

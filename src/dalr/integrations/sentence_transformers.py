@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from dalr.errors import ConfigError, Problem
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads, save_heads
-from dalr.models.viewing import at_width, seen_through
+from dalr.models.outputs import at_width, inputs_of
 from dalr.objectives import BatchKind, Need, Objective
-from dalr.objectives.views import Views
+from dalr.objectives.inputs import Inputs, Targets
 from dalr.objectives.widths import make_widths
 from dalr.seed import generator
 from dalr.training.batches import derangement
@@ -153,29 +153,25 @@ class ObjectiveLoss(nn.Module):
             ConfigError: vectors that the terms of this batch need are not in the data set.
         """
         [features] = sentence_features
-        views = self.views(features)
-        kind = self._kind(views)
+        inputs = self.inputs(features)
+        kind = self._kind(inputs)
         if self.widths is None:
-            losses = self.objective(views, kind)
+            losses = self.objective(inputs, kind)
         else:
-            several = [at_width(self.heads, views, width) for width in self.widths.dimensions]
+            several = [at_width(self.heads, inputs, width) for width in self.widths.dimensions]
             losses = self.widths.averaged([self.objective(each, kind) for each in several])
         self.passes += self.training
         return {name: getattr(self.objective, name).weight * value for name, value in losses.terms.items()}
 
-    def views(self, features: Mapping[str, Any]) -> Views:
-        """The views of one tokenised text column with the vectors that `VectorCollator` put beside it."""
+    def inputs(self, features: Mapping[str, Any]) -> Inputs:
+        """The inputs of one tokenised text column with the vectors that `VectorCollator` put beside it."""
         given = {key.removeprefix(_VECTOR): value for key, value in features.items() if key.startswith(_VECTOR)}
         h_a, h_b = self._two_passes({k: v for k, v in features.items() if not k.startswith(_VECTOR)})
         image = given.get("image")
         groups = torch.unique(image, dim=0, return_inverse=True)[1] if image is not None else None
         order = generator(self.seed, "ties", self.passes).permutation(len(h_a))
         teachers = tuple(given[f"teacher_{n}"] for n in range(len(given)) if f"teacher_{n}" in given)
-        views = Views(
-            h_a=h_a,
-            h_b=h_b,
-            z_a=h_a,
-            z_b=h_b,
+        targets = Targets(
             tie_order=torch.from_numpy(order).to(h_a.device),
             image=image,
             same_image=groups[:, None] == groups[None] if groups is not None else None,
@@ -184,9 +180,9 @@ class ObjectiveLoss(nn.Module):
             teachers=teachers,
             teacher_weights=self.teacher_weights if teachers else (),
         )
-        self._require_given(views)
+        self._require_given(targets)
         with torch.autocast(h_a.device.type, enabled=False):  # heads are fp32, whatever the trainer's precision
-            return seen_through(self.heads, views)
+            return inputs_of(self.heads, h_a, h_b, targets)
 
     def save_heads(self, path: str | Path) -> None:
         """Write the heads as `dalr train` does (`heads.safetensors`): the trainer does not save them."""
@@ -207,8 +203,8 @@ class ObjectiveLoss(nn.Module):
         first, second = self.model(twice)["sentence_embedding"].float().chunk(2)
         return first, second
 
-    def _kind(self, views: Views) -> BatchKind:
-        return "pair" if views.image is not None or Need.IMAGE not in self.objective.needs("pair") else "text"
+    def _kind(self, targets: Targets) -> BatchKind:
+        return "pair" if targets.image is not None or Need.IMAGE not in self.objective.needs("pair") else "text"
 
     def _unmatched(self, groups: Tensor | None) -> Tensor | None:
         if groups is None:
@@ -216,15 +212,15 @@ class ObjectiveLoss(nn.Module):
         other = derangement(groups.cpu().numpy(), generator(self.seed, "derangement", self.passes))
         return torch.from_numpy(other).to(groups.device) if other is not None else None
 
-    def _require_given(self, views: Views) -> None:
-        needs = self.objective.needs(self._kind(views))
+    def _require_given(self, targets: Targets) -> None:
+        needs = self.objective.needs(self._kind(targets))
         problems = []
-        if Need.CLIP_TEXT in needs and views.clip_text is None:
+        if Need.CLIP_TEXT in needs and targets.clip_text is None:
             problems.append(
                 Problem(where="data set", what="the terms need CLIP text features, found no such column")
             )
-        if Need.TEACHERS in needs and len(views.teachers) != len(self.teacher_weights):
-            what = f"{len(self.teacher_weights)} teacher_weights, but {len(views.teachers)} teacher columns"
+        if Need.TEACHERS in needs and len(targets.teachers) != len(self.teacher_weights):
+            what = f"{len(self.teacher_weights)} teacher_weights, but {len(targets.teachers)} teacher columns"
             problems.append(Problem(where="data set", what=what))
         if problems:
             raise ConfigError(problems)

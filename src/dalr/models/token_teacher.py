@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dalr.models.config import TeacherConfig
 from dalr.models.loading import load_encoder
-from dalr.objectives.views import TeacherTokens
+from dalr.objectives.inputs import TeacherTokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

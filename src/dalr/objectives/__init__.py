@@ -1,7 +1,7 @@
-"""What is learned: views, one small class per term (T1 to T7), and their weighted sum.
+"""What is learned: inputs, one small class per term (T1 to T7), and their weighted sum.
 
-Nothing here needs the rest of `dalr`: an `Objective` is called with `Views` (the tensors of a batch, from whatever
-encoder) and a kind of batch, and returns `Losses`. Importing this imports no torch; `Views`, which holds tensors,
+Nothing here needs the rest of `dalr`: an `Objective` is called with `Inputs` (the tensors of a batch, from whatever
+encoder) and a kind of batch, and returns `Losses`. Importing this imports no torch; `Inputs`, which holds tensors,
 does.
 """
 
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 from dalr.objectives.alignment import CrossModalAlignment, IntraModalAlignment
 from dalr.objectives.consistency import Consistency
 from dalr.objectives.contrastive import Grounding, InfoNCE
-from dalr.objectives.objective import TERMS, BatchKind, Losses, Objective
+from dalr.objectives.objective import Losses, Objective
 from dalr.objectives.ranking import ConsistencyJS, ListMLE, ListNet
-from dalr.objectives.term import Need, Term
+from dalr.objectives.registry import TERMS, register_term
+from dalr.objectives.term import BatchKind, Need, Term
 from dalr.objectives.token_level import GlobalToLocal
 from dalr.objectives.widths import Widths
 
 if TYPE_CHECKING:
-    from dalr.objectives.views import TeacherTokens, Views
+    from dalr.objectives.inputs import Inputs, Targets, TeacherTokens
 
 __all__ = [
     "TERMS",
@@ -30,23 +31,25 @@ __all__ = [
     "GlobalToLocal",
     "Grounding",
     "InfoNCE",
+    "Inputs",
     "IntraModalAlignment",
     "ListMLE",
     "ListNet",
     "Losses",
     "Need",
     "Objective",
+    "Targets",
     "TeacherTokens",
     "Term",
-    "Views",
     "Widths",
+    "register_term",
 ]
 
 
 def __getattr__(name: str) -> object:
     """Import what holds tensors when it is first asked for."""
-    if name in ("TeacherTokens", "Views"):
-        from dalr.objectives import views
+    if name in ("Inputs", "Targets", "TeacherTokens"):
+        from dalr.objectives import inputs
 
-        return getattr(views, name)
+        return getattr(inputs, name)
     raise AttributeError(f"module 'dalr.objectives' has no attribute {name!r}")

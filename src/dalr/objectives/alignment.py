@@ -17,12 +17,12 @@ from dalr.objectives.similarity import (
     sentence_cosines,
     teacher_cosines,
 )
-from dalr.objectives.term import Need, SentenceTerm, Share, Temperature, Term, nothing
+from dalr.objectives.term import Need, SentenceTerm, Share, Temperature, Term, given, nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dalr.objectives.views import Views
+    from dalr.objectives.inputs import Inputs
 
 
 class LearnableTemperature(Term):
@@ -31,11 +31,11 @@ class LearnableTemperature(Term):
     learn_temperature: bool = False
     temperature_bounds: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.02, 0.99)
 
-    def scale(self, views: Views, name: str, fixed: float) -> Tensor | float:
+    def scale(self, inputs: Inputs, fixed: float) -> Tensor | float:
         """The trained temperature of this term relative to where it started, times `fixed`."""
         if not self.learn_temperature:
             return fixed
-        return views.learned_temperatures[name] * (fixed / self.start)
+        return given(inputs.learned_temperature) * (fixed / self.start)
 
     @model_validator(mode="after")
     def _start_is_inside(self) -> LearnableTemperature:
@@ -85,42 +85,35 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
         mix = {Need.ALIGNERS} if self.soft_label_mix > 0 else set()
         return frozenset({Need.IMAGE, Need.TEACHERS} | heads | mix)
 
-    def value(self, views: Views) -> Tensor:
+    def value(self, inputs: Inputs) -> Tensor:
         from dalr.objectives import functional
 
-        assert views.image is not None
-        if len(views.h_a) < 2:
-            return nothing(views)
-        logits = self._logits(views)
-        text_target = (teacher_cosines(views, self.teacher_target) / self.text_target_temperature).log_softmax(1)
-        closeness = functional.cosine_matrix(views.image, views.image)
+        if len(inputs.h_a) < 2:
+            return nothing(inputs)
+        logits = self._logits(inputs)
+        text_target = (teacher_cosines(inputs, self.teacher_target) / self.text_target_temperature).log_softmax(1)
+        closeness = functional.cosine_matrix(given(inputs.image), given(inputs.image))
         image_target = (closeness / self.image_target_temperature).log_softmax(1)
         if self.soft_label_mix > 0:
-            match = self._match_similarity(views)
+            match = self._match_similarity(inputs)
             softer_text = (match / self.text_target_temperature).log_softmax(1)
             softer_image = (match.T / self.image_target_temperature).log_softmax(1)
             text_target = functional.mix_distributions(text_target, softer_text, share=self.soft_label_mix)
             image_target = functional.mix_distributions(image_target, softer_image, share=self.soft_label_mix)
-        text_scale = self.scale(views, "cross_modal_alignment", self.start)
-        image_scale = self.scale(
-            views, "cross_modal_alignment", self.image_temperature or self.image_target_temperature
-        )
+        text_scale = self.scale(inputs, self.start)
+        image_scale = self.scale(inputs, self.image_temperature or self.image_target_temperature)
         to_image = functional.distribution_divergence(text_target, (logits / text_scale).log_softmax(1))
         to_text = functional.distribution_divergence(image_target, (logits.T / image_scale).log_softmax(1))
         return (to_image + to_text) / 2
 
-    def _logits(self, views: Views) -> Tensor:
+    def _logits(self, inputs: Inputs) -> Tensor:
         """P: (n, n), text rows by image columns."""
         from dalr.objectives import functional
 
-        assert views.image is not None
         if self.space == "raw":
-            texts, images = (views.z_a, views.z_b), views.image
+            texts, images = (inputs.z_a, inputs.z_b), given(inputs.image)
         else:
-            assert views.s_a is not None
-            assert views.s_b is not None
-            assert views.image_grounded is not None
-            texts, images = (views.s_a, views.s_b), views.image_grounded
+            texts, images = (given(inputs.s_a), given(inputs.s_b)), given(inputs.image_grounded)
         chosen = texts if self.views == "both" else texts[:1]
         cosines = [
             functional.angular_margin(
@@ -130,13 +123,11 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
         ]
         return sum(cosines[1:], cosines[0]) / len(cosines) / (self.logit_temperature or 1.0)
 
-    def _match_similarity(self, views: Views) -> Tensor:
+    def _match_similarity(self, inputs: Inputs) -> Tensor:
         """M_ij = cos(text_aligner(z^a_i), image_aligner(v_j)), detached."""
         from dalr.objectives import functional
 
-        assert views.text_aligned is not None
-        assert views.image_aligned is not None
-        return functional.cosine_matrix(views.text_aligned, views.image_aligned).detach()
+        return functional.cosine_matrix(given(inputs.text_aligned), given(inputs.image_aligned)).detach()
 
 
 class IntraModalAlignment(StudentLogitFields, LearnableTemperature, SentenceTerm):
@@ -156,12 +147,12 @@ class IntraModalAlignment(StudentLogitFields, LearnableTemperature, SentenceTerm
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.TEACHERS})
 
-    def value(self, views: Views) -> Tensor:
+    def value(self, inputs: Inputs) -> Tensor:
         from dalr.objectives import functional
 
-        if len(views.z_a) < 2:
-            return nothing(views)
-        target = (teacher_cosines(views, self.teacher_target) / self.target_temperature).log_softmax(1)
-        logits = sentence_cosines(views, self) / (self.logit_temperature or 1.0)
-        scale = self.scale(views, "intra_modal_alignment", self.start)
+        if len(inputs.z_a) < 2:
+            return nothing(inputs)
+        target = (teacher_cosines(inputs, self.teacher_target) / self.target_temperature).log_softmax(1)
+        logits = sentence_cosines(inputs, self) / (self.logit_temperature or 1.0)
+        scale = self.scale(inputs, self.start)
         return functional.distribution_divergence(target, (logits / scale).log_softmax(1))

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from dalr.objectives.term import Need, Term, nothing
+from dalr.objectives.term import Need, Term, given, nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dalr.objectives.views import Views
+    from dalr.objectives.inputs import Inputs
 
 
 class Consistency(Term):
     """T3: cosine-embedding loss of matched pairs (i, i) and unmatched pairs (i, π(i)), mean over the 2n pairs.
 
-    DALR, auxiliary task. π comes with the views: a random derangement that avoids the same image [ours]; the
+    DALR, auxiliary task. π comes with the inputs: a random derangement that avoids the same image [ours]; the
     release rolls the images by a fixed number of rows, which mislabels rows that share an image and is the
     identity when n divides it. The match classifier of the paper's figure, on [text; image; text·image], is
     trained with weight `classifier_weight` (the release builds it and never trains it).
@@ -34,25 +34,24 @@ class Consistency(Term):
         classifier = {Need.MATCH_CLASSIFIER} if self.classifier_weight > 0 else set()
         return frozenset({Need.IMAGE, Need.ALIGNERS} | classifier)
 
-    def value(self, views: Views) -> Tensor:
+    def value(self, inputs: Inputs) -> Tensor:
         import torch
         import torch.nn.functional as F
 
         from dalr.objectives import functional
 
-        assert views.text_aligned is not None
-        assert views.image_aligned is not None
-        if len(views.text_aligned) < 2:
-            return nothing(views)
+        text, image = given(inputs.text_aligned), given(inputs.image_aligned)
+        if len(text) < 2:
+            return nothing(inputs)
         if self.unmatched == "roll":
-            other = torch.roll(views.image_aligned, self.roll, dims=0)
-        elif views.unmatched is None:
-            return nothing(views)
+            other = torch.roll(image, self.roll, dims=0)
+        elif inputs.unmatched is None:
+            return nothing(inputs)
         else:
-            other = views.image_aligned[views.unmatched]
-        loss = functional.cosine_embedding(views.text_aligned, views.image_aligned, other, margin=self.margin)
-        if self.classifier_weight > 0 and views.match_logits is not None:
-            pairs = len(views.match_logits) // 2
+            other = image[inputs.unmatched]
+        loss = functional.cosine_embedding(text, image, other, margin=self.margin)
+        if self.classifier_weight > 0 and inputs.match_logits is not None:
+            pairs = len(inputs.match_logits) // 2
             labels = torch.arange(2 * pairs, device=loss.device) < pairs
-            loss = loss + self.classifier_weight * F.cross_entropy(views.match_logits, labels.long())
+            loss = loss + self.classifier_weight * F.cross_entropy(inputs.match_logits, labels.long())
         return loss

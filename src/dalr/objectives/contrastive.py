@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from dalr.objectives.similarity import MarginFields, sentence_cosines
-from dalr.objectives.term import Need, SentenceTerm, Temperature, Term, nothing
+from dalr.objectives.term import Need, SentenceTerm, Temperature, Term, given, nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dalr.objectives.views import Views
+    from dalr.objectives.inputs import Inputs
 
 
 class InfoNCE(MarginFields, SentenceTerm):
@@ -24,15 +24,15 @@ class InfoNCE(MarginFields, SentenceTerm):
     temperature: Temperature = 0.05
     on_text: bool = True
     mask_same_image: bool = True
-    """Rows that share an image are no negatives of each other."""
+    """Rows that share an image are masked out as negatives."""
 
-    def value(self, views: Views) -> Tensor:
+    def value(self, inputs: Inputs) -> Tensor:
         from dalr.objectives import functional
 
-        if len(views.z_a) < 2:
-            return nothing(views)
-        logits = sentence_cosines(views, self) / self.temperature
-        excluded = views.same_image if self.mask_same_image else None
+        if len(inputs.z_a) < 2:
+            return nothing(inputs)
+        logits = sentence_cosines(inputs, self) / self.temperature
+        excluded = inputs.same_image if self.mask_same_image else None
         return functional.own_cross_entropy(logits, excluded=excluded)
 
 
@@ -41,8 +41,8 @@ class Grounding(MarginFields, Term):
 
     MCSE (Zhang et al. 2022, eq. 4): no margin. KDMCSE (Nguyen et al. 2024): margin with Δ_ij = 1 − V_ij, a second
     branch against CLIP text features with Δ = max(0, 1 − cos(c_i, c_j)), and a filter of negatives by teacher
-    similarity. DALR: the image branch. Rows that share an image are no negatives of each other (the released
-    codes count them, although they are false negatives).
+    similarity. DALR: the image branch. Rows that share an image are masked out as negatives (the released codes
+    count them, although they are false negatives).
     """
 
     temperature: Temperature = 0.05
@@ -65,49 +65,45 @@ class Grounding(MarginFields, Term):
         more = {Need.CANDIDATES} if self.candidates is not None else set()
         return frozenset({Need.IMAGE, Need.GROUNDING} | clip | branch | more)
 
-    def value(self, views: Views) -> Tensor:
+    @property
+    def candidate_images(self) -> int | None:
+        return self.candidates
+
+    def value(self, inputs: Inputs) -> Tensor:
         from dalr.objectives import functional
 
-        assert views.image is not None
-        if len(views.h_a) < 2:
-            return nothing(views)
-        total = self._among_candidates(views) if self.candidates is not None else self._in_batch(views)
+        if len(inputs.h_a) < 2:
+            return nothing(inputs)
+        total = self._among_candidates(inputs) if self.candidates is not None else self._in_batch(inputs)
         if self.clip_text_branch:
-            assert views.clip_text is not None
-            assert views.clip_text_grounded is not None
-            distance = (1 - functional.cosine_matrix(views.clip_text, views.clip_text)).clamp_min(0)
-            total = total + self._branch(views, views.clip_text_grounded, distance, self._excluded(views))
+            clip_text = given(inputs.clip_text)
+            distance = (1 - functional.cosine_matrix(clip_text, clip_text)).clamp_min(0)
+            total = total + self._branch(inputs, given(inputs.clip_text_grounded), distance, self._excluded(inputs))
         return total
 
-    def _in_batch(self, views: Views) -> Tensor:
+    def _in_batch(self, inputs: Inputs) -> Tensor:
         from dalr.objectives import functional
 
-        assert views.image is not None
-        assert views.image_grounded is not None
-        distance = 1 - functional.cosine_matrix(views.image, views.image)
-        return self._branch(views, views.image_grounded, distance, self._excluded(views))
+        image = given(inputs.image)
+        distance = 1 - functional.cosine_matrix(image, image)
+        return self._branch(inputs, given(inputs.image_grounded), distance, self._excluded(inputs))
 
-    def _among_candidates(self, views: Views) -> Tensor:
+    def _among_candidates(self, inputs: Inputs) -> Tensor:
         """Candidates are distinct images, so that none but its own is a caption's."""
         from dalr.objectives import functional
 
-        assert views.image is not None
-        assert views.candidates is not None
-        assert views.candidates_grounded is not None
-        assert views.own_candidate is not None
-        distance = 1 - functional.cosine_matrix(views.image, views.candidates)
-        excluded = self._too_similar(views, views.candidates) if self.threshold_quantile is not None else None
-        return self._branch(views, views.candidates_grounded, distance, excluded, own=views.own_candidate)
+        candidates, grounded = given(inputs.candidates), given(inputs.candidates_grounded)
+        distance = 1 - functional.cosine_matrix(given(inputs.image), candidates)
+        excluded = self._too_similar(inputs, candidates) if self.threshold_quantile is not None else None
+        return self._branch(inputs, grounded, distance, excluded, own=given(inputs.own_candidate))
 
     def _branch(
-        self, views: Views, anchors: Tensor, distance: Tensor, excluded: Tensor | None, own: Tensor | None = None
+        self, inputs: Inputs, anchors: Tensor, distance: Tensor, excluded: Tensor | None, own: Tensor | None = None
     ) -> Tensor:
         from dalr.objectives import functional
 
-        assert views.s_a is not None
-        assert views.s_b is not None
         losses = []
-        for grounded in (views.s_a, views.s_b):
+        for grounded in (given(inputs.s_a), given(inputs.s_b)):
             cosines = functional.angular_margin(
                 functional.cosine_matrix(grounded, anchors),
                 margin=self.margin,
@@ -118,23 +114,20 @@ class Grounding(MarginFields, Term):
             losses.append(functional.own_cross_entropy(cosines / self.temperature, own=own, excluded=excluded))
         return (losses[0] + losses[1]) / 2
 
-    def _excluded(self, views: Views) -> Tensor | None:
+    def _excluded(self, inputs: Inputs) -> Tensor | None:
         """Negatives of the batch that take no part: (n, n) bool or None."""
-        excluded = views.same_image if self.mask_same_image else None
+        excluded = inputs.same_image if self.mask_same_image else None
         if self.threshold_quantile is None:
             return excluded
-        assert views.image is not None
-        high = self._too_similar(views, views.image)
+        high = self._too_similar(inputs, given(inputs.image))
         return high if excluded is None else excluded | high
 
-    def _too_similar(self, views: Views, images: Tensor) -> Tensor:
+    def _too_similar(self, inputs: Inputs, images: Tensor) -> Tensor:
         """cos(c_i, v_j) above the quantile of the batch's pairs: (n, m) bool."""
         from dalr.objectives import functional
 
-        assert self.threshold_quantile is not None
-        assert views.clip_text is not None
-        assert views.image is not None
-        of_batch = functional.cosine_matrix(views.clip_text, views.image)
-        level = functional.off_diagonal(of_batch).quantile(self.threshold_quantile)
-        high: Tensor = functional.cosine_matrix(views.clip_text, images) > level
+        clip_text = given(inputs.clip_text)
+        of_batch = functional.cosine_matrix(clip_text, given(inputs.image))
+        level = functional.off_diagonal(of_batch).quantile(given(self.threshold_quantile))
+        high: Tensor = functional.cosine_matrix(clip_text, images) > level
         return high

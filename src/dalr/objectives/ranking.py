@@ -12,7 +12,7 @@ from dalr.objectives.term import Need, SentenceTerm, Temperature, nothing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dalr.objectives.views import Views
+    from dalr.objectives.inputs import Inputs
 
 
 class ListTerm(StudentLogitFields, SentenceTerm):
@@ -21,9 +21,9 @@ class ListTerm(StudentLogitFields, SentenceTerm):
     temperature: Temperature = 0.05
     include_self: bool = False
 
-    def student_scores(self, views: Views) -> Tensor:
+    def student_scores(self, inputs: Inputs) -> Tensor:
         """S: (n, n)."""
-        return sentence_cosines(views, self) / (self.logit_temperature or 1.0) / self.temperature
+        return sentence_cosines(inputs, self) / (self.logit_temperature or 1.0) / self.temperature
 
     def lists(self, matrix: Tensor) -> Tensor:
         """(n, n) or, without self, (n, n − 1)."""
@@ -31,9 +31,9 @@ class ListTerm(StudentLogitFields, SentenceTerm):
 
         return matrix if self.include_self else functional.off_diagonal(matrix)
 
-    def is_empty(self, views: Views) -> bool:
+    def is_empty(self, inputs: Inputs) -> bool:
         """Whether the lists of this batch have nothing to rank."""
-        return len(views.z_a) < (2 if self.include_self else 3)
+        return len(inputs.z_a) < (2 if self.include_self else 3)
 
 
 class RankingTerm(ListTerm):
@@ -56,16 +56,16 @@ class ListMLE(RankingTerm):
     epsilon: Annotated[float, Field(ge=0)] = 0.0
     """The release's 1e-7 inside the logarithm; 0 is the formula."""
 
-    def value(self, views: Views) -> Tensor:
+    def value(self, inputs: Inputs) -> Tensor:
         from dalr.objectives import functional
 
-        if self.is_empty(views):
-            return nothing(views)
+        if self.is_empty(inputs):
+            return nothing(inputs)
         ranks = functional.ranks_of(
-            teacher_cosines(views), tie_order=views.tie_order, include_self=self.include_self
+            teacher_cosines(inputs), tie_order=inputs.tie_order, include_self=self.include_self
         )
         return functional.list_mle(
-            self.student_scores(views), ranks, mean_over_list=self.reduction == "mean", epsilon=self.epsilon
+            self.student_scores(inputs), ranks, mean_over_list=self.reduction == "mean", epsilon=self.epsilon
         )
 
 
@@ -74,13 +74,13 @@ class ListNet(RankingTerm):
 
     teacher_temperature: Temperature = 0.05
 
-    def value(self, views: Views) -> Tensor:
+    def value(self, inputs: Inputs) -> Tensor:
         from dalr.objectives import functional
 
-        if self.is_empty(views):
-            return nothing(views)
-        target = teacher_cosines(views) / self.teacher_temperature
-        return functional.list_net(self.lists(self.student_scores(views)), self.lists(target))
+        if self.is_empty(inputs):
+            return nothing(inputs)
+        target = teacher_cosines(inputs) / self.teacher_temperature
+        return functional.list_net(self.lists(self.student_scores(inputs)), self.lists(target))
 
 
 class ConsistencyJS(ListTerm):
@@ -89,10 +89,10 @@ class ConsistencyJS(ListTerm):
     A true JS: 0 for equal distributions, at most ln 2. (The public code's clamp makes it −½(H(p) + H(q)).)
     """
 
-    def value(self, views: Views) -> Tensor:
+    def value(self, inputs: Inputs) -> Tensor:
         from dalr.objectives import functional
 
-        if self.is_empty(views):
-            return nothing(views)
-        scores = self.student_scores(views)
+        if self.is_empty(inputs):
+            return nothing(inputs)
+        scores = self.student_scores(inputs)
         return functional.jensen_shannon(self.lists(scores), self.lists(scores.T))

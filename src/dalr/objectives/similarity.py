@@ -12,7 +12,7 @@ from dalr.section import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dalr.objectives.views import Views
+    from dalr.objectives.inputs import Inputs
 
 TeacherTarget = Literal["cosines", "mean_vector"]
 
@@ -33,22 +33,22 @@ class StudentLogitFields(MarginFields):
     """The release divides by 0.05 before it divides by the term's temperature; None divides once."""
 
 
-def sentence_cosines(views: Views, fields: MarginFields) -> Tensor:
+def sentence_cosines(inputs: Inputs, fields: MarginFields) -> Tensor:
     """A_m(cos(z^a_i, z^b_j)): (n, n)."""
     from dalr.objectives import functional
 
-    cosines = functional.cosine_matrix(views.z_a, views.z_b)
+    cosines = functional.cosine_matrix(inputs.z_a, inputs.z_b)
     return functional.angular_margin(cosines, margin=fields.margin, form=fields.margin_form)
 
 
-def teacher_cosines(views: Views, target: TeacherTarget = "cosines") -> Tensor:
+def teacher_cosines(inputs: Inputs, target: TeacherTarget = "cosines") -> Tensor:
     """T = Σ_k α_k cos(e^(k)_i, e^(k)_j): (n, n). Cosines are averaged, because the spaces have nothing in common.
 
     `mean_vector` is the release: the cosine matrix of Σ_k α_k e^(k), which needs equal widths.
     """
     from dalr.objectives import functional
 
-    weighted = list(zip(views.teacher_weights, views.teachers, strict=True))
+    weighted = list(zip(inputs.teacher_weights, inputs.teachers, strict=True))
     if target == "mean_vector":
         mean = sum((weight * vectors for weight, vectors in weighted[1:]), weighted[0][0] * weighted[0][1])
         return functional.cosine_matrix(mean, mean)

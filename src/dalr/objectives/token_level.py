@@ -9,7 +9,7 @@ from dalr.objectives.term import Need, SentenceTerm, Temperature, nothing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dalr.objectives.views import Views
+    from dalr.objectives.inputs import Inputs
 
 
 class GlobalToLocal(SentenceTerm):
@@ -30,19 +30,19 @@ class GlobalToLocal(SentenceTerm):
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.TEACHER_TOKENS})
 
-    def value(self, views: Views) -> Tensor:
+    def value(self, inputs: Inputs) -> Tensor:
         from dalr.objectives import functional
 
-        if len(views.z_a) < 2 or not views.teacher_tokens:
-            return nothing(views)
-        sentences = functional.normalize(views.z_a) if self.normalize_sentence else views.z_a
+        if len(inputs.z_a) < 2 or not inputs.teacher_tokens:
+            return nothing(inputs)
+        sentences = functional.normalize(inputs.z_a) if self.normalize_sentence else inputs.z_a
         axis = -1 if self.token_axis == "feature" else 1
-        first, rest = views.teacher_tokens[0], views.teacher_tokens[1:]
+        first, rest = inputs.teacher_tokens[0], inputs.teacher_tokens[1:]
         if self.mix == "states":
             states = sum((teacher.weight * teacher.states for teacher in rest), first.weight * first.states)
             groups = [(1.0, states, first.mask)]
         else:
-            groups = [(teacher.weight, teacher.states, teacher.mask) for teacher in views.teacher_tokens]
+            groups = [(teacher.weight, teacher.states, teacher.mask) for teacher in inputs.teacher_tokens]
         losses = [
             weight
             * functional.token_contrast(

@@ -34,7 +34,7 @@ from dalr.study.scores import Evaluated, Examiner, scores_of
 from dalr.study.statistics import item_tests, paired_difference, summary
 from dalr.study.training import Trained, impossible, make, recorded, settled
 from dalr.study.writing import write_study
-from dalr.training.inputs import load_inputs
+from dalr.training.inputs import load_training_data
 
 Scored = Mapping[str, list[tuple[int, Trained, Evaluated]]]
 """Method -> (seed, run, scores)."""
@@ -81,7 +81,7 @@ def require_inputs(plan: Plan, console: Console) -> None:
     attempt, read_once = Attempts(), cache(load_dataset)
     for run in plan.first_runs():
         if not run.needs:
-            attempt(partial(load_inputs, run.recipe, read_dataset=read_once))
+            attempt(partial(load_training_data, run.recipe, read_dataset=read_once))
     if plan.study.config.evaluate is not None:
         attempt(Examiner(plan.study.config.evaluate, console).require_data)
     attempt.require()

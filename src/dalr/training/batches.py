@@ -1,4 +1,4 @@
-"""Batches: row keys in, every tensor of one step out.
+"""Where do the tensors of a step come from? `BatchDataset`: a planned batch in, a `Batch` out.
 
 Reading is a gather from memory-mapped arrays (token ids, image and teacher vectors), so a batch costs a fraction
 of a millisecond and no worker processes are needed. What the objective draws at random is drawn here, from
@@ -7,20 +7,22 @@ of a millisecond and no worker processes are needed. What the objective draws at
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from dalr.data.schedule import Kind, RowKey
+from dalr.data.rows import Kind
+from dalr.data.schedule import PlannedBatch
 from dalr.data.tokens import TokenStream
-from dalr.features.store import FeatureStore
+from dalr.features.store import StoredVectors
 from dalr.models.embedding import pad
+from dalr.objectives.inputs import Targets
 from dalr.seed import generator
 
 
@@ -33,12 +35,8 @@ class TokenBatch:
     lengths: tuple[int, ...]
     """Real tokens of each row, known without asking the device."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
-        return TokenBatch(
-            ids=self.ids.to(device, non_blocking=non_blocking),
-            mask=self.mask.to(device, non_blocking=non_blocking),
-            lengths=self.lengths,
-        )
+    def with_tensors(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
+        return replace(self, ids=change(self.ids), mask=change(self.mask))
 
     def split(self, rows: int) -> list[TokenBatch]:
         """Consecutive parts of so many sentences each; the last may have fewer."""
@@ -49,43 +47,33 @@ class TokenBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One step's input. Fields that the objective does not read are None or empty."""
+    """One step's input."""
 
     kind: Kind
     step: int
     row_ids: tuple[str, ...]
     tokens: TokenBatch
     """Of this rank's rows; everything else is of all n rows whose vectors meet."""
-    tie_order: Int[Tensor, " n"]
-    image: Float[Tensor, "n w"] | None = None
-    clip_text: Float[Tensor, "n c"] | None = None
-    candidates: Float[Tensor, "k w"] | None = None
-    own_candidate: Int[Tensor, " n"] | None = None
-    same_image: Bool[Tensor, "n n"] | None = None
-    unmatched: Int[Tensor, " n"] | None = None
-    teachers: tuple[Float[Tensor, "n _"], ...] = ()
+    targets: Targets
+    """What the terms compare the student with; token states of teachers come later, from `teacher_tokens`."""
     teacher_tokens: tuple[TokenBatch, ...] = ()
+
+    def with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with every tensor changed."""
+        return replace(
+            self,
+            tokens=self.tokens.with_tensors(change),
+            targets=self.targets.with_tensors(change),
+            teacher_tokens=tuple(tokens.with_tensors(change) for tokens in self.teacher_tokens),
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with all tensors on `device`."""
-        moved = {field.name: _moved(getattr(self, field.name), device, non_blocking) for field in fields(self)}
-        return replace(self, **moved)
+        return self.with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from where copies to a GPU overlap with its work."""
-        pinned = {field.name: _pinned(getattr(self, field.name)) for field in fields(self)}
-        return replace(self, **pinned)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vectors:
-    """Rows of a store for the rows of a stream: stream row i has store row `rows[i]`."""
-
-    store: FeatureStore
-    rows: Int64[np.ndarray, " stream"]
-
-    def read(self, rows: Int64[np.ndarray, " n"]) -> Float[Tensor, "n w"]:
-        return torch.from_numpy(self.store.read(self.rows[rows]))
+        return self.with_tensors(lambda tensor: tensor.pin_memory())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +97,9 @@ class StreamData:
     tokens: TokenRows
     images: Int64[np.ndarray, " rows"] | None = None
     """Number of the image of each row."""
-    image: Vectors | None = None
-    clip_text: Vectors | None = None
-    teachers: tuple[Vectors, ...] = ()
+    image: StoredVectors | None = None
+    clip_text: StoredVectors | None = None
+    teachers: tuple[StoredVectors, ...] = ()
     teacher_tokens: tuple[TokenRows, ...] = ()
     candidates: int | None = None
     """Distinct images that the captions of a batch choose among; None: those of the batch."""
@@ -124,43 +112,48 @@ class StreamData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Collator:
-    """Turns the row keys of a batch into its tensors.
+class BatchDataset(Dataset[Batch]):
+    """The data set of a training, addressed by planned batches.
 
     A rank reads the tokens of its share of the rows; everything else of all rows if `gather`, else of its share.
     """
 
     streams: Mapping[Kind, StreamData]
     seed: int
+    teacher_weights: tuple[float, ...] = ()
     rank: int = 0
     world: int = 1
     gather: bool = True
 
-    def collate(self, keys: Sequence[RowKey]) -> Batch:
-        kind, step = keys[0].kind, keys[0].step
+    def __getitem__(self, planned: PlannedBatch) -> Batch:
+        step, kind, rows = planned
         stream = self.streams[kind]
-        rows = np.asarray([key.row for key in keys], dtype=np.int64)
-        share = len(rows) // self.world
-        own = rows[self.rank * share : (self.rank + 1) * share]
+        size = len(rows) // self.world
+        own = rows[self.rank * size : (self.rank + 1) * size]
         if not self.gather:
             rows = own
-        images = stream.images[rows] if stream.images is not None else None
-        order = generator(self.seed, "ties", step).permutation(len(rows))
-        candidates, own_candidate = self._candidates(stream, images, step)
         return Batch(
             kind=kind,
             step=step,
-            row_ids=tuple(stream.row_ids[row] for row in rows),
+            row_ids=tuple(stream.row_ids[row] for row in rows.tolist()),
             tokens=stream.tokens.read(own),
-            tie_order=torch.from_numpy(order),
-            image=stream.image.read(rows) if stream.image is not None else None,
-            clip_text=stream.clip_text.read(rows) if stream.clip_text is not None else None,
+            targets=self._targets(stream, rows, step),
+            teacher_tokens=tuple(tokens.read(rows) for tokens in stream.teacher_tokens),
+        )
+
+    def _targets(self, stream: StreamData, rows: Int64[np.ndarray, " n"], step: int) -> Targets:
+        images = stream.images[rows] if stream.images is not None else None
+        candidates, own_candidate = self._candidates(stream, images, step)
+        return Targets(
+            tie_order=torch.from_numpy(generator(self.seed, "ties", step).permutation(len(rows))),
+            image=_tensor(stream.image, rows) if stream.image is not None else None,
+            clip_text=_tensor(stream.clip_text, rows) if stream.clip_text is not None else None,
             candidates=candidates,
             own_candidate=own_candidate,
             same_image=torch.from_numpy(images[:, None] == images[None]) if images is not None else None,
             unmatched=self._unmatched(images, step),
-            teachers=tuple(teacher.read(rows) for teacher in stream.teachers),
-            teacher_tokens=tuple(tokens.read(rows) for tokens in stream.teacher_tokens),
+            teachers=tuple(_tensor(teacher, rows) for teacher in stream.teachers),
+            teacher_weights=self.teacher_weights if stream.teachers else (),
         )
 
     def _candidates(
@@ -175,7 +168,7 @@ class Collator:
         drawn = numbers[random.choice(len(numbers), min(stream.candidates, len(numbers)), replace=False)]
         others = drawn[~np.isin(drawn, own)][: max(stream.candidates - len(own), 0)]
         chosen = rows[np.searchsorted(numbers, np.concatenate([own, others]))]
-        return stream.image.read(chosen), torch.from_numpy(own_candidate)
+        return _tensor(stream.image, chosen), torch.from_numpy(own_candidate)
 
     def _unmatched(self, images: Int64[np.ndarray, " n"] | None, step: int) -> Int[Tensor, " n"] | None:
         if images is None:
@@ -202,19 +195,5 @@ def derangement(groups: Int64[np.ndarray, " n"], random: np.random.Generator) ->
     return result
 
 
-def _pinned(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.pin_memory()
-    if isinstance(value, TokenBatch):
-        return TokenBatch(ids=value.ids.pin_memory(), mask=value.mask.pin_memory(), lengths=value.lengths)
-    if isinstance(value, tuple):
-        return tuple(_pinned(item) for item in value)
-    return value
-
-
-def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
-    if isinstance(value, Tensor | TokenBatch):
-        return value.to(device, non_blocking=non_blocking)
-    if isinstance(value, tuple):
-        return tuple(_moved(item, device, non_blocking) for item in value)
-    return value
+def _tensor(vectors: StoredVectors, rows: Int64[np.ndarray, " n"]) -> Float[Tensor, "n w"]:
+    return torch.from_numpy(vectors.read(rows))

@@ -13,10 +13,10 @@ from dalr.data.rows import Pairs
 from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.retrieval import retrieval_score
 from dalr.evaluation.similarity import score_pairs
-from dalr.features.store import FeatureStore
+from dalr.features.store import StoredVectors
 from dalr.models.embedding import embed
 from dalr.training.config import DevelopmentConfig
-from dalr.training.inputs import Inputs
+from dalr.training.inputs import TrainingData
 from dalr.training.task import TrainingTask
 
 
@@ -39,17 +39,17 @@ _Rate = Callable[[TrainingTask, Float32[np.ndarray, "n d"]], float]
 
 
 def make_development(
-    config: DevelopmentConfig | None, inputs: Inputs, dimensions: Sequence[int] = ()
+    config: DevelopmentConfig | None, data: TrainingData, dimensions: Sequence[int] = ()
 ) -> Development | None:
     """The development score of a recipe, over inputs that were read and checked."""
     if config is None:
         return None
     if config.kind == "retrieval":
-        assert inputs.images is not None
-        held_out = inputs.dataset.held_out
+        held_out, images = data.dataset.held_out, data.held_out_images
         assert held_out is not None
-        return _development("held-out R@1", held_out.captions, _retrieval(held_out, inputs.images), dimensions)
-    pairs = inputs.development_pairs
+        assert images is not None
+        return _development("held-out R@1", held_out.captions, _retrieval(held_out, images), dimensions)
+    pairs = data.development_pairs
     assert pairs is not None
     sentences = pairs.sentences()
     return _development(f"{pairs.name} Spearman", sentences, lambda _, h: score_pairs(pairs, h), dimensions)
@@ -79,10 +79,9 @@ def _leading(h: Float32[np.ndarray, "n d"], width: int | None) -> Float32[np.nda
     return cut
 
 
-def _retrieval(held_out: Pairs, store: FeatureStore) -> _Rate:
-    numbers = np.unique(held_out.image_of)
-    names = [held_out.images[number] for number in numbers]
-    vectors = torch.from_numpy(store.read(store.rows_of(names, what="held-out image")))
+def _retrieval(held_out: Pairs, images: StoredVectors) -> _Rate:
+    numbers = held_out.image_numbers
+    vectors = torch.from_numpy(images.read(np.arange(len(numbers))))
     owner = np.searchsorted(numbers, held_out.image_of)
 
     def rate(task: TrainingTask, h: Float32[np.ndarray, "n d"]) -> float:

@@ -10,20 +10,21 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dalr.console import Console, duration
-from dalr.data.dataset import Dataset
-from dalr.data.rows import Text
-from dalr.data.schedule import Kind, Plan, RowKey
+from dalr.data.rows import Kind
+from dalr.data.schedule import Plan, PlannedBatch
 from dalr.errors import NumericsError, Problem
 from dalr.io.cache import temporary_cache
 from dalr.models.device import pick_device
 from dalr.schema import Recipe
 from dalr.seed import seed_everything
-from dalr.training.inputs import load_inputs, make_plan
+from dalr.training.inputs import few_rows, load_training_data
 
 if TYPE_CHECKING:
     import torch
@@ -107,10 +108,9 @@ def dry_run(recipe: Recipe, *, console: Console) -> DryRun:
         DataError, ModelFileError, ConfigError: as a training would.
         NumericsError: a loss is not finite.
     """
-    inputs = load_inputs(recipe)
-    keys = _first_batches(inputs.plan)
-    dataset = _rows_of(inputs.dataset, keys)
-    few = replace(inputs, dataset=dataset, plan=make_plan(recipe, dataset))
+    data = load_training_data(recipe)
+    first = _first_batches(data.plan)
+    few = few_rows(recipe, data, {planned.kind: planned.rows for planned in first})
     with temporary_cache():
         from dalr.training.optimization import Optimization
         from dalr.training.ranks import Ranks
@@ -124,16 +124,15 @@ def dry_run(recipe: Recipe, *, console: Console) -> DryRun:
         step = Step(
             task=task, ranks=ranks, gather=True, mini_batch_size=recipe.training.mini_batch_size, seed=recipe.seed
         )
-        steps = recipe.training.max_steps or inputs.plan.steps(recipe.training.epochs)
-        counts = _count(inputs.plan, steps)
+        steps = recipe.training.max_steps or data.plan.steps(recipe.training.epochs)
+        counts = _count(data.plan, steps)
         optimization = Optimization(task, recipe.training, steps=steps, heads=task.heads)
         trials = []
-        with console.bar("dry run", len(keys) * (_TIMED + 1), "step") as bar:
-            for batch_keys in keys:
-                kind = batch_keys[0].kind
-                local = [RowKey(key.step, kind, row) for row, key in enumerate(batch_keys)]
-                batch = setup.collator.collate(local).to(task.student.device)
-                trials.append(_try(step, optimization, batch, steps=counts[kind]))
+        with console.bar("dry run", len(first) * (_TIMED + 1), "step") as bar:
+            for planned in first:
+                local = planned._replace(rows=np.arange(len(planned.rows)))
+                batch = setup.dataset[local].to(task.student.device)
+                trials.append(_try(step, optimization, batch, steps=counts[planned.kind]))
                 bar.update(len(trials) * (_TIMED + 1))
         seconds = _timed(lambda: development.scores(task)) if development is not None else None
         every = recipe.development.every if recipe.development is not None else steps
@@ -151,27 +150,15 @@ def dry_run(recipe: Recipe, *, console: Console) -> DryRun:
         )
 
 
-def _first_batches(plan: Plan) -> list[list[RowKey]]:
+def _first_batches(plan: Plan) -> list[PlannedBatch]:
     """The first batch of each kind that the training has."""
-    found: dict[Kind, list[RowKey]] = {}
+    found: dict[Kind, PlannedBatch] = {}
     wanted = {stream.kind for stream in plan.streams}
     for batch in plan.batches():
-        found.setdefault(batch[0].kind, batch)
+        found.setdefault(batch.kind, batch)
         if found.keys() == wanted:
             break
     return list(found.values())
-
-
-def _rows_of(dataset: Dataset, batches: Sequence[Sequence[RowKey]]) -> Dataset:
-    """The data set with no rows but those of these batches, in their order."""
-    rows = {batch[0].kind: [key.row for key in batch] for batch in batches}
-    text, pairs = dataset.text, dataset.pairs
-    if text is not None and "text" in rows:
-        lines = tuple(text.lines[row] for row in rows["text"])
-        text = Text(lines=lines, ids=tuple(text.ids[row] for row in rows["text"]))
-    if pairs is not None and "pair" in rows:
-        pairs = pairs.subset(rows["pair"])
-    return replace(dataset, text=text, pairs=pairs)
 
 
 def _count(plan: Plan, steps: int) -> dict[Kind, int]:
@@ -218,10 +205,11 @@ def _shapes(batch: Batch) -> tuple[str, ...]:
     rows, longest = batch.tokens.ids.shape
     share = batch.tokens.mask.float().mean().item()
     shapes = [f"{rows} sentences × {longest} tokens ({100 * share:.0f} % real), each in two views"]
-    for name, vectors in (("image features", batch.image), ("CLIP text features", batch.clip_text)):
+    targets = batch.targets
+    for name, vectors in (("image features", targets.image), ("CLIP text features", targets.clip_text)):
         if vectors is not None:
             shapes.append(f"{name} {rows} × {vectors.shape[1]}")
-    shapes += [f"teacher {k} {rows} × {vectors.shape[1]}" for k, vectors in enumerate(batch.teachers, start=1)]
+    shapes += [f"teacher {k} {rows} × {vectors.shape[1]}" for k, vectors in enumerate(targets.teachers, start=1)]
     shapes += [f"teacher {k} {rows} × {t.ids.shape[1]} tokens" for k, t in enumerate(batch.teacher_tokens, start=1)]
     return tuple(shapes)
 

@@ -18,18 +18,18 @@ from dalr.features.store import FORMAT, VERSION, FeatureStore
 from dalr.io.sealed import read_manifest
 from dalr.models.loading import encoder_sha256
 from dalr.schema import Recipe
-from dalr.training.inputs import Inputs, sentences_by_kind
+from dalr.training.inputs import TrainingData
 
 CHANGES_NO_NUMBER = frozenset({"name", "description", "training.workers", "training.save_every", "training.keep"})
 
 
-def identity(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
+def identity(recipe: Recipe, data: TrainingData) -> dict[str, str]:
     """Content of the data and models, versions and arithmetic of a run, by name."""
     from dalr.models.device import pick_device
     from dalr.training.precision import resolve_precision
 
     device = pick_device("auto")
-    return dict(_content(recipe, inputs)) | {
+    return dict(_content(recipe, data)) | {
         "dalr major version": metadata.version("dalr").partition(".")[0],
         "torch version": metadata.version("torch"),
         "device": device.type,
@@ -50,21 +50,23 @@ def differences(
     ]
 
 
-def _content(recipe: Recipe, inputs: Inputs) -> Iterator[tuple[str, str]]:
-    for kind, ids, sentences in sentences_by_kind(inputs.dataset):
-        yield ("captions" if kind == "pair" else "text"), sentences_sha256([*ids, *sentences])
-    held_out, scored = inputs.dataset.held_out, inputs.development_pairs
+def _content(recipe: Recipe, data: TrainingData) -> Iterator[tuple[str, str]]:
+    for each in data.dataset.streams:
+        yield ("captions" if each.kind == "pair" else "text"), sentences_sha256([*each.ids, *each.sentences])
+    held_out, scored = data.dataset.held_out, data.development_pairs
     if held_out is not None:
         yield "held-out captions", sentences_sha256([*held_out.caption_ids, *held_out.captions])
     if scored is not None:
         yield "development pairs", sentences_sha256([*scored.sentences(), *map(repr, scored.gold.tolist())])
-    for name, store in (("image features", inputs.images), ("caption features", inputs.clip_text)):
-        if store is not None:
-            yield name, _store_sha256(store)
+    for name, vectors in (("image features", data.images), ("caption features", data.clip_text)):
+        if vectors is not None:
+            yield name, _store_sha256(vectors.store)
     yield "student", encoder_sha256(recipe.student)
-    for number, (teacher, stored) in enumerate(zip(recipe.teachers, inputs.teacher_stores, strict=True), start=1):
+    for number, (teacher, stored) in enumerate(zip(recipe.teachers, data.teacher_stores, strict=True), start=1):
         sha256 = encoder_sha256(teacher.encoder()) if stored is None else _store_sha256(stored)
         yield f"teacher {number}", sha256
+    for name, sha256 in recipe.objective.sources().items():
+        yield f"source of term {name}", sha256
 
 
 def _store_sha256(store: FeatureStore) -> str:

@@ -1,4 +1,4 @@
-"""All that a run reads before a model is loaded: captions, text, stored vectors, development pairs.
+"""What does a run read before a model is loaded? Captions, text, stored vectors, validation pairs.
 
 Nothing here imports torch. Every problem of every input is reported at once, missing vectors of single rows
 included, so that `dalr check` and the start of a training say the same.
@@ -6,41 +6,59 @@ included, so that `dalr check` and the start of a training say the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Int64
 
 from dalr.data.dataset import Dataset, load_dataset
-from dalr.data.rows import comparable
-from dalr.data.schedule import Kind, Plan, Stream, numbered, pair_interval
+from dalr.data.rows import CaptionedImage, Kind, Pairs, Sentences, Text, comparable
+from dalr.data.schedule import Plan, Stream, numbered, pair_interval
 from dalr.errors import Attempts, ConfigError, DataError, Problem
 from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts
 from dalr.features.source import open_features
-from dalr.features.store import FeatureStore
+from dalr.features.store import FeatureStore, StoredVectors
 from dalr.models.reference import require_if_local
 from dalr.objectives import Need
 from dalr.schema import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """Checked inputs of a run."""
+class InMemory:
+    """Data that a program passes in place of the files of its recipe."""
+
+    pairs: tuple[CaptionedImage, ...] | None = None
+    text: tuple[str, ...] | None = None
+    images: FeatureStore | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The checked data of a run, and the stored vectors of its rows."""
 
     dataset: Dataset
-    images: FeatureStore | None
-    clip_text: FeatureStore | None
+    images: StoredVectors | None
+    """Of the distinct images that are trained on, in the order of `dataset.pairs.image_numbers`."""
+    held_out_images: StoredVectors | None
+    """Of the distinct held-out images, where a validation score asks for them."""
+    clip_text: StoredVectors | None
+    """Of the captions."""
+    teachers: Mapping[Kind, tuple[StoredVectors | None, ...]]
+    """Of the rows of each kind that asks its teachers, one per teacher; None where a model gives the vectors."""
     teacher_stores: tuple[FeatureStore | None, ...]
-    """One per teacher; None where a model gives the vectors."""
     development_pairs: ScoredPairs | None
     plan: Plan
 
 
-def load_inputs(recipe: Recipe, *, read_dataset: Callable[..., Dataset] = load_dataset) -> Inputs:
+def load_training_data(
+    recipe: Recipe, memory: InMemory | None = None, *, read_dataset: Callable[..., Dataset] = load_dataset
+) -> TrainingData:
     """Read and check everything that `recipe` names.
 
     Args:
-        read_dataset: in place of `load_dataset`, for several jobs on the same data.
+        memory: data in place of files.
+        read_dataset: in place of `load_dataset`, for several trainings on the same data.
 
     Raises:
         DataError: with every problem of every input, whatever its kind.
@@ -48,26 +66,13 @@ def load_inputs(recipe: Recipe, *, read_dataset: Callable[..., Dataset] = load_d
         ConfigError: neither, but the schedule would never read the text.
         ModelFileError: none of these, but a model named by folder or package is not there.
     """
+    memory = memory or InMemory()
     attempt = Attempts()
-    dataset = attempt(lambda: read_dataset(recipe.data, seed=recipe.seed))
-    needs = recipe.objective.needs("pair") | recipe.objective.needs("text")
-    held_out = recipe.development is not None and recipe.development.kind == "retrieval"
-    images = clip_text = None
-    groups = recipe.training.schedule.groups
-    if Need.IMAGE in needs or held_out or (groups is not None and groups.images is not None):
-        images = attempt(lambda: _open(recipe, recipe.features.image, recipe.features.image_ids))
-    if Need.CLIP_TEXT in needs:
-        clip_text = attempt(lambda: _open(recipe, recipe.features.clip_text, recipe.features.clip_text_ids))
-    stores = tuple(
-        attempt(lambda path=teacher.features: open_features(recipe.data.path(path), None))  # type: ignore[misc]
-        if teacher.features is not None
-        else None
-        for teacher in recipe.teachers
-    )
+    given = {name: rows for name, rows in (("pairs", memory.pairs), ("text", memory.text)) if rows is not None}
+    dataset = attempt(lambda: read_dataset(recipe.data, seed=recipe.seed, **given))
+    stores = _Stores.open(recipe, memory, attempt)
     pairs = attempt(lambda: _development_pairs(recipe))
-    if dataset is not None:
-        for store, ids, what in _lookups(recipe, dataset, images, clip_text, stores):
-            attempt(lambda store=store, ids=ids, what=what: store.rows_of(ids, what=what))  # type: ignore[misc]
+    found = stores.looked_up(recipe, dataset, attempt) if dataset is not None else _Lookups()
     plan = make_plan(recipe, dataset) if dataset is not None else None
     if plan is not None:
         attempt(lambda: _require_batches(recipe, plan))
@@ -77,44 +82,137 @@ def load_inputs(recipe: Recipe, *, read_dataset: Callable[..., Dataset] = load_d
     attempt.require()
     assert dataset is not None
     assert plan is not None
-    return Inputs(
+    return TrainingData(
         dataset=dataset,
-        images=images,
-        clip_text=clip_text,
-        teacher_stores=stores,
+        images=found.images,
+        held_out_images=found.held_out_images,
+        clip_text=found.clip_text,
+        teachers=found.teachers or {},
+        teacher_stores=stores.teachers,
         development_pairs=pairs,
         plan=plan,
     )
 
 
-def sentences_by_kind(dataset: Dataset) -> list[tuple[Kind, Sequence[str], Sequence[str]]]:
-    """(kind, row ids, sentences) of each stream."""
-    found: list[tuple[Kind, Sequence[str], Sequence[str]]] = []
-    if dataset.text is not None:
-        found.append(("text", dataset.text.ids, dataset.text.lines))
-    if dataset.pairs is not None:
-        found.append(("pair", dataset.pairs.caption_ids, dataset.pairs.captions))
-    return found
-
-
 def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     """Which rows meet in which batch."""
-    streams = []
-    for kind, _, sentences in sentences_by_kind(dataset):
-        pairs = dataset.pairs if kind == "pair" and not recipe.training.schedule.meets_images_again else None
-        streams.append(
-            Stream(
-                kind=kind,
-                text_keys=numbered([comparable(sentence) for sentence in sentences]),
-                image_keys=pairs.image_of if pairs is not None else None,
-            )
+    apart = dataset.pairs is not None and not recipe.training.schedule.meets_images_again
+    streams = [
+        Stream(
+            kind=each.kind,
+            text_keys=numbered([comparable(sentence) for sentence in each.sentences]),
+            image_keys=dataset.pairs.image_of
+            if dataset.pairs is not None and apart and each.kind == "pair"
+            else None,
         )
+        for each in dataset.streams
+    ]
     return Plan(
         streams=tuple(streams),
         schedule=recipe.training.schedule,
         batch_size=recipe.training.batch_size,
         seed=recipe.seed,
     )
+
+
+def few_rows(recipe: Recipe, data: TrainingData, rows: Mapping[Kind, Int64[np.ndarray, " n"]]) -> TrainingData:
+    """The data with no rows but these of each kind, in this order."""
+    text, pairs, images = data.dataset.text, data.dataset.pairs, data.images
+    if text is not None and "text" in rows:
+        kept = rows["text"].tolist()
+        text = Text(lines=tuple(text.lines[row] for row in kept), ids=tuple(text.ids[row] for row in kept))
+    if pairs is not None and "pair" in rows:
+        numbers = pairs.image_numbers
+        pairs = pairs.subset(rows["pair"].tolist())
+        images = images.at(np.searchsorted(numbers, pairs.image_numbers)) if images is not None else None
+    dataset = replace(data.dataset, text=text, pairs=pairs)
+    return replace(
+        data,
+        dataset=dataset,
+        images=images,
+        clip_text=data.clip_text.at(rows["pair"]) if data.clip_text is not None and "pair" in rows else None,
+        teachers={
+            kind: tuple(each.at(rows[kind]) if each is not None else None for each in vectors)
+            for kind, vectors in data.teachers.items()
+            if kind in rows
+        },
+        plan=make_plan(recipe, dataset),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lookups:
+    images: StoredVectors | None = None
+    held_out_images: StoredVectors | None = None
+    clip_text: StoredVectors | None = None
+    teachers: Mapping[Kind, tuple[StoredVectors | None, ...]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stores:
+    """The opened stores of a recipe; None for those that it has no use for, or that cannot be opened."""
+
+    images: FeatureStore | None
+    clip_text: FeatureStore | None
+    teachers: tuple[FeatureStore | None, ...]
+
+    @classmethod
+    def open(cls, recipe: Recipe, memory: InMemory, attempt: Attempts) -> _Stores:
+        needs = recipe.objective.needs("pair") | recipe.objective.needs("text")
+        groups = recipe.training.schedule.groups
+        by_images = groups is not None and groups.images is not None
+        images = clip_text = None
+        if Need.IMAGE in needs or _scores_retrieval(recipe) or by_images:
+            images = memory.images
+            if images is None:
+                images = attempt(lambda: _open(recipe, recipe.features.image, recipe.features.image_ids))
+        if Need.CLIP_TEXT in needs:
+            clip_text = attempt(lambda: _open(recipe, recipe.features.clip_text, recipe.features.clip_text_ids))
+        teachers = tuple(
+            attempt(lambda path=teacher.features: _open(recipe, path, None))  # type: ignore[misc]
+            if teacher.features is not None
+            else None
+            for teacher in recipe.teachers
+        )
+        return cls(images=images, clip_text=clip_text, teachers=teachers)
+
+    def looked_up(self, recipe: Recipe, dataset: Dataset, attempt: Attempts) -> _Lookups:
+        """The vectors of every row that training will ask for."""
+        pairs, held_out = dataset.pairs, dataset.held_out
+        if not _scores_retrieval(recipe):
+            held_out = None
+
+        def find(store: FeatureStore | None, ids: Sequence[str], what: str) -> StoredVectors | None:
+            if store is None:
+                return None
+            return attempt(lambda: StoredVectors(store=store, rows=store.rows_of(ids, what=what)))
+
+        def of_teachers(each: Sentences) -> tuple[StoredVectors | None, ...]:
+            what = "caption" if each.kind == "pair" else "text line"
+            return tuple(find(store, each.ids, what) for store in self.teachers)
+
+        return _Lookups(
+            images=find(self.images, pairs.image_names, "image") if pairs is not None else None,
+            held_out_images=_of_held_out(find, self.images, held_out),
+            clip_text=find(self.clip_text, pairs.caption_ids, "caption") if pairs is not None else None,
+            teachers={
+                each.kind: of_teachers(each)
+                for each in dataset.streams
+                if Need.TEACHERS in recipe.objective.needs(each.kind)
+            },
+        )
+
+
+def _of_held_out(
+    find: Callable[[FeatureStore | None, Sequence[str], str], StoredVectors | None],
+    store: FeatureStore | None,
+    held_out: Pairs | None,
+) -> StoredVectors | None:
+    return find(store, held_out.image_names, "held-out image") if held_out is not None else None
+
+
+def _scores_retrieval(recipe: Recipe) -> bool:
+    return recipe.development is not None and recipe.development.kind == "retrieval"
 
 
 def _require_batches(recipe: Recipe, plan: Plan) -> None:
@@ -152,41 +250,6 @@ def _require_full_batches(plan: Plan) -> None:
         raise DataError(problems)
 
 
-def image_names(dataset: Dataset) -> list[str]:
-    """Images of the captions that are trained on."""
-    assert dataset.pairs is not None
-    return [dataset.pairs.images[number] for number in np.unique(dataset.pairs.image_of)]
-
-
-def _lookups(
-    recipe: Recipe,
-    dataset: Dataset,
-    images: FeatureStore | None,
-    clip_text: FeatureStore | None,
-    stores: tuple[FeatureStore | None, ...],
-) -> list[tuple[FeatureStore, list[str], str]]:
-    """Every (store, ids, what the ids are) that training will ask for."""
-    found: list[tuple[FeatureStore, list[str], str]] = []
-    pairs, text = dataset.pairs, dataset.text
-    if pairs is not None and images is not None:
-        found.append((images, image_names(dataset), "image"))
-        if (
-            dataset.held_out is not None
-            and recipe.development is not None
-            and recipe.development.kind == "retrieval"
-        ):
-            names = [pairs.images[number] for number in np.unique(dataset.held_out.image_of)]
-            found.append((images, names, "held-out image"))
-    if pairs is not None and clip_text is not None:
-        found.append((clip_text, list(pairs.caption_ids), "caption"))
-    for store in stores:
-        if store is not None and pairs is not None and Need.TEACHERS in recipe.objective.needs("pair"):
-            found.append((store, list(pairs.caption_ids), "caption"))
-        if store is not None and text is not None and Need.TEACHERS in recipe.objective.needs("text"):
-            found.append((store, list(text.ids), "text line"))
-    return found
-
-
 def _open(recipe: Recipe, path: str | None, ids: str | None) -> FeatureStore:
     assert path is not None
     return open_features(recipe.data.path(path), recipe.data.path(ids) if ids is not None else None)
@@ -194,8 +257,7 @@ def _open(recipe: Recipe, path: str | None, ids: str | None) -> FeatureStore:
 
 def _development_pairs(recipe: Recipe) -> ScoredPairs | None:
     config = recipe.development
-    if config is None or config.kind == "retrieval":
+    if config is None or config.data is None or config.kind not in ("sts-b", "tsv"):
         return None
-    assert config.data is not None
     path = recipe.data.path(config.data)
     return load_sts(path, "sts-b-dev") if config.kind == "sts-b" else load_scored_tsv(path)

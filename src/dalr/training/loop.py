@@ -13,20 +13,22 @@ import signal
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from dalr.data.schedule import Plan, RowKey
+from dalr.data.schedule import Plan, PlannedBatch
 from dalr.objectives import Losses
-from dalr.training.batches import Batch, Collator
+from dalr.training.batches import Batch, BatchDataset
 from dalr.training.config import TrainingConfig
 from dalr.training.guard import Guard
 from dalr.training.optimization import Optimization
 from dalr.training.ranks import Ranks
 from dalr.training.step import Step
 from dalr.training.task import TrainingTask
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -50,7 +52,7 @@ def fit(
     task: TrainingTask,
     *,
     plan: Plan,
-    collator: Collator,
+    dataset: BatchDataset,
     config: TrainingConfig,
     optimization: Optimization,
     steps: int,
@@ -71,7 +73,7 @@ def fit(
     step = Step(task=task, ranks=ranks, gather=config.gather, mini_batch_size=config.mini_batch_size, seed=seed)
     guard = Guard(device, run=run if ranks.main else None, patience=1 if device.type == "cpu" else config.log_every)
     planned = PlannedBatches(plan, steps, first=done)
-    for batch in _batches(planned, collator, workers=config.workers, device=device):
+    for batch in _batches(planned, dataset, workers=config.workers, device=device):
         task.train()
         losses = step.gradients(batch)
         norm = optimization.clip()
@@ -85,7 +87,7 @@ def fit(
         optimization.advance()
 
 
-class PlannedBatches(Sampler[list[RowKey]]):
+class PlannedBatches(Sampler[PlannedBatch]):
     """The batches of a plan as the loader reads them: full ones, from number `first` to before number `steps`."""
 
     def __init__(self, plan: Plan, steps: int, *, first: int = 0) -> None:
@@ -94,36 +96,31 @@ class PlannedBatches(Sampler[list[RowKey]]):
     def __len__(self) -> int:
         return max(0, self.steps - self.first)
 
-    def __iter__(self) -> Iterator[list[RowKey]]:
+    def __iter__(self) -> Iterator[PlannedBatch]:
         return islice(self.plan.batches(), self.first, self.steps)
 
 
-class _Rows(Dataset[RowKey]):
-    """A row key is its own item; the collator does the reading, once for the whole batch."""
-
-    def __getitem__(self, key: Any) -> RowKey:
-        row: RowKey = key
-        return row
-
-    def __len__(self) -> int:
-        raise TypeError("rows are addressed by the sampler")
-
-
-def _batches(planned: PlannedBatches, collator: Collator, *, workers: int, device: torch.device) -> Iterator[Batch]:
+def _batches(
+    planned: PlannedBatches, dataset: BatchDataset, *, workers: int, device: torch.device
+) -> Iterator[Batch]:
     """The batches in order, on the device; copies overlap with the step before."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if workers == 0 else "false")
-    loader: DataLoader[Any] = DataLoader(
-        _Rows(),
-        batch_sampler=planned,
-        collate_fn=collator.collate,
+    loader: DataLoader[Batch] = DataLoader(
+        dataset,
+        batch_size=None,  # an item is a whole batch
+        sampler=planned,
+        collate_fn=_as_it_is,
         num_workers=workers,
         worker_init_fn=_leave_signals_to_the_trainer,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # its own: the loader draws a seed, which must not come out of the dropout's
     )
-    batch: Batch
     for batch in loader:
         yield batch.to(device, non_blocking=True)
+
+
+def _as_it_is(batch: T) -> T:
+    return batch
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:

@@ -16,7 +16,8 @@ from jaxtyping import Int64
 
 from dalr.data.grouping import Groups, GroupsConfig, Nearest
 from dalr.data.schedule import Plan, Stream
-from dalr.training.batches import StreamData, Vectors
+from dalr.features.store import StoredVectors
+from dalr.training.batches import StreamData
 
 _PER_MEMBER = 8
 """Neighbours that are listed for each place of a group, because others may have taken the first ones."""
@@ -48,13 +49,13 @@ def _grouped(stream: Stream, data: StreamData, config: GroupsConfig, alphas: Seq
 
 
 def nearest_by(
-    sources: Sequence[tuple[Vectors, float]], row_of: Int64[np.ndarray, " things"], members: int
+    sources: Sequence[tuple[StoredVectors, float]], row_of: Int64[np.ndarray, " things"], members: int
 ) -> Nearest:
     """Nearest by Σ weight · cosine; thing i has the vectors of stream row `row_of[i]`."""
 
     def nearest(things: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n k"]:
         rows = row_of[things]
-        vectors = [(F.normalize(source.read(rows).float()), weight) for source, weight in sources]
+        vectors = [(F.normalize(torch.from_numpy(source.read(rows))), weight) for source, weight in sources]
         count = min((members - 1) * _PER_MEMBER, len(rows) - 1)
         found = []
         for start in range(0, len(rows), _BLOCK):

@@ -28,7 +28,7 @@ from dalr.io.sealed import sweep
 from dalr.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.identity import differences, identity
-from dalr.training.inputs import Inputs, load_inputs
+from dalr.training.inputs import TrainingData, load_training_data
 from dalr.training.launch import process_rank
 from dalr.training.provenance import provenance
 from dalr.training.reporting import reports
@@ -86,19 +86,19 @@ def run(recipe: Recipe, *, out: Path, console: Console, resume: Resume | None = 
     if main:
         require_unlocked(out)
         _require_ours(out, resume)
-    inputs = load_inputs(recipe)
+    data = load_training_data(recipe)
     with locked(out) if main else nullcontext():
         if main:
             _require_ours(out, resume)
             _sweep(out)
         console = console if main else Console(quiet=True)
-        return _run(recipe, inputs, out=out, console=console, resume=resume)
+        return _run(recipe, data, out=out, console=console, resume=resume)
 
 
-def _run(recipe: Recipe, inputs: Inputs, *, out: Path, console: Console, resume: Resume | None) -> TrainResult:
-    for name, value in inputs.dataset.report.items():
+def _run(recipe: Recipe, data: TrainingData, *, out: Path, console: Console, resume: Resume | None) -> TrainResult:
+    for name, value in data.dataset.report.items():
         console.detail(f"{name}: {value}")
-    same = identity(recipe, inputs)
+    same = identity(recipe, data)
     earlier = _earlier(out) if resume is not None else None
     resolved = recipe.model_dump(mode="json")
     allowed = _compared(earlier, resolved, same, resume) if earlier is not None and resume is not None else []
@@ -115,7 +115,7 @@ def _run(recipe: Recipe, inputs: Inputs, *, out: Path, console: Console, resume:
         start: Record = {"name": recipe.name, "recipe": resolved, "identity": same}
         return _train(
             recipe,
-            inputs,
+            data,
             start=start,
             earlier=earlier,
             allowed=allowed,
@@ -128,7 +128,7 @@ def _run(recipe: Recipe, inputs: Inputs, *, out: Path, console: Console, resume:
 
 def _train(
     recipe: Recipe,
-    inputs: Inputs,
+    data: TrainingData,
     *,
     start: Record,
     earlier: Record | None,
@@ -147,7 +147,7 @@ def _train(
 
     seed_everything(recipe.seed)
     with ranks.main_first():
-        setup = prepare(recipe, inputs, console, ranks)
+        setup = prepare(recipe, data, console, ranks)
     steps = recipe.training.max_steps or setup.plan.steps(recipe.training.epochs)
     optimization = Optimization(setup.task, recipe.training, steps=steps, heads=setup.task.heads)
     run_id = ranks.agree(earlier["id"] if earlier is not None else uuid.uuid4().hex)
@@ -162,7 +162,7 @@ def _train(
     record: Record = {
         "id": run_id,
         **start,
-        "data": inputs.dataset.report | setup.report,
+        "data": data.dataset.report | setup.report,
         "steps": steps,
         **provenance(setup.task),
         "resumed_at": _resumptions(earlier, point, allowed),
@@ -199,7 +199,7 @@ def _train(
             fit(
                 setup.task,
                 plan=setup.plan,
-                collator=setup.collator,
+                dataset=setup.dataset,
                 config=recipe.training,
                 optimization=optimization,
                 steps=steps,

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from dalr.console import Bar, Console
-from dalr.data.dataset import Dataset
-from dalr.data.schedule import Kind, Plan
+from dalr.data.rows import Pairs, Sentences
+from dalr.data.schedule import Plan
 from dalr.data.tokens import tokenised
 from dalr.errors import ConfigError, Problem
 from dalr.features.controls import training_images
 from dalr.features.extraction import cached_text_store
-from dalr.features.store import FeatureStore
+from dalr.features.store import StoredVectors
 from dalr.models.embedding import pad_token_id
 from dalr.models.export import record_widths
 from dalr.models.heads import Heads
@@ -31,10 +31,10 @@ from dalr.objectives.token_level import GlobalToLocal
 from dalr.objectives.widths import make_widths
 from dalr.schema import Recipe
 from dalr.seed import seed_everything
-from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
+from dalr.training.batches import BatchDataset, StreamData, TokenRows
 from dalr.training.compilation import CompiledForward, compiled_layout, require_compiler
 from dalr.training.development import Development, make_development
-from dalr.training.inputs import Inputs, image_names, sentences_by_kind
+from dalr.training.inputs import TrainingData
 from dalr.training.neighbours import grouped
 from dalr.training.precision import resolve_precision
 from dalr.training.ranks import Ranks
@@ -50,28 +50,27 @@ class Setup:
 
     task: TrainingTask
     plan: Plan
-    collator: Collator
+    dataset: BatchDataset
     development: Development | None
     report: dict[str, int | str]
 
 
-def prepare(recipe: Recipe, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
+def prepare(recipe: Recipe, data: TrainingData, console: Console, ranks: Ranks) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
     require_compiler(recipe.training.compile, ranks.device)
-    development = make_development(recipe.development, inputs, recipe.training.dimensions)
+    development = make_development(recipe.development, data, recipe.training.dimensions)
     student = load_encoder(recipe.student)
     token_teachers: tuple[TokenTeacher, ...] = ()
     if Need.TEACHER_TOKENS in _needs(recipe):
         token_teachers = tuple(TokenTeacher(teacher) for teacher in recipe.teachers)
+    weights = tuple(teacher.weight for teacher in recipe.teachers)
     streams = {
-        kind: _stream(recipe, inputs, kind, ids, sentences, student, token_teachers, console)
-        for kind, ids, sentences in sentences_by_kind(inputs.dataset)
+        each.kind: _stream(recipe, data, each, student, token_teachers, console) for each in data.dataset.streams
     }
-    plan = inputs.plan
+    plan = data.plan
     if (groups := recipe.training.schedule.groups) is not None:
-        alphas = [teacher.weight for teacher in recipe.teachers]
-        plan = grouped(plan, [(each, streams[each.kind]) for each in plan.streams], groups, alphas=alphas)
-    task = _task(recipe, inputs, student, token_teachers, ranks.device)
+        plan = grouped(plan, [(each, streams[each.kind]) for each in plan.streams], groups, alphas=weights)
+    task = _task(recipe, data, student, token_teachers, ranks.device)
     report: dict[str, int | str] = {
         "precision": task.precision,
         "padding": task.layout,
@@ -79,14 +78,19 @@ def prepare(recipe: Recipe, inputs: Inputs, console: Console, ranks: Ranks) -> S
         "device": str(ranks.device),
         "ranks": ranks.world,
     }
-    for kind, data in streams.items():
-        tokens = data.tokens.stream
+    for kind, stream in streams.items():
+        tokens = stream.tokens.stream
         report |= {f"{kind}_rows": len(tokens), f"{kind}_truncated": tokens.truncated}
     report |= {f"{kind}_rows_left_over_per_pass": rows for kind, rows in plan.left_over().items()}
-    collator = Collator(
-        streams=streams, seed=recipe.seed, rank=ranks.rank, world=ranks.world, gather=recipe.training.gather
+    dataset = BatchDataset(
+        streams=streams,
+        seed=recipe.seed,
+        teacher_weights=weights,
+        rank=ranks.rank,
+        world=ranks.world,
+        gather=recipe.training.gather,
     )
-    return Setup(task=task, plan=plan, collator=collator, development=development, report=report)
+    return Setup(task=task, plan=plan, dataset=dataset, development=development, report=report)
 
 
 def _needs(recipe: Recipe) -> frozenset[Need]:
@@ -95,41 +99,39 @@ def _needs(recipe: Recipe) -> frozenset[Need]:
 
 def _stream(
     recipe: Recipe,
-    inputs: Inputs,
-    kind: Kind,
-    ids: Sequence[str],
-    sentences: Sequence[str],
+    data: TrainingData,
+    stream: Sentences,
     student: SentenceTransformer,
     token_teachers: tuple[TokenTeacher, ...],
     console: Console,
 ) -> StreamData:
     """Everything that the batches of one kind read."""
-    needs = recipe.objective.needs(kind)
+    needs, sentences = recipe.objective.needs(stream.kind), stream.sentences
     token_rows: tuple[TokenRows, ...] = ()
     if Need.TEACHER_TOKENS in needs:
         token_rows = tuple(_token_rows(recipe, sentences, teacher.encoder) for teacher in token_teachers)
         _require_equal_tokens(recipe, token_rows)
-    data = StreamData(
-        row_ids=ids,
+    found = StreamData(
+        row_ids=stream.ids,
         tokens=_token_rows(recipe, sentences, student),
-        teachers=_teacher_vectors(recipe, inputs, kind, ids, sentences, console) if Need.TEACHERS in needs else (),
+        teachers=_teacher_vectors(recipe, data, stream, console) if Need.TEACHERS in needs else (),
         teacher_tokens=token_rows,
     )
-    pairs = inputs.dataset.pairs
-    if kind == "text" or pairs is None:
-        return data
+    pairs = data.dataset.pairs
+    if stream.kind == "text" or pairs is None:
+        return found
     return replace(
-        data,
+        found,
         images=pairs.image_of,
-        image=_image_vectors(recipe, inputs.dataset, inputs.images) if inputs.images is not None else None,
-        clip_text=_by_id(inputs.clip_text, ids, "caption") if inputs.clip_text is not None else None,
+        image=_image_vectors(recipe, pairs, data.images) if data.images is not None else None,
+        clip_text=data.clip_text,
         candidates=recipe.objective.candidates,
     )
 
 
 def _task(
     recipe: Recipe,
-    inputs: Inputs,
+    data: TrainingData,
     student: SentenceTransformer,
     token_teachers: tuple[TokenTeacher, ...],
     device: torch.device,
@@ -143,8 +145,8 @@ def _task(
     heads = Heads(
         recipe.heads,
         student_width=width,
-        image_width=inputs.images.width if inputs.images is not None else None,
-        clip_text_width=inputs.clip_text.width if inputs.clip_text is not None else None,
+        image_width=data.images.store.width if data.images is not None else None,
+        clip_text_width=data.clip_text.store.width if data.clip_text is not None else None,
         needs=_needs(recipe),
         temperatures=temperatures,
     )
@@ -159,7 +161,6 @@ def _task(
         student=student,
         heads=heads,
         objective=recipe.objective,
-        teacher_weights=tuple(teacher.weight for teacher in recipe.teachers),
         token_teachers=token_teachers,
         precision=precision,
         layout=_layout(recipe, student, precision),
@@ -207,33 +208,28 @@ def _require_equal_tokens(recipe: Recipe, rows: tuple[TokenRows, ...]) -> None:
             raise ConfigError(Problem(where="objective.global_to_local", what=what))
 
 
-def _image_vectors(recipe: Recipe, dataset: Dataset, store: FeatureStore) -> Vectors:
-    pairs = dataset.pairs
-    assert pairs is not None
-    used = np.unique(pairs.image_of)
-    row_of_image = np.full(len(pairs.images), -1, np.int64)
-    store, row_of_image[used] = training_images(
-        store, image_names(dataset), control=recipe.features.image_control, seed=recipe.seed
-    )
-    return Vectors(store=store, rows=row_of_image[pairs.image_of])
-
-
-def _by_id(store: FeatureStore, ids: Sequence[str], what: str) -> Vectors:
-    return Vectors(store=store, rows=store.rows_of(ids, what=what))
+def _image_vectors(recipe: Recipe, pairs: Pairs, images: StoredVectors) -> StoredVectors:
+    """The image vectors of the captions."""
+    trained = training_images(images, control=recipe.features.image_control, seed=recipe.seed)
+    return trained.at(np.searchsorted(pairs.image_numbers, pairs.image_of))
 
 
 def _teacher_vectors(
-    recipe: Recipe, inputs: Inputs, kind: Kind, ids: Sequence[str], sentences: Sequence[str], console: Console
-) -> tuple[Vectors, ...]:
-    what = "caption" if kind == "pair" else "text line"
+    recipe: Recipe, data: TrainingData, stream: Sentences, console: Console
+) -> tuple[StoredVectors, ...]:
+    what = "caption" if stream.kind == "pair" else "text line"
     found = []
-    for number, (teacher, stored) in enumerate(zip(recipe.teachers, inputs.teacher_stores, strict=True), start=1):
+    for number, (teacher, stored) in enumerate(
+        zip(recipe.teachers, data.teachers[stream.kind], strict=True), start=1
+    ):
         if stored is not None:
-            found.append(_by_id(stored, ids, what))
+            found.append(stored)
             continue
-        with _bar_if_needed(console, f"teacher {number}, {what}s", len(set(sentences))) as advance:
-            store = cached_text_store(encoder=teacher.encoder(), ids=ids, sentences=sentences, progress=advance)
-        found.append(_by_id(store, ids, what))
+        with _bar_if_needed(console, f"teacher {number}, {what}s", len(set(stream.sentences))) as advance:
+            store = cached_text_store(
+                encoder=teacher.encoder(), ids=stream.ids, sentences=stream.sentences, progress=advance
+            )
+        found.append(StoredVectors(store=store, rows=store.rows_of(stream.ids, what=what)))
     return tuple(found)
 
 

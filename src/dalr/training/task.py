@@ -8,6 +8,7 @@ in bf16 where that pays; heads and objective are fp32.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -16,11 +17,11 @@ from torch import Tensor, nn
 
 from dalr.models.dropout import use_bit_dropout
 from dalr.models.heads import Heads
+from dalr.models.outputs import at_width, inputs_of
 from dalr.models.packing import Layout, sentence_vectors
 from dalr.models.token_teacher import TokenTeacher
-from dalr.models.viewing import at_width, seen_through
 from dalr.objectives import Losses, Objective
-from dalr.objectives.views import Views
+from dalr.objectives.inputs import Inputs
 from dalr.objectives.widths import Widths
 from dalr.training.batches import Batch, TokenBatch
 from dalr.training.compilation import CompiledForward
@@ -40,7 +41,6 @@ class TrainingTask(nn.Module):
         student: SentenceTransformer,
         heads: Heads,
         objective: Objective,
-        teacher_weights: tuple[float, ...],
         token_teachers: tuple[TokenTeacher, ...] = (),
         precision: Precision = "fp32",
         layout: Layout = "padded",
@@ -51,7 +51,6 @@ class TrainingTask(nn.Module):
         self.student = student
         self.heads = heads
         self.objective = objective
-        self.teacher_weights = teacher_weights
         self.token_teachers = token_teachers
         """A tuple, so that frozen teachers are no part of this module's state."""
         self.precision = precision
@@ -67,34 +66,22 @@ class TrainingTask(nn.Module):
 
     def losses(self, batch: Batch, h_a: Float[Tensor, "n d"], h_b: Float[Tensor, "n d"]) -> Losses:
         """The objective on the student's vectors of all rows of the batch."""
-        views = self.views(batch, h_a, h_b)
+        inputs = self.inputs(batch, h_a, h_b)
         if self.widths is None:
-            return self.objective(views, batch.kind)
-        several = [at_width(self.heads, views, width) for width in self.widths.dimensions]
+            return self.objective(inputs, batch.kind)
+        several = [at_width(self.heads, inputs, width) for width in self.widths.dimensions]
         return self.widths.averaged([self.objective(each, batch.kind) for each in several])
 
-    def views(self, batch: Batch, h_a: Float[Tensor, "n d"], h_b: Float[Tensor, "n d"]) -> Views:
-        """Run the heads that this batch's terms read."""
-        views = Views(
-            h_a=h_a,
-            h_b=h_b,
-            z_a=h_a,
-            z_b=h_b,
-            tie_order=batch.tie_order,
-            image=batch.image,
-            candidates=batch.candidates,
-            own_candidate=batch.own_candidate,
-            same_image=batch.same_image,
-            clip_text=batch.clip_text,
-            unmatched=batch.unmatched,
-            teachers=batch.teachers,
-            teacher_weights=self.teacher_weights if batch.teachers else (),
-            teacher_tokens=tuple(
+    def inputs(self, batch: Batch, h_a: Float[Tensor, "n d"], h_b: Float[Tensor, "n d"]) -> Inputs:
+        """What the terms read of this batch: its targets, and what the heads make of the student's vectors."""
+        targets = batch.targets
+        if self.token_teachers and batch.teacher_tokens:
+            states = [
                 teacher(tokens.ids, tokens.mask)
-                for teacher, tokens in zip(self.token_teachers, batch.teacher_tokens, strict=False)
-            ),
-        )
-        return seen_through(self.heads, views)
+                for teacher, tokens in zip(self.token_teachers, batch.teacher_tokens, strict=True)
+            ]
+            targets = replace(targets, teacher_tokens=tuple(states))
+        return inputs_of(self.heads, h_a, h_b, targets)
 
     def two_passes(self, tokens: TokenBatch) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """h^a and h^b from one forward over the tokens repeated twice, in fp32."""

@@ -1,4 +1,4 @@
-"""Views made on the spot, with everything a term may read, and the same views in another dtype, order or place."""
+"""Inputs made on the spot with all that a term may read, and the same inputs in another dtype, order or place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dalr.objectives.views import TeacherTokens, Views
+from dalr.objectives.inputs import Inputs, TeacherTokens
 
 STUDENT_SIDE = (
     "z_a",
@@ -26,7 +26,7 @@ STUDENT_SIDE = (
 """Fields that gradients flow into."""
 
 
-def random_views(n: int = 7, *, dtype: torch.dtype = torch.float64, seed: int = 0, noise: float = 0.8) -> Views:
+def random_inputs(n: int = 7, *, dtype: torch.dtype = torch.float64, seed: int = 0, noise: float = 0.8) -> Inputs:
     """Two views of n sentences that differ by noise; with four rows or more, rows 0 and 2 share an image.
 
     The image features are as wide as the sentences, so that every form of every term has what it needs.
@@ -52,7 +52,7 @@ def random_views(n: int = 7, *, dtype: torch.dtype = torch.float64, seed: int = 
     masks = [
         torch.arange(length)[None] < torch.randint(1, length + 1, (n, 1), generator=random) for length in (5, 3)
     ]
-    views = Views(
+    inputs = Inputs(
         h_a=h_a,
         h_b=h_b,
         z_a=z_a,
@@ -75,15 +75,12 @@ def random_views(n: int = 7, *, dtype: torch.dtype = torch.float64, seed: int = 
             TeacherTokens(states=draw(*mask.shape, 6), mask=mask, weight=weight)
             for mask, weight in zip(masks, (0.33, 0.67), strict=True)
         ),
-        learned_temperatures={
-            "cross_modal_alignment": torch.tensor(0.3, dtype=torch.float64),
-            "intra_modal_alignment": torch.tensor(0.4, dtype=torch.float64),
-        },
+        learned_temperature=torch.tensor(0.3, dtype=torch.float64),
     )
     distinct = [row for row in range(n) if row != 2 or n < 4]
     return cast(
         replace(
-            views,
+            inputs,
             candidates=torch.cat([image[distinct], draw(3, 6)]),
             candidates_grounded=torch.cat([image_grounded[distinct], draw(3, 4)]),
             own_candidate=torch.tensor([distinct.index(0 if row == 2 and n > 3 else row) for row in range(n)]),
@@ -92,16 +89,16 @@ def random_views(n: int = 7, *, dtype: torch.dtype = torch.float64, seed: int = 
     )
 
 
-def equal_widths(views: Views) -> Views:
+def equal_widths(inputs: Inputs) -> Inputs:
     """Teachers of one width and one tokenizer, as the release needs them."""
-    first, second = views.teachers
-    one, two = views.teacher_tokens
+    first, second = inputs.teachers
+    one, two = inputs.teacher_tokens
     length = two.states.shape[1]
     shorter = replace(one, states=one.states[:, :length], mask=two.mask)
-    return replace(views, teachers=(first[:, : second.shape[1]], second), teacher_tokens=(shorter, two))
+    return replace(inputs, teachers=(first[:, : second.shape[1]], second), teacher_tokens=(shorter, two))
 
 
-def mapped(views: Views, change: Callable[[str, Tensor], Tensor]) -> Views:
+def mapped(inputs: Inputs, change: Callable[[str, Tensor], Tensor]) -> Inputs:
     """The views with every floating-point tensor changed; tokens go by the name `teacher_tokens`."""
 
     def new(name: str, value: Any) -> Any:
@@ -115,22 +112,22 @@ def mapped(views: Views, change: Callable[[str, Tensor], Tensor]) -> Views:
             return {key: new(name, item) for key, item in value.items()}
         return value
 
-    return replace(views, **{field.name: new(field.name, getattr(views, field.name)) for field in fields(views)})
+    return replace(inputs, **{field.name: new(field.name, getattr(inputs, field.name)) for field in fields(inputs)})
 
 
-def cast(views: Views, dtype: torch.dtype) -> Views:
-    return mapped(views, lambda _, tensor: tensor.to(dtype))
+def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    return mapped(inputs, lambda _, tensor: tensor.to(dtype))
 
 
-def with_gradients(views: Views) -> tuple[Views, dict[str, Tensor]]:
+def with_gradients(inputs: Inputs) -> tuple[Inputs, dict[str, Tensor]]:
     """The views over fresh leaves, and the leaves of the student's side by name."""
-    made = mapped(views, lambda name, t: t.detach().clone().requires_grad_(name in STUDENT_SIDE))
+    made = mapped(inputs, lambda name, t: t.detach().clone().requires_grad_(name in STUDENT_SIDE))
     leaves = {name: getattr(made, name) for name in STUDENT_SIDE}
     return made, {name: leaf for name, leaf in leaves.items() if leaf is not None}
 
 
-def tensors_of(views: Views) -> list[Tensor]:
-    """Every tensor in the views, of any dtype."""
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """Every tensor in the inputs, of any dtype."""
 
     def inside(value: Any) -> list[Tensor]:
         if isinstance(value, Tensor):
@@ -143,10 +140,10 @@ def tensors_of(views: Views) -> list[Tensor]:
             return [tensor for item in value.values() for tensor in inside(item)]
         return []
 
-    return [tensor for field in fields(views) for tensor in inside(getattr(views, field.name))]
+    return [tensor for field in fields(inputs) for tensor in inside(getattr(inputs, field.name))]
 
 
-def permuted(views: Views, order: Tensor) -> Views:
+def permuted(inputs: Inputs, order: Tensor) -> Inputs:
     """The same batch with its rows in another order: new row i is old row `order[i]`."""
     place = order.argsort()
     """The new row of each old one."""
@@ -158,18 +155,18 @@ def permuted(views: Views, order: Tensor) -> Views:
             return torch.cat([half[order] for half in tensor.chunk(2)])
         return tensor[order]
 
-    moved = mapped(views, rows)
+    moved = mapped(inputs, rows)
     return replace(
         moved,
-        tie_order=place[views.tie_order],
-        unmatched=place[views.unmatched[order]] if views.unmatched is not None else None,
-        same_image=views.same_image[order][:, order] if views.same_image is not None else None,
-        own_candidate=views.own_candidate[order] if views.own_candidate is not None else None,
+        tie_order=place[inputs.tie_order],
+        unmatched=place[inputs.unmatched[order]] if inputs.unmatched is not None else None,
+        same_image=inputs.same_image[order][:, order] if inputs.same_image is not None else None,
+        own_candidate=inputs.own_candidate[order] if inputs.own_candidate is not None else None,
         teacher_tokens=tuple(replace(tokens, mask=tokens.mask[order]) for tokens in moved.teacher_tokens),
     )
 
 
-def rotated(views: Views, seed: int = 0) -> Views:
+def rotated(inputs: Inputs, seed: int = 0) -> Inputs:
     """Every space rotated (or reflected) as a whole; fields that are compared with each other lie in one space."""
     random = torch.Generator().manual_seed(seed)
     space_of = {name: space for space, members in SPACES.items() for name in members}
@@ -184,7 +181,7 @@ def rotated(views: Views, seed: int = 0) -> Views:
             turns[key] = torch.linalg.qr(torch.randn(width, width, generator=random, dtype=tensor.dtype)).Q
         return tensor @ turns[key]
 
-    return mapped(views, turn)
+    return mapped(inputs, turn)
 
 
 SPACES = {
