@@ -1,41 +1,63 @@
-"""The Python interface: the same as the command line, as function calls."""
+"""The Python interface: what a command can do, a function does, also on objects in memory."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 from pydantic import ValidationError
 
 from dalr.config import conflicts
 from dalr.console import Console
-from dalr.errors import ConfigError, Problem
+from dalr.data.memory import IN_MEMORY, captioned_images, sentences
+from dalr.data.rows import CaptionedImage
+from dalr.document import Change
+from dalr.errors import Attempts, ConfigError, Problem
 from dalr.evaluation.results import Evaluation
+from dalr.features.importing import read_ids
+from dalr.features.source import features_in_memory
 from dalr.models.config import PoolingMode
-from dalr.recipe import load_recipe
+from dalr.recipe import Overrides, Reference, load_recipe
 from dalr.schema import Recipe
-from dalr.scoring import Request
+from dalr.scoring import Request, evaluate_model
 from dalr.scoring import evaluate as evaluate_models
+from dalr.training.callbacks import Callback, Validation
 from dalr.training.dry_run import DryRun
 from dalr.training.dry_run import dry_run as try_batches
+from dalr.training.inputs import FromProgram, InMemory
 from dalr.training.run import Resume, TrainResult, run
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 _FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")
 _LONGEST_NAME = 200
 
 __all__ = ["DryRun", "Evaluation", "Recipe", "TrainResult", "evaluate", "load_recipe", "train"]
 
+Pairs = str | Path | Iterable[Any]
+"""A pairs file, or (image id, captions) items, mappings, or a `datasets.Dataset`."""
+Text = str | Path | Iterable[str]
+"""A text file, or sentences."""
+
 
 @overload
 def train(
-    recipe: str | Path | Recipe,
+    recipe: Reference | Recipe,
     *,
-    overrides: Sequence[str] = ...,
+    overrides: Overrides = ...,
+    pairs: Pairs | None = ...,
+    text: Text | None = ...,
+    image_features: str | Path | np.ndarray | None = ...,
+    image_ids: str | Path | Sequence[str] | None = ...,
+    validation: Validation | None = ...,
+    callbacks: Sequence[Callback] = ...,
     out: str | Path | None = ...,
     resume: bool = ...,
     allow_changed: bool = ...,
@@ -44,17 +66,28 @@ def train(
 ) -> TrainResult: ...
 @overload
 def train(
-    recipe: str | Path | Recipe,
+    recipe: Reference | Recipe,
     *,
-    overrides: Sequence[str] = ...,
+    overrides: Overrides = ...,
+    pairs: Pairs | None = ...,
+    text: Text | None = ...,
+    image_features: str | Path | np.ndarray | None = ...,
+    image_ids: str | Path | Sequence[str] | None = ...,
+    validation: Validation | None = ...,
     out: str | Path | None = ...,
     console: Console | None = ...,
     dry_run: Literal[True],
 ) -> DryRun: ...
 def train(
-    recipe: str | Path | Recipe,
+    recipe: Reference | Recipe,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
+    pairs: Pairs | None = None,
+    text: Text | None = None,
+    image_features: str | Path | np.ndarray | None = None,
+    image_ids: str | Path | Sequence[str] | None = None,
+    validation: Validation | None = None,
+    callbacks: Sequence[Callback] = (),
     out: str | Path | None = None,
     resume: bool = False,
     allow_changed: bool = False,
@@ -64,11 +97,20 @@ def train(
     """Train a recipe and return where its product is.
 
     Args:
-        recipe: a shipped name, a path, or a recipe already loaded.
-        overrides: `key.path=value`, as `-s` on the command line; not with a loaded recipe.
+        recipe: a shipped name, a path, a mapping, or a recipe already loaded.
+        overrides: changes to the recipe (see `load_recipe`); not with a loaded recipe.
+        pairs: image-caption pairs in place of the recipe's: a path, (image id, caption or captions) items, mappings
+            with `image` and `caption` or `captions`, or a `datasets.Dataset` of such rows.
+        text: sentences in place of the recipe's: a path, or an iterable of strings.
+        image_features: frozen image vectors (images, dimensions) in place of the recipe's: an array, or a path.
+        image_ids: the image that each row of `image_features` belongs to; None: the images of `pairs`, in order.
+        validation: a function of the student, a SentenceTransformer; higher is better. Called every
+            `development.every` steps and at the end, in place of the recipe's validation score.
+        callbacks: objects with `on_step(step, losses, metrics)`; returning True ends the training.
         out: the run folder, new or empty; None makes `runs/NAME-DATE-TIME`.
-        resume: go on with the run in `out` from its newest whole checkpoint, or begin it where it has none.
-        allow_changed: go on although recipe, data or versions differ, which `run.json` then says.
+        resume: resume the run in `out` from its newest intact checkpoint, or start it where it has none. Data,
+            validation and callbacks that came as objects are given again.
+        allow_changed: resume although recipe, data or versions differ, which `run.json` then says.
         console: where progress goes; None shows it on standard error.
         dry_run: only try a batch of each kind and return shapes, terms, memory, and the time that all would take;
             `out` is not touched.
@@ -76,31 +118,113 @@ def train(
     Raises:
         ConfigError, DataError, ModelFileError, NumericsError, StorageError: each says what to do.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(str(recipe), overrides)
-    elif overrides:
-        raise ValueError("overrides apply when a recipe is read; a loaded recipe is final")
-    elif found := conflicts(recipe):
-        raise ConfigError([Problem(where=".".join(map(str, each.path)), what=each.what) for each in found])
+    objects = _Objects.of(pairs, text, image_features, image_ids, validation, callbacks)
+    loaded = _loaded(recipe, overrides, objects)
     if dry_run:
-        return try_batches(recipe, console=console or Console())
+        return try_batches(loaded, console=console or Console(), program=objects.program)
     if (resume or allow_changed) and out is None:
         raise ConfigError(Problem(where="--resume", what="which run? name its folder with --out"))
     if allow_changed and not resume:
         raise ConfigError(Problem(where="--allow-changed", what="goes with --resume"))
     return run(
-        recipe,
-        out=Path(out) if out is not None else default_run_folder(recipe.name),
+        loaded,
+        out=Path(out) if out is not None else default_run_folder(loaded.name),
         console=console or Console(),
         resume=Resume(read_recipe=_with_defaults_of_today, allow_changed=allow_changed) if resume else None,
+        program=objects.program,
     )
 
 
+class _Objects:
+    """Data of a program, and the keys of a recipe that it takes the place of."""
+
+    def __init__(self, program: FromProgram, keys: Mapping[str, str | None]) -> None:
+        self.program, self.keys = program, keys
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Pairs | None,
+        text: Text | None,
+        image_features: str | Path | np.ndarray | None,
+        image_ids: str | Path | Sequence[str] | None,
+        validation: Validation | None,
+        callbacks: Sequence[Callback],
+    ) -> _Objects:
+        """Objects that were read and checked, every problem of all at once.
+
+        Raises:
+            DataError, ConfigError: as `train`.
+        """
+        attempt = Attempts()
+        rows = lines = store = None
+        if pairs is not None and not isinstance(pairs, str | Path):
+            rows = attempt(lambda: tuple(captioned_images(pairs)))
+        if text is not None and not isinstance(text, str | Path):
+            lines = attempt(lambda: tuple(sentences(text)))
+        if image_features is not None and not isinstance(image_features, str | Path):
+            store = attempt(lambda: features_in_memory(image_features, _row_names(image_ids, rows)))
+        elif image_ids is not None and not isinstance(image_ids, str | Path):
+            what = "a list of image_ids names the rows of an array; with a path give the path of the ids"
+            attempt.errors.append(ConfigError(Problem(where="image_ids", what=what)))
+        for number, each in enumerate(callbacks):
+            if not callable(getattr(each, "on_step", None)):
+                what = f"expected an object with on_step(step, losses, metrics), found {each!r:.80}"
+                attempt.errors.append(ConfigError(Problem(where=f"callbacks[{number}]", what=what)))
+        attempt.require()
+        keys: dict[str, str | None] = {}
+        if pairs is not None or text is not None:
+            keys |= {"data.pairs": _place(pairs), "data.text": _place(text)}
+        if pairs is not None or image_features is not None:
+            ids_file = str(image_ids) if isinstance(image_ids, str | Path) and store is None else None
+            keys |= {"features.image": _place(image_features), "features.image_ids": ids_file}
+        data = InMemory(pairs=rows, text=lines, images=store)
+        return cls(FromProgram(data=data, validation=validation, callbacks=tuple(callbacks)), keys)
+
+    def changes(self) -> list[Change]:
+        """Set before a person's own overrides, which therefore may name files for what is not an object."""
+        found = [Change(where=f"train(…): {key}", key=key, value=value) for key, value in self.keys.items()]
+        if self.program.validation is not None:
+            found.append(Change(where="train(validation=…)", key="development.kind", value="function"))
+        return found
+
+
+def _row_names(image_ids: str | Path | Sequence[str] | None, rows: Sequence[CaptionedImage] | None) -> list[str]:
+    """The image of each row of an array."""
+    if isinstance(image_ids, str | Path):
+        return read_ids(Path(image_ids))
+    if image_ids is not None:
+        return list(image_ids)
+    if rows is None:
+        raise ConfigError(Problem(where="image_ids", what="say which image each row of image_features belongs to"))
+    return [row.image for row in rows]
+
+
+def _place(given: object) -> str | None:
+    """What the recipe of the run says in place of an argument."""
+    if given is None:
+        return None
+    return str(given) if isinstance(given, str | Path) else IN_MEMORY
+
+
+def _loaded(recipe: Reference | Recipe, overrides: Overrides, objects: _Objects) -> Recipe:
+    if not isinstance(recipe, Recipe):
+        return load_recipe(recipe, overrides, changes=objects.changes())
+    if overrides:
+        raise ConfigError(Problem(where="overrides", what="a loaded recipe is final; give them to load_recipe"))
+    tree = recipe.model_dump(mode="json")
+    if changes := objects.changes():
+        return load_recipe(tree, changes=changes)
+    if found := conflicts(recipe):
+        raise ConfigError([Problem(where=".".join(map(str, each.path)), what=each.what) for each in found])
+    return recipe
+
+
 def evaluate(
-    model: str | Path,
+    model: str | Path | SentenceTransformer,
     *,
     data: str | Path | None = None,
-    tasks: Sequence[str] = ("sts",),
+    tasks: str | Sequence[str] = ("sts",),
     classifier: str = "senteval",
     pooling: PoolingMode | None = None,
     num_layers: int | None = None,
@@ -109,9 +233,11 @@ def evaluate(
     """Score a model on tasks; `dalr.scoring.evaluate` has all options, and takes several models.
 
     Args:
-        model: a model folder, a run, a checkpoint or a hub id.
+        model: a model folder, a run, a checkpoint, a hub id, or a SentenceTransformer in memory, which is scored
+            with its own pooling, before any Normalize module.
         data: a folder in SentEval's `downstream` layout; not needed for retrieval of a run alone.
-        tasks: names or groups, such as `sts`, `transfer`, `geometry`, `retrieval`, `STS12`.
+        tasks: names or groups, such as `sts`, `transfer`, `geometry`, `retrieval`, `STS12`: a list, or one string
+            with commas.
         classifier: `senteval`, `senteval-fast` or `lbfgs`, for transfer tasks.
         console: where progress goes; None shows it on standard error.
 
@@ -120,13 +246,15 @@ def evaluate(
     """
     request = Request(
         data=Path(data) if data is not None else None,
-        tasks=tasks,
+        tasks=[name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks),
         classifier=classifier,
         pooling=pooling,
         num_layers=num_layers,
         console=console or Console(),
     )
-    return evaluate_models([str(model)], request).models[0]
+    if isinstance(model, str | Path):
+        return evaluate_models([str(model)], request).models[0]
+    return evaluate_model(model, request)
 
 
 def _with_defaults_of_today(recipe: Mapping[str, Any]) -> Mapping[str, Any]:

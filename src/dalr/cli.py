@@ -46,6 +46,10 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more of wha
 Settings = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one key of the recipe.")
 ]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE|MODULE", help="Python file or module that registers terms; run with your rights."),
+]
 Pooling = Annotated[str | None, typer.Option(help="cls or mean, for a model that states none.")]
 Layers = Annotated[int | None, typer.Option(min=1, help="Keep only the first layers of the model.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
@@ -72,6 +76,13 @@ def main() -> None:
             note = f"on rank {rank}"
         sys.stderr.write(f"error {note}: {error}\n" if rank else f"error: {error}\n")
         sys.exit(error.exit_code)
+
+
+def _load_plugins(plugins: list[str] | None) -> None:
+    if plugins:
+        from dalr.plugins import load_plugins
+
+        load_plugins(plugins)
 
 
 def _show_version(wanted: bool | None) -> None:
@@ -131,6 +142,7 @@ def init(
 def check(
     recipe: str,
     settings: Settings = None,
+    plugin: Plugin = None,
     against: Annotated[
         Path | None, typer.Option(help="SentEval folder: count the training sentences that occur in its STS sets.")
     ] = None,
@@ -139,6 +151,7 @@ def check(
     verbose: Verbose = False,
 ) -> None:
     """Report every configuration and data problem of a recipe at once, before any model is loaded."""
+    _load_plugins(plugin)
     from dalr.check import check_recipe, show
     from dalr.io.atomic import write_json
 
@@ -155,6 +168,7 @@ def check(
 def train(
     recipe: str,
     settings: Settings = None,
+    plugin: Plugin = None,
     out: Annotated[Path | None, typer.Option(help="Run folder, new or empty [default: runs/NAME-TIME].")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from its newest whole checkpoint.")
@@ -176,10 +190,12 @@ def train(
     """Train a recipe; RECIPE is a shipped name or a path. Leaves RUN/model, a SentenceTransformer."""
     from dalr.training.launch import launch, process_rank
 
+    _load_plugins(plugin)
     if nproc > 1 and not dry_run:
         shown = ["--quiet"] * quiet + ["--verbose"] * verbose
         shown += ["--resume"] * resume + ["--allow-changed"] * allow_changed
         changed = [part for setting in settings or [] for part in ("-s", setting)]
+        changed += [part for each in plugin or [] for part in ("--plugin", each)]
         where = ["--out", str(out)] if out is not None else []
         raise typer.Exit(launch(["train", recipe, *changed, *where, *shown], processes=nproc))
     from dalr.api import train as run_training
@@ -254,10 +270,12 @@ def evaluate(
     map_method: Annotated[
         str, typer.Option("--map", help="Plane of the report's map of sentences: pca, t-sne or none.")
     ] = "pca",
+    plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Score models on the field's tasks, with intervals; two or more are compared pair by pair."""
+    _load_plugins(plugin)
     from dalr.evaluation.results import write_results
     from dalr.evaluation.table import as_table
     from dalr.scoring import Request
@@ -334,6 +352,7 @@ def _exit_for(failed: Iterable[Failed]) -> None:
 def study(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="A shipped name or a path.")] = None,
     settings: Settings = None,
+    plugin: Plugin = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The study's folder; what is finished there is used [default: runs/study-NAME]."),
@@ -350,6 +369,7 @@ def study(
     verbose: Verbose = False,
 ) -> None:
     """Methods × seeds, tuned alike by development scores, compared in pairs; started again, it goes on."""
+    _load_plugins(plugin)
     from dalr.report.markdown import markdown_table
     from dalr.study import load_study, make_plan, run_study, shipped_studies, study_description
     from dalr.study.run import exit_code_of, finished_runs, require_inputs
@@ -396,10 +416,12 @@ def report(
     markdown: Annotated[Path | None, typer.Option(help="Also write the score tables as Markdown.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Also write the score tables as LaTeX (booktabs).")] = None,
     title: Annotated[str | None, typer.Option(help="The page's title [default: the models' names].")] = None,
+    plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """One self-contained page on one or more models: scores beside the published ones, pictures, provenance."""
+    _load_plugins(plugin)
     from dalr.report.write import write_report
 
     console = Console(quiet=quiet, verbose=verbose)
@@ -471,9 +493,11 @@ def recipe_list() -> None:
 def recipe_show(
     name: str,
     settings: Settings = None,
+    plugin: Plugin = None,
     resolved: Annotated[bool, typer.Option("--resolved", help="With every default filled in.")] = False,
 ) -> None:
     """Print a recipe as it is written, or resolved."""
+    _load_plugins(plugin)
     from dalr.recipe import load_recipe, recipe_source, resolved_yaml
 
     if resolved or settings:

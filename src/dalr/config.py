@@ -220,7 +220,7 @@ def _development_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     development = recipe.development
     if development is None:
         return
-    if development.kind != "retrieval" and development.data is None:
+    if development.kind in ("sts-b", "tsv") and development.data is None:
         wanted = "a SentEval folder" if development.kind == "sts-b" else "a file of score, sentence, sentence"
         yield Conflict(path=("development",), what=f"kind {development.kind} needs data: {wanted}")
     if development.kind == "retrieval":

@@ -9,15 +9,15 @@ keep the file and line that they came from through all of it, so that every prob
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dalr.errors import ConfigError, Problem, did_you_mean
@@ -83,6 +83,13 @@ class Shelf:
         """
         return _read(self, reference, depth=0)
 
+    def from_mapping(self, tree: Mapping[str, Any]) -> Document:
+        """A document from a mapping in memory, with the one that it extends merged in."""
+        document = Document(source=f"{self.kind} (a mapping)", tree=plain(tree))
+        document.places = dict.fromkeys(_paths(document.tree), document.source)
+        document.whole = bool(document.tree)
+        return _extended(self, document, depth=0)
+
     def _place(self) -> Any:
         return resources.files("dalr") / self.folder
 
@@ -126,7 +133,12 @@ def _read(shelf: Shelf, reference: str, *, depth: int) -> Document:
     document = Document(source=source)
     _parse(text, document)
     document.whole = bool(document.tree)
-    base = document.tree.pop("extends", None)
+    return _extended(shelf, document, depth=depth)
+
+
+def _extended(shelf: Shelf, document: Document, *, depth: int) -> Document:
+    """The document over the one that it extends, if it says so."""
+    source, base = document.source, document.tree.pop("extends", None)
     if base is None:
         return document
     where = document.places.pop(("extends",), source)
@@ -287,6 +299,44 @@ def change_of(override: str) -> Change:
     )
 
 
+def changes_of(overrides: Mapping[str, Any]) -> list[Change]:
+    """The changes that a mapping asks for: dotted keys, nested mappings merged into the sections that are there."""
+    return [
+        Change(where=f"overrides[{key!r}]", key=key, value=value) for key, value in _leaves(plain(overrides), "")
+    ]
+
+
+def plain(value: Any) -> Any:
+    """Python values as YAML would have them: sections as mappings, tuples as lists, paths as strings."""
+    match value:
+        case BaseModel():
+            return {key: plain(getattr(value, key)) for key in value.model_fields_set}
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case PurePath():
+            return str(value)
+        case _:
+            return value
+
+
+def _leaves(tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        here = f"{path}.{key}" if path else key
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, here)
+        else:
+            yield here, value
+
+
+def _paths(tree: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from _paths(value, (*path, key))
+
+
 def _collection(text: str, where: str) -> Any:
     """A list or a section in one line of YAML, as a file has them.
 
@@ -316,6 +366,8 @@ def apply_change(document: Document, change: Change) -> list[Problem]:
             following = target[part] = dict(following)
         target = following
     last = parts[-1]
+    if value == {} and isinstance(target, dict) and isinstance(target.get(str(last)), dict):
+        return []  # an empty section asks for nothing but that it is there
     if isinstance(target, list) and isinstance(last, int) and last < len(target):
         target[last] = value
     elif isinstance(target, dict):
@@ -360,6 +412,8 @@ def _as_problem(detail: ErrorDetails, document: Document, kind: type[Section]) -
     match detail["type"]:
         case "extra_forbidden":
             return Problem(where=where, what=_unknown_key(path, kind))
+        case "unknown_term":
+            return Problem(where=where, what=detail["msg"])
         case "missing":
             return Problem(where=where, what="is required and not given")
         case _:

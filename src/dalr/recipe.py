@@ -7,14 +7,27 @@ then asked whether its sections fit together.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from dalr.config import conflicts
 from dalr.data.config import DataConfig
-from dalr.document import Change, Document, Shelf, apply_change, change_of, dotted, scalar, validated, with_tuples
+from dalr.document import (
+    Change,
+    Document,
+    Shelf,
+    apply_change,
+    change_of,
+    changes_of,
+    dotted,
+    scalar,
+    validated,
+    with_tuples,
+)
 from dalr.errors import ConfigError, Problem
 from dalr.schema import Recipe
 
@@ -31,13 +44,27 @@ __all__ = [
 RECIPES = Shelf(kind="recipe", folder="recipes", alias=re.compile(r"^(?P<name>[\w-]+?)-flickr-bert$"))
 
 
-def load_recipe(reference: str, overrides: Sequence[str] = (), *, changes: Sequence[Change] = ()) -> Recipe:
-    """The recipe that `reference` (a shipped name or a path), changes to it and `-s key=value` overrides describe.
+Reference = str | Path | Mapping[str, Any]
+"""A shipped recipe's name, the path of a file, or what such a file says as a mapping."""
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Changes to a recipe: `key.path=value` as on the command line, or a mapping of dotted keys and nested sections."""
+
+
+def load_recipe(reference: Reference, overrides: Overrides = (), *, changes: Sequence[Change] = ()) -> Recipe:
+    """The recipe that a reference and overrides describe, checked.
+
+    ```
+    dalr.load_recipe("mcse", {"student": {"model": FOLDER, "pooling": "mean"}, "training.max_steps": 20})
+    ```
+
+    Args:
+        reference: a shipped name, a path, or a mapping (which may say `extends`).
+        overrides: single keys to change; nested mappings merge into the sections that are there, lists replace.
 
     Raises:
         ConfigError: with every problem found.
     """
-    document = RECIPES.read(reference)
+    document = _document(reference)
     problems = document.problems
     for change in changes:
         problems.extend(apply_change(document, change))
@@ -55,10 +82,10 @@ def load_recipe(reference: str, overrides: Sequence[str] = (), *, changes: Seque
     raise ConfigError(problems)
 
 
-def load_data_section(reference: str, overrides: Sequence[str] = ()) -> DataConfig | None:
+def load_data_section(reference: Reference, overrides: Overrides = ()) -> DataConfig | None:
     """The data section of a recipe that may be wrong elsewhere, or None if it cannot be had."""
     try:
-        document = RECIPES.read(reference)
+        document = _document(reference)
         _apply_overrides(document, overrides)
         return DataConfig.model_validate(with_tuples(document.tree.get("data")))
     except (ConfigError, ValidationError):
@@ -85,8 +112,18 @@ def resolved_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _apply_overrides(document: Document, overrides: Sequence[str]) -> list[Problem]:
+def _document(reference: Reference) -> Document:
+    return RECIPES.from_mapping(reference) if isinstance(reference, Mapping) else RECIPES.read(str(reference))
+
+
+def _apply_overrides(document: Document, overrides: Overrides) -> list[Problem]:
     problems: list[Problem] = []
+    if isinstance(overrides, str):
+        overrides = [overrides]
+    if isinstance(overrides, Mapping):
+        for change in changes_of(overrides):
+            problems.extend(apply_change(document, change))
+        return problems
     for override in overrides:
         try:
             problems.extend(apply_change(document, change_of(override)))

@@ -28,12 +28,12 @@ def prepared_once() -> Iterator[None]:
         free = {"save_every": 1, "keep": 1, "workers": 0, "max_steps": 1}
         return repr(recipe.model_copy(update={"training": recipe.training.model_copy(update=free)}))
 
-    def loaded(recipe: Any) -> Any:
+    def loaded(recipe: Any, memory: Any = None) -> Any:
         if key(recipe) not in inputs:
             inputs[key(recipe)] = load_training_data(recipe)
         return inputs[key(recipe)]
 
-    def prepared(recipe: Any, found: Any, console: Any, ranks: Any) -> Any:
+    def prepared(recipe: Any, found: Any, console: Any, ranks: Any, validation: Any = None) -> Any:
         if key(recipe) not in setups:
             made = prepare(recipe, found, console, ranks)
             setups[key(recipe)] = made, {name: value.clone() for name, value in made.task.state_dict().items()}

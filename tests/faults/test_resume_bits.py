@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("prepared_once")
 def cuts(recipe: Path) -> dict[str, int]:
     """After which steps a run of this recipe is cut."""
     plan = load_training_data(load_recipe(str(recipe), list(SETTINGS))).plan
-    kinds = [batch[0].kind for batch in islice(plan.batches(), STEPS)]
+    kinds = [batch.kind for batch in islice(plan.batches(), STEPS)]
     changes = [step for step in range(1, STEPS) if kinds[step] != kinds[step - 1]]
     found = {
         "after the first step": 1,

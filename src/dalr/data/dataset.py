@@ -98,8 +98,11 @@ def read_pairs(
     reading: Reading = _AS_IT_IS,
 ) -> Pairs:
     """The checked pairs of one file; what is wrong is appended to `problems`."""
+    before = len(problems)
     rows = read_pairs_file(path, problems, format=reading.format, columns=reading.columns)
     rows = _of_splits(rows, reading.split, str(path), problems, report)
+    if not rows and len(problems) > before:
+        return Pairs(images=(), captions=(), caption_ids=(), image_of=np.empty(0, np.int64))  # why is said
     return checked_pairs(rows, str(path), problems, report, on_empty=on_empty)
 
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dalr.errors import DataError, Problem
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.io.atomic import write_text
+from dalr.io.frame import data_frame
+
+if TYPE_CHECKING:
+    import pandas
 
 FORMAT, VERSION = "dalr-evaluation", 1
 RUN_RESULT = "evaluation.json"
@@ -231,6 +235,17 @@ class Evaluation(Result):
     transfer_devavg: float | None
     failed: tuple[Failed, ...] = ()
     details: Details = Details()
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per task: `task`, and every number of its result in a column of its own.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        return data_frame(
+            {"task": name, **result.model_dump(mode="json", by_alias=True, exclude={"subsets"})}
+            for name, result in self.tasks.items()
+        )
 
 
 class Comparison(Result):

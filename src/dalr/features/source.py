@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dalr.errors import DataError, Problem
 from dalr.features.importing import check_matrix, import_matrix, open_matrix
-from dalr.features.store import FeatureStore, open_store, store_width
+from dalr.features.store import FeatureStore, open_store, store_width, write_store
 from dalr.io.cache import cache_folder, cached
 from dalr.io.sealed import MANIFEST, file_sha256
 
@@ -33,6 +34,37 @@ def open_features(path: Path, ids_file: Path | None) -> FeatureStore:
         cache_folder("features") / key[:32],
         read=open_store,
         write=lambda folder: import_matrix(path, ids_file, folder),
+    )
+
+
+def features_in_memory(vectors: np.ndarray, ids: Sequence[str]) -> FeatureStore:
+    """A store of an array (rows, dimensions) whose rows `ids` names, kept in the cache by its content.
+
+    An array of zeros alone is taken as what it says: images that tell nothing, the control of a training.
+
+    Raises:
+        DataError: not a matrix of floating-point numbers, counts that differ, duplicate ids, or bad rows.
+    """
+    array = np.asarray(vectors)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
+        what = f"expected floating-point numbers (images, dimensions), found {array.dtype} {array.shape}"
+        raise DataError(Problem(where="image_features", what=what))
+    if len(array) != len(ids):
+        what = f"{len(array)} rows of features, but {len(ids)} image_ids"
+        raise DataError(Problem(where="image_features", what=what))
+    digest = hashlib.sha256(f"{array.shape} {array.dtype} {list(ids)!r}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return cached(
+        cache_folder("features") / digest.hexdigest()[:32],
+        read=open_store,
+        write=lambda folder: write_store(
+            folder,
+            ids=ids,
+            blocks=[array],
+            source={"kind": "memory"},
+            origin="image_features",
+            all_zero=not array.any(),
+        ),
     )
 
 

@@ -163,9 +163,11 @@ def write_store(
     shard_rows: int = SHARD_ROWS,
     work: str | None = None,
     beside: Mapping[str, bytes] | None = None,
+    all_zero: bool = False,
 ) -> None:
     """Write a sealed store of the rows that `blocks` yields, in the order of `ids`.
 
+    With `all_zero` rows without a direction are taken: vectors that say nothing, as a control needs them.
     `work` is a folder of unfinished work inside `folder` (see `write_sealed`); `beside` are further files to seal.
 
     Raises:
@@ -179,7 +181,7 @@ def write_store(
     def fill(temporary: Path) -> None:
         rows = 0
         for number, shard in enumerate(_regroup(blocks, shard_rows)):
-            problems.extend(row_problems(shard, first=rows + 1, origin=origin))
+            problems.extend(row_problems(shard, first=rows + 1, origin=origin, all_zero=all_zero))
             rows += len(shard)
             shape["width"] = shard.shape[1]
             if not problems:
@@ -197,8 +199,10 @@ def write_store(
     write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill, work=work)
 
 
-def row_problems(matrix: Shaped[np.ndarray, "_ width"], *, first: int, origin: str) -> Iterator[Problem]:
-    """Rows of a block that cannot be features: not finite, all zero, or beyond fp16."""
+def row_problems(
+    matrix: Shaped[np.ndarray, "_ width"], *, first: int, origin: str, all_zero: bool = False
+) -> Iterator[Problem]:
+    """Rows of a block that cannot be features: not finite, all zero (unless they may be), or beyond fp16."""
     finite = np.isfinite(matrix).all(axis=1)
     largest = np.abs(np.where(finite[:, None], matrix, 0)).max(axis=1, initial=0)
     with np.errstate(over="ignore", under="ignore"):
@@ -207,7 +211,7 @@ def row_problems(matrix: Shaped[np.ndarray, "_ width"], *, first: int, origin: s
         column = int(np.flatnonzero(~np.isfinite(matrix[row]))[0])
         what = f"value {column + 1} is {matrix[row, column]}, expected finite numbers"
         yield Problem(where=f"{origin}: row {first + row}", what=what)
-    for row in np.flatnonzero(finite & vanishing):
+    for row in np.flatnonzero(finite & vanishing) if not all_zero else ():
         small = f" in fp16 (its largest value is {largest[row]:.3g})" if largest[row] > 0 else ""
         what = f"all zero{small}, so it has no direction"
         yield Problem(where=f"{origin}: row {first + row}", what=what)

@@ -36,6 +36,11 @@ class Losses:
     terms: Mapping[str, Tensor]
     """Each term that this batch had, unweighted."""
 
+    def detached(self) -> Losses:
+        """The same values without their graph."""
+        terms = {name: value.detach() for name, value in self.terms.items()}
+        return Losses(total=self.total.detach(), terms=terms)
+
 
 class ObjectiveBase(Section):
     """Terms by name; a term that is null or has weight 0 is off."""

@@ -41,7 +41,7 @@ TERMS: Mapping[str, type[Term]] = {
 _registered: dict[str, type[Term]] = {}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
-T = TypeVar("T", bound=type[Term])
+T = TypeVar("T", bound=type)
 
 
 def register_term(name: str) -> Callable[[T], T]:

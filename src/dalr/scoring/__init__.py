@@ -5,7 +5,7 @@ knows which pairs, features and held-out images it was made with, so retrieval n
 """
 
 from dalr.scoring.request import Place, Request, locate
-from dalr.scoring.run import Loaded, evaluate, evaluate_one, keep, load
+from dalr.scoring.run import Loaded, evaluate, evaluate_model, evaluate_one, keep, load
 from dalr.scoring.runs import recipe_of_run, run_record
 from dalr.scoring.subjects import settings_of
 
@@ -14,6 +14,7 @@ __all__ = [
     "Place",
     "Request",
     "evaluate",
+    "evaluate_model",
     "evaluate_one",
     "keep",
     "load",

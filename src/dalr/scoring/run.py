@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dalr.errors import ConfigError, DataError, Problem
 from dalr.evaluation.bootstrap import compare
@@ -26,9 +27,13 @@ from dalr.evaluation.results import (
 from dalr.evaluation.run import evaluate as score
 from dalr.evaluation.run import load_tasks
 from dalr.evaluation.tasks import RETRIEVAL, resolve_tasks
+from dalr.models.config import EncoderConfig
 from dalr.scoring.pictures import Pictures, grounded_retrieval, pictures_for_heads, zero_training_retrieval
 from dalr.scoring.request import Place, Request, locate
-from dalr.scoring.subjects import multimodal_subject, text_subject
+from dalr.scoring.subjects import memory_subject, multimodal_subject, text_subject
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,25 @@ def evaluate(models: Sequence[str], request: Request) -> Evaluations:
         for b in evaluations[index + 1 :]:
             comparisons += compare((a, b))
     return Evaluations(models=tuple(evaluations), comparisons=tuple(comparisons))
+
+
+def evaluate_model(model: SentenceTransformer, request: Request) -> Evaluation:
+    """Score a model that a program holds in memory.
+
+    Raises:
+        ConfigError: as `evaluate`, or retrieval without heads.
+        DataError: a folder or file that is not there.
+    """
+    subject = memory_subject(model, request)
+    loaded = load(request)
+    tasks = list(loaded.tasks)
+    if loaded.pictures is not None:
+        if request.heads is None:
+            what = "retrieval is measured in the grounding space, and a model in memory has no heads; name the run"
+            raise ConfigError(Problem(where="tasks", what=what))
+        place = Place(name=subject.name, encoder=EncoderConfig(model=subject.name), heads=request.heads)
+        tasks.append(grounded_retrieval(place, loaded.pictures))
+    return score(subject, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
 
 
 def load(request: Request) -> Loaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dalr.console import Console
+from dalr.errors import ConfigError, Problem
 from dalr.evaluation.results import Settings
 from dalr.evaluation.run import Subject
 from dalr.evaluation.sts import Embed
@@ -49,6 +51,47 @@ def text_subject(place: Place, request: Request) -> Subject:
         normalized=ends_in_normalize(place.encoder),
         settings=settings_of(request),
     )
+
+
+def memory_subject(model: SentenceTransformer, request: Request) -> Subject:
+    """A model that a program holds, as it is: where it is, in its own precision, before any Normalize module.
+
+    Raises:
+        ConfigError: not a SentenceTransformer, or options that only apply to models that are loaded here.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    from dalr.models.embedding import embed
+
+    if not isinstance(model, SentenceTransformer):
+        what = f"expected a path, a name, or a SentenceTransformer, found {type(model).__name__}"
+        raise ConfigError(Problem(where="model", what=what))
+    if request.pooling is not None or request.num_layers is not None:
+        what = "a model in memory has its own; leave pooling and num_layers out"
+        raise ConfigError(Problem(where="model", what=what))
+    normalized = isinstance(list(model)[-1], Normalize)
+    encoder = SentenceTransformer(modules=list(model)[:-1], device=str(model.device)) if normalized else model
+
+    def embed_text(sentences: list[str], progress: Callable[[int, int], None]) -> np.ndarray:
+        vectors: np.ndarray = embed(encoder, sentences, progress=progress)
+        return vectors
+
+    return Subject(
+        name="SentenceTransformer (in memory)",
+        embed=_with_bar(embed_text, request.console),
+        sha256=_weights_sha256(encoder),
+        normalized=normalized,
+        settings=settings_of(request),
+    )
+
+
+def _weights_sha256(model: SentenceTransformer) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def multimodal_subject(place: Place, vision: VisionModel, request: Request) -> Subject:

@@ -106,9 +106,10 @@ class TrainingConfig(Section):
 class DevelopmentConfig(Section):
     """The score by which the best weights are chosen."""
 
-    kind: Literal["sts-b", "tsv", "retrieval"] = "sts-b"
+    kind: Literal["sts-b", "tsv", "retrieval", "function"] = "sts-b"
     """`sts-b`: STS-B dev in a SentEval folder. `tsv`: your own file of score, sentence, sentence. `retrieval`:
-    mean R@1 of both directions over the held-out images, in the grounding space."""
+    mean R@1 of both directions over the held-out images, in the grounding space. `function`: what a program passes
+    as `validation` to `dalr.train`."""
     data: str | None = None
     """The SentEval folder or the TSV file."""
     every: Annotated[int, Field(ge=1)] = 125

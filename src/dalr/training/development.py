@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float32
 
 from dalr.data.rows import Pairs
+from dalr.errors import ConfigError, Problem
 from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.retrieval import retrieval_score
 from dalr.evaluation.similarity import score_pairs
 from dalr.features.store import StoredVectors
 from dalr.models.embedding import embed
+from dalr.training.callbacks import Validation
 from dalr.training.config import DevelopmentConfig
 from dalr.training.inputs import TrainingData
 from dalr.training.task import TrainingTask
@@ -39,11 +41,23 @@ _Rate = Callable[[TrainingTask, Float32[np.ndarray, "n d"]], float]
 
 
 def make_development(
-    config: DevelopmentConfig | None, data: TrainingData, dimensions: Sequence[int] = ()
+    config: DevelopmentConfig | None,
+    data: TrainingData,
+    dimensions: Sequence[int] = (),
+    validation: Validation | None = None,
 ) -> Development | None:
-    """The development score of a recipe, over inputs that were read and checked."""
+    """The development score of a recipe, over inputs that were read and checked.
+
+    Raises:
+        ConfigError: a recipe that leaves the score to a program's function, and no function.
+    """
     if config is None:
         return None
+    if config.kind == "function":
+        if validation is None:
+            what = "the score of this recipe is a function of a program: pass validation= to dalr.train"
+            raise ConfigError(Problem(where="development.kind", what=what))
+        return Development(name="validation", score=lambda task: _scored(validation, task))
     if config.kind == "retrieval":
         held_out, images = data.dataset.held_out, data.held_out_images
         assert held_out is not None
@@ -77,6 +91,21 @@ def _leading(h: Float32[np.ndarray, "n d"], width: int | None) -> Float32[np.nda
     cut = np.zeros_like(h)
     cut[:, :width] = h[:, :width]
     return cut
+
+
+def _scored(validation: Validation, task: TrainingTask) -> float:
+    """A program's score of the student, which it gets ready to encode and may leave as it likes.
+
+    Raises:
+        ConfigError: the function returned something else than a number.
+    """
+    task.student.eval()
+    score = validation(task.student)
+    try:
+        return float(score)
+    except (TypeError, ValueError):
+        what = f"expected a number, higher is better, found {score!r:.80}"
+        raise ConfigError(Problem(where="validation", what=what)) from None
 
 
 def _retrieval(held_out: Pairs, images: StoredVectors) -> _Rate:

@@ -24,7 +24,7 @@ from dalr.io.cache import temporary_cache
 from dalr.models.device import pick_device
 from dalr.schema import Recipe
 from dalr.seed import seed_everything
-from dalr.training.inputs import few_rows, load_training_data
+from dalr.training.inputs import FromProgram, few_rows, load_training_data
 
 if TYPE_CHECKING:
     import torch
@@ -101,14 +101,15 @@ class DryRun:
         return "\n".join(f"{name:{width}}  {value}".rstrip() for name, value in rows)
 
 
-def dry_run(recipe: Recipe, *, console: Console) -> DryRun:
+def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = None) -> DryRun:
     """Try a batch of each kind of `recipe`; nothing is left on disk that `dalr check` would not leave.
 
     Raises:
         DataError, ModelFileError, ConfigError: as a training would.
         NumericsError: a loss is not finite.
     """
-    data = load_training_data(recipe)
+    program = program or FromProgram()
+    data = load_training_data(recipe, program.data)
     first = _first_batches(data.plan)
     few = few_rows(recipe, data, {planned.kind: planned.rows for planned in first})
     with temporary_cache():
@@ -119,7 +120,7 @@ def dry_run(recipe: Recipe, *, console: Console) -> DryRun:
 
         seed_everything(recipe.seed)
         ranks = Ranks(device=pick_device("auto"))
-        setup = prepare(recipe, few, console, ranks)
+        setup = prepare(recipe, few, console, ranks, program.validation)
         task, development = setup.task, setup.development
         step = Step(
             task=task, ranks=ranks, gather=True, mini_batch_size=recipe.training.mini_batch_size, seed=recipe.seed

@@ -22,6 +22,7 @@ from dalr.features.store import FeatureStore, StoredVectors
 from dalr.models.reference import require_if_local
 from dalr.objectives import Need
 from dalr.schema import Recipe
+from dalr.training.callbacks import Callback, Validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,15 @@ class InMemory:
     pairs: tuple[CaptionedImage, ...] | None = None
     text: tuple[str, ...] | None = None
     images: FeatureStore | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromProgram:
+    """What a program passes beside a recipe, and a file cannot say."""
+
+    data: InMemory = InMemory()
+    validation: Validation | None = None
+    callbacks: tuple[Callback, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

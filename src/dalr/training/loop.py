@@ -83,6 +83,7 @@ def fit(
         guard.check(at_once=listener.reads_weights(done) or done == steps)
         listener.on_step(done, optimization.learning_rate)
         if listener.ends_after(done):
+            guard.check(at_once=True)
             break
         optimization.advance()
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.console import Bar, Console
 from dalr.errors import NumericsError
+from dalr.training.callbacks import Callback
 from dalr.training.checkpoint import Checkpoint, keep_checkpoints, save_checkpoint
 from dalr.training.config import DevelopmentConfig, TrainingConfig
 from dalr.training.patience import make_patience
@@ -45,6 +47,7 @@ class Progress:
         run_id: str,
         steps: int,
         point: ResumePoint | None,
+        callbacks: Sequence[Callback],
         stop: Stop,
         bar: Bar,
         reports: Reports,
@@ -53,6 +56,7 @@ class Progress:
         self.task, self.optimization, self.development = task, optimization, development
         self.training, self.scoring, self.ranks = training, scoring, ranks
         self.out, self.run_id, self.steps = out, run_id, steps
+        self.callbacks = callbacks
         self.stop, self.bar, self.reports, self.console = stop, bar, reports, console
         self.kinds = {"text": 0, "pair": 0}
         over_ranks = None if training.gather or ranks.world == 1 else ranks.mean
@@ -64,6 +68,13 @@ class Progress:
         self.untrained: float | None = None
         self.started = time.monotonic()
         self.stopping = False
+        self.ended = False
+        """A callback has asked to end the training."""
+        self.losses: Losses | None = None
+        """Of the step that was made last."""
+        self.written: dict[str, Any] = {}
+        """What went to `metrics.jsonl` since the last step."""
+        self.scored_at: int | None = None
         self.sealed = point.folder if point is not None else None
         """The newest resume point."""
         if point is not None:
@@ -86,6 +97,7 @@ class Progress:
         return time.monotonic() - self.started
 
     def on_losses(self, batch: Batch, losses: Losses) -> None:
+        self.losses, self.written = losses, {}
         self.means.add(losses)
         self.kinds[batch.kind] += 1
 
@@ -111,6 +123,7 @@ class Progress:
         self.bar.update(step, **shown)
         if self._is_scored(step):
             self.score(step)
+        self._call_back(step)
         if self.stopping or self._is_saved(step):
             self.save(step)
         if self.stopping:
@@ -118,8 +131,11 @@ class Progress:
             raise self.stop.exception()
 
     def ends_after(self, step: int) -> bool:
-        """Whether patience is at its end before the last step."""
-        if self.patience.exhausted and step < self.steps:
+        """Whether training ends before the last step: patience is at its end, or a callback says so."""
+        if self.ended and step < self.steps:
+            self.stopped_at = step
+            self.console.say(f"ended by a callback after step {step} of {self.steps}")
+        elif self.patience.exhausted and step < self.steps:
             self.stopped_at = step
             self.bar.update(step, stopped="early")
             scores = f"{self.patience.without_gain} scores without a gain"
@@ -129,6 +145,7 @@ class Progress:
     def score(self, step: int) -> None:
         """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
         value = None
+        self.scored_at = step
         if self.development is not None:
             scores = self.ranks.agree(self.development.scores(self.task) if self.ranks.main else {})
             value = scores[self.development.name]
@@ -139,7 +156,7 @@ class Progress:
             self.untrained = value
             return
         self.patience.see(value)
-        last_counts = self.development is None and step == self.steps
+        last_counts = self.development is None and step == (self.stopped_at or self.steps)
         if last_counts or self._is_better(value):
             best = save_checkpoint(self.task, self.out, step=step, score=value) if self.ranks.main else None
             self.best = self.ranks.agree(best)
@@ -179,6 +196,8 @@ class Progress:
         Raises:
             NumericsError: there is none.
         """
+        if self.stopped_at is not None and self.scored_at != self.stopped_at:
+            self.score(self.stopped_at)
         if self.best is None:
             raise NumericsError("no development score of the whole training was finite; nothing was kept")
         return self.best
@@ -192,7 +211,17 @@ class Progress:
         self.stop.signal = next((each for each in self.ranks.all(self.stop.signal) if each is not None), None)
         return self.stop.signal is not None
 
+    def _call_back(self, step: int) -> None:
+        """Ask the callbacks; several ranks end together when one of them is told to."""
+        if not self.callbacks:
+            return
+        assert self.losses is not None
+        losses = self.losses.detached()
+        answers = [each.on_step(step, losses, self.written) for each in self.callbacks]
+        self.ended = any(self.ranks.all(any(answer is True for answer in answers)))
+
     def _write(self, record: dict[str, Any]) -> None:
+        self.written |= record
         self.metrics.write(record)
         self.reports.write(record)
 

@@ -28,8 +28,9 @@ from dalr.io.sealed import sweep
 from dalr.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.identity import differences, identity
-from dalr.training.inputs import TrainingData, load_training_data
+from dalr.training.inputs import FromProgram, TrainingData, load_training_data
 from dalr.training.launch import process_rank
+from dalr.training.metrics import Metrics, read_metrics
 from dalr.training.provenance import provenance
 from dalr.training.reporting import reports
 
@@ -59,7 +60,13 @@ class TrainResult:
     untrained_score: float | None
     seconds: float
     stopped_early_at: int | None = None
-    """The step after which `development.patience` was at its end; None: all steps were made."""
+    """The step after which `development.patience` was at its end, or a callback ended the training; None: all steps
+    were made."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """The lines of `metrics.jsonl`: losses and terms at logging steps, scores at validation steps."""
+        return read_metrics(self.run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,14 @@ class Resume:
     """Go on although recipe, data or versions differ, and say so in `run.json`."""
 
 
-def run(recipe: Recipe, *, out: Path, console: Console, resume: Resume | None = None) -> TrainResult:
+def run(
+    recipe: Recipe,
+    *,
+    out: Path,
+    console: Console,
+    resume: Resume | None = None,
+    program: FromProgram | None = None,
+) -> TrainResult:
     """Train `recipe` into the folder `out`.
 
     Raises:
@@ -86,16 +100,25 @@ def run(recipe: Recipe, *, out: Path, console: Console, resume: Resume | None = 
     if main:
         require_unlocked(out)
         _require_ours(out, resume)
-    data = load_training_data(recipe)
+    program = program or FromProgram()
+    data = load_training_data(recipe, program.data)
     with locked(out) if main else nullcontext():
         if main:
             _require_ours(out, resume)
             _sweep(out)
         console = console if main else Console(quiet=True)
-        return _run(recipe, data, out=out, console=console, resume=resume)
+        return _run(recipe, data, out=out, console=console, resume=resume, program=program)
 
 
-def _run(recipe: Recipe, data: TrainingData, *, out: Path, console: Console, resume: Resume | None) -> TrainResult:
+def _run(
+    recipe: Recipe,
+    data: TrainingData,
+    *,
+    out: Path,
+    console: Console,
+    resume: Resume | None,
+    program: FromProgram,
+) -> TrainResult:
     for name, value in data.dataset.report.items():
         console.detail(f"{name}: {value}")
     same = identity(recipe, data)
@@ -120,6 +143,7 @@ def _run(recipe: Recipe, data: TrainingData, *, out: Path, console: Console, res
             earlier=earlier,
             allowed=allowed,
             resuming=resume is not None,
+            program=program,
             ranks=ranks,
             out=out,
             console=console,
@@ -134,6 +158,7 @@ def _train(
     earlier: Record | None,
     allowed: list[str],
     resuming: bool,
+    program: FromProgram,
     ranks: Ranks,
     out: Path,
     console: Console,
@@ -147,7 +172,7 @@ def _train(
 
     seed_everything(recipe.seed)
     with ranks.main_first():
-        setup = prepare(recipe, data, console, ranks)
+        setup = prepare(recipe, data, console, ranks, program.validation)
     steps = recipe.training.max_steps or setup.plan.steps(recipe.training.epochs)
     optimization = Optimization(setup.task, recipe.training, steps=steps, heads=setup.task.heads)
     run_id = ranks.agree(earlier["id"] if earlier is not None else uuid.uuid4().hex)
@@ -187,6 +212,7 @@ def _train(
                 run_id=run_id,
                 steps=steps,
                 point=point,
+                callbacks=program.callbacks,
                 stop=stop,
                 bar=bar,
                 reports=reported,

@@ -32,6 +32,7 @@ from dalr.objectives.widths import make_widths
 from dalr.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.batches import BatchDataset, StreamData, TokenRows
+from dalr.training.callbacks import Validation
 from dalr.training.compilation import CompiledForward, compiled_layout, require_compiler
 from dalr.training.development import Development, make_development
 from dalr.training.inputs import TrainingData
@@ -55,10 +56,12 @@ class Setup:
     report: dict[str, int | str]
 
 
-def prepare(recipe: Recipe, data: TrainingData, console: Console, ranks: Ranks) -> Setup:
+def prepare(
+    recipe: Recipe, data: TrainingData, console: Console, ranks: Ranks, validation: Validation | None = None
+) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
     require_compiler(recipe.training.compile, ranks.device)
-    development = make_development(recipe.development, data, recipe.training.dimensions)
+    development = make_development(recipe.development, data, recipe.training.dimensions, validation)
     student = load_encoder(recipe.student)
     token_teachers: tuple[TokenTeacher, ...] = ()
     if Need.TEACHER_TOKENS in _needs(recipe):
