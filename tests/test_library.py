@@ -191,16 +191,16 @@ def test_a_callback_ends_a_training_without_validation(toys: Toys, tmp_path: Pat
 
 
 def test_a_run_on_objects_is_resumed_with_the_same_objects_only(toys: Toys, tmp_path: Path) -> None:
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     class Kill:
         def on_step(self, step: int, losses: Any, metrics: Mapping[str, Any]) -> None:
             if step == 5:
-                raise Killed
+                raise KilledError
 
     chosen = recipe(toys, **{"training.save_every": 2})
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(toys, tmp_path / "run", recipe=chosen, callbacks=[Kill()])
     with pytest.raises(dalr.ConfigError, match="captions"):
         train(toys, tmp_path / "run", recipe=chosen, pairs=[*PAIRS[:-1], ("11.jpg", ["Another."])], resume=True)
@@ -234,7 +234,7 @@ def test_zeros_are_images_that_say_nothing_and_a_single_row_of_them_is_a_mistake
         (
             {"image_features": FEATURES[:11], "image_ids": IMAGES[1:]},
             dalr.DataError,
-            "no such id among the 11 rows",
+            "no such id among",
         ),
         ({"image_features": None, "image_ids": None}, dalr.ConfigError, "features.image is not set"),
         ({"validation": lambda model: "good"}, dalr.ConfigError, "expected a number"),
@@ -280,7 +280,7 @@ def test_wrong_overrides_name_their_keys() -> None:
 
 
 def test_a_loaded_recipe_takes_no_overrides(toys: Toys) -> None:
-    with pytest.raises(dalr.ConfigError, match="dalr.load_recipe|load_recipe"):
+    with pytest.raises(dalr.ConfigError, match="load_recipe"):
         dalr.train(recipe(toys), overrides={"seed": 1})
 
 
@@ -331,7 +331,7 @@ def test_a_term_from_an_entry_point_is_loaded_when_a_recipe_names_it(
     monkeypatch.syspath_prepend(str(tmp_path))
     made = dalr.load_recipe("mcse", {"objective.far_pull": {"weight": 0.1}})
     assert type(made.objective.term("far_pull")).__module__ == "outside_terms"
-    with pytest.raises(dalr.ConfigError, match="entry point dalr.terms: broken"):
+    with pytest.raises(dalr.ConfigError, match=r"entry point dalr\.terms: broken"):
         dalr.load_recipe("mcse", {"objective.broken": {}})
 
 

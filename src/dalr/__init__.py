@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dalr.version import VERSION
+
 if TYPE_CHECKING:
     from dalr.api import DryRun, Evaluation, TrainResult, evaluate, load_recipe, train
     from dalr.errors import (
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from dalr.schema import Recipe
     from dalr.training.callbacks import Callback
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "Callback",
     "ConfigError",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dalr import __version__
 from dalr.console import Console
 from dalr.errors import ConfigError, DalrError, Problem
+from dalr.version import VERSION
 
 if TYPE_CHECKING:
     from dalr.data.reading import Reading
@@ -87,7 +87,7 @@ def _load_plugins(plugins: list[str] | None) -> None:
 
 def _show_version(wanted: bool | None) -> None:
     if wanted:
-        typer.echo(f"dalr {__version__}")
+        typer.echo(f"dalr {VERSION}")
         raise typer.Exit
 
 

@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 
-from dalr import __version__
 from dalr.console import Console
 from dalr.errors import DalrError, DataError, NumericsError
 from dalr.evaluation.loaded import LoadedTask, Options, Scored, load_task
@@ -31,6 +30,7 @@ from dalr.evaluation.results import (
     transfer_average,
 )
 from dalr.evaluation.sts import Embed
+from dalr.version import VERSION
 
 MapMethod = Literal["pca", "t-sne", "none"]
 
@@ -85,7 +85,7 @@ def evaluate(
         model=subject.name,
         model_sha256=subject.sha256,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        dalr=__version__,
+        dalr=VERSION,
         settings=subject.settings.model_copy(update={"data_changed": tuple(sorted(changed))}),
         tasks=results,
         sts_avg=sts_average(results),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dalr import __version__
 from dalr.models.config import PoolingMode
 from dalr.models.layout import Dropped, Layout
+from dalr.version import VERSION
 
 HeadChoice = Literal["drop", "keep"]
 _VERSION = 1
@@ -53,7 +53,7 @@ class ImportedModel:
         return {
             "format": "dalr-import",
             "version": _VERSION,
-            "dalr": __version__,
+            "dalr": VERSION,
             "checkpoint": self.checkpoint.name,
             "weights": self.weights,
             "sha256": self.sha256,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from dalr import __version__
 from dalr.report.palette import css_variables, variable
 from dalr.report.svg import Chart, tint_filters
 from dalr.report.tables import Table
+from dalr.version import VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -114,7 +114,7 @@ def render(page: Page) -> str:
             dark=Markup(css_variables(dark=True)),
             filters=tint_filters(_tints(page)),
             colour=variable,
-            version=__version__,
+            version=VERSION,
         )
     )
 

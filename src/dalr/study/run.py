@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
-from dalr import __version__
 from dalr.console import Bar, Console
 from dalr.data.dataset import load_dataset
 from dalr.errors import Attempts, DataError, NumericsError
@@ -35,6 +34,7 @@ from dalr.study.statistics import item_tests, paired_difference, summary
 from dalr.study.training import Trained, impossible, make, recorded, settled
 from dalr.study.writing import write_study
 from dalr.training.inputs import load_training_data
+from dalr.version import VERSION
 
 Scored = Mapping[str, list[tuple[int, Trained, Evaluated]]]
 """Method -> (seed, run, scores)."""
@@ -288,7 +288,7 @@ class _Run:
         return StudyResult(
             name=config.name,
             description=config.description,
-            dalr=__version__,
+            dalr=VERSION,
             seeds=config.seeds,
             tune_seed=config.tune_seed,
             select_by=config.select_by,

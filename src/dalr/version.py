@@ -1,0 +1,3 @@
+"""Which dalr is this?"""
+
+VERSION = "0.1.0"
