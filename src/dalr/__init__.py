@@ -52,28 +52,29 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "dalr.errors": (
-        "ConfigError",
-        "CorruptFileError",
-        "DalrError",
-        "DataError",
-        "ModelFileError",
-        "NumericsError",
-        "StorageError",
-    ),
-    "dalr.objectives": ("Inputs", "Need", "Objective", "Term", "register_term"),
-    "dalr.schema": ("Recipe",),
-    "dalr.training.callbacks": ("Callback",),
-    "dalr.api": ("DryRun", "Evaluation", "TrainResult", "evaluate", "load_recipe", "train"),
-}
+_ERRORS = {name for name in __all__ if name.endswith("Error")}
 
 
 def __getattr__(name: str) -> object:
     """Import the Python interface when it is first used: `import dalr` itself costs nothing."""
-    from importlib import import_module
+    if name in _ERRORS:
+        from dalr import errors
 
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(module), name)
+        return getattr(errors, name)
+    if name in ("Inputs", "Need", "Objective", "Term", "register_term"):
+        from dalr import objectives
+
+        return getattr(objectives, name)
+    if name == "Recipe":
+        from dalr.schema import Recipe
+
+        return Recipe
+    if name == "Callback":
+        from dalr.training.callbacks import Callback
+
+        return Callback
+    if name in __all__:
+        from dalr import api
+
+        return getattr(api, name)
     raise AttributeError(f"module 'dalr' has no attribute {name!r}")

@@ -102,7 +102,7 @@ def _scored(validation: Validation, task: TrainingTask) -> float:
     task.student.eval()
     score = validation(task.student)
     try:
-        return float(score)
+        return float(score.item() if hasattr(score, "item") else score)
     except (TypeError, ValueError):
         what = f"expected a number, higher is better, found {score!r:.80}"
         raise ConfigError(Problem(where="validation", what=what)) from None
