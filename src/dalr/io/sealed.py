@@ -66,7 +66,7 @@ def write_sealed(
         temporary.mkdir()
         try:
             fill(temporary)
-            manifest = _seal(temporary, format=format, version=version, metadata=metadata)
+            manifest = seal(temporary, format=format, version=version, metadata=metadata)
             if work is None:
                 _put_in_place(temporary, folder)
             else:
@@ -180,9 +180,10 @@ def _as_it_was(path: Path, size: int, changed: int) -> str:
     return file_sha256(path)
 
 
-def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any]) -> Manifest:
+def seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any]) -> Manifest:
+    """Make the files of `folder` durable, then state their sizes and checksums in `manifest.json`."""
     files: dict[str, tuple[int, str]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
         apply_umask(path)
         sync_file(path)
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))

@@ -139,6 +139,8 @@ def _inputs(recipe: Recipe, prepared: Mapping[str, str]) -> Iterator[tuple[str, 
     for key, model in models:
         if model not in prepared:
             yield f"content of {key}", _model_content(model)
+    for name, sha256 in recipe.objective.sources().items():
+        yield f"source of term {name}", sha256
 
 
 def _model_content(reference: str) -> str:
