@@ -449,16 +449,18 @@ def import_model(
     ] = False,
 ) -> None:
     """Make a SentenceTransformer of a published checkpoint (SimCSE, RankCSE, MCSE, KDMCSE, DALR, ...)."""
+    from dalr.io.lock import locked_output
     from dalr.models.importing import import_checkpoint
 
-    imported = import_checkpoint(
-        checkpoint,
-        out,
-        pooling=_pooling(pooling) or "cls",
-        head=_head(head),
-        method=method,
-        drop_unknown=drop_unknown,
-    )
+    with locked_output(out):
+        imported = import_checkpoint(
+            checkpoint,
+            out,
+            pooling=_pooling(pooling) or "cls",
+            head=_head(head),
+            method=method,
+            drop_unknown=drop_unknown,
+        )
     for line in imported.lines():
         typer.echo(line)
     typer.echo(f"model: {out}")
@@ -523,11 +525,12 @@ def features_import(
     from dalr.features.importing import import_matrix
     from dalr.features.predecessors import FOLDER_ENDINGS, import_folder
     from dalr.features.store import open_store
+    from dalr.io.lock import locked_output
     from dalr.io.text import ending
 
     console = Console(quiet=quiet, verbose=verbose)
     if ending(file) in FOLDER_ENDINGS:
-        with console.bar("import", 100, "%") as bar:
+        with locked_output(out), console.bar("import", 100, "%") as bar:
             found = import_folder(
                 file, out, captions=captions, ids=ids, progress=lambda share: bar.update(int(100 * share))
             )
@@ -536,7 +539,8 @@ def features_import(
         return
     if ids is None:
         raise ConfigError(Problem(where="--ids", what="an .npy matrix needs the file that names its rows"))
-    import_matrix(file, ids, out)
+    with locked_output(out):
+        import_matrix(file, ids, out)
     store = open_store(out)
     console.detail(f"{len(store.shards)} shards of up to {store.shard_rows} rows, fp16")
     typer.echo(f"{out}: {len(store)} rows of width {store.width}")
@@ -566,6 +570,7 @@ def features_images(
     from dalr.data.dataset import read_pairs
     from dalr.errors import DataError
     from dalr.features.images import write_image_store
+    from dalr.io.lock import locked_output
     from dalr.models.vision import load_vision_model
 
     reading = _reading(pairs, format, columns, split)
@@ -577,17 +582,18 @@ def features_images(
     vision = load_vision_model(model, revision=revision, device=device)
     console.detail(f"{model}: width {vision.width} on {vision.device}, sha256 {vision.source['sha256'][:12]}")
     start = time.monotonic()
-    report = write_image_store(
-        out,
-        ids=ids,
-        root=images,
-        model=vision,
-        resume=resume,
-        max_bad_images=max_bad_images,
-        workers=workers,
-        batch_size=batch_size,
-        console=console,
-    )
+    with locked_output(out):
+        report = write_image_store(
+            out,
+            ids=ids,
+            root=images,
+            model=vision,
+            resume=resume,
+            max_bad_images=max_bad_images,
+            workers=workers,
+            batch_size=batch_size,
+            console=console,
+        )
     seconds = time.monotonic() - start
     left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
     typer.echo(
@@ -616,6 +622,7 @@ def features_text(
     """Encode captions and text with a frozen teacher, each distinct sentence once, before any Normalize."""
     from dalr.features.extraction import text_source, tower_source, write_text_store, write_tower_store
     from dalr.features.making import refuse_other_making
+    from dalr.io.lock import locked_output
     from dalr.models.vision import has_text_tower, load_vision_model
 
     ids, sentences = _captions_and_lines(pairs, _reading(pairs, format, columns, split), text)
@@ -631,13 +638,13 @@ def features_text(
         refuse_other_making(out, tower_source(vision))
         if cut := vision.too_long(sentences):
             console.say(f"note: {cut} sentences are longer than {vision.max_tokens} tokens and are cut")
-        with console.bar("encode", distinct, "sentence") as bar:
+        with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
             write_tower_store(
                 out, model=vision, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
             )
     else:
         refuse_other_making(out, text_source(encoder))
-        with console.bar("encode", distinct, "sentence") as bar:
+        with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
             write_text_store(
                 out,
                 encoder=encoder,
@@ -668,13 +675,15 @@ def data_get(
 ) -> None:
     """Bring SentEval's files into a folder, compared with the official row counts and checksums."""
     from dalr.evaluation.obtain import obtain, require_group, require_licences
+    from dalr.io.lock import locked
 
     require_group(group)
     ask = (lambda: typer.confirm("Do you accept them?", err=True)) if sys.stdin.isatty() else None
     # the terms are shown under --quiet too
     require_licences(group, accepted=accept_licences, ask=ask, console=Console())
     console = Console(quiet=quiet, verbose=verbose)
-    typer.echo(obtain(group, source, out, console=console, allow_changed=allow_changed_data))
+    with locked(out):
+        typer.echo(obtain(group, source, out, console=console, allow_changed=allow_changed_data))
 
 
 @data_app.command("verify")

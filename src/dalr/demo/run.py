@@ -29,10 +29,11 @@ from dalr.demo.teachers import (
     train_text_teachers,
 )
 from dalr.demo.world import WorldFiles, WorldSize, draw_world, write_world
-from dalr.errors import StorageError
 from dalr.evaluation.sts import load_scored_tsv
 from dalr.features.store import open_store, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
+from dalr.io.claim import require_ours
+from dalr.io.lock import LOCK
 from dalr.models.config import EncoderConfig, HeadsConfig
 from dalr.seed import derive_seed
 
@@ -65,7 +66,12 @@ def run_demo(out: Path, *, seed: int, console: Console, scale: Scale | None = No
     Raises:
         StorageError: `out` holds something that is not an earlier demo.
     """
-    scale = scale or Scale()
+    require_ours(out, "an earlier demo", ours=(out / _MARK).is_file)
+    with locked(out):
+        return _demo(out, seed=seed, console=console, scale=scale or Scale())
+
+
+def _demo(out: Path, *, seed: int, console: Console, scale: Scale) -> str:
     started = time.monotonic()
     _clear(out)
     write_json(out / _MARK, {"format": _FORMAT, "seed": seed, "scale": asdict(scale)})
@@ -236,9 +242,7 @@ def _use_one_thread() -> None:
 
 def _clear(out: Path) -> None:
     """A demo folder is made anew each time; anything else is left alone."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / _MARK).is_file():
-        raise StorageError(f"{out} exists and is not an earlier demo; nothing was touched: choose another --out")
     with storage_errors(out):
-        shutil.rmtree(out)
+        for path in out.iterdir() if out.is_dir() else ():
+            if path.name != LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

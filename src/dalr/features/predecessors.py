@@ -9,7 +9,7 @@ vectors wait on disk: memory does not grow with the features.
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,16 +19,19 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from dalr.data.rows import text_id
-from dalr.errors import ConfigError, DataError, Problem, StorageError
+from dalr.errors import ConfigError, DataError, Problem
 from dalr.features.importing import read_ids
 from dalr.features.spool import Spool, pairs_line
 from dalr.features.store import row_problems, write_store
-from dalr.io.atomic import storage_errors, write_text, write_with
+from dalr.io.atomic import write_text, write_with
+from dalr.io.claim import new_folder, require_ours
 from dalr.io.text import ending, open_data, read_lines
 
 FOLDER_ENDINGS = (".hdf5", ".h5", ".json")
 PAIRS, IMAGE, CAPTION = "pairs.jsonl", "image", "caption"
 _DATASET = "features"
+_WORK = ".spool"
+"""Where vectors wait while the JSON is parsed."""
 _BLOCK_ROWS = 4096
 _INSTALL = "pip install 'dalr[formats]'"
 
@@ -81,7 +84,7 @@ def import_hdf5(
         DataError: not such a file, counts that differ (with both numbers), bad rows; all at once.
         StorageError: `out` is not a new or empty folder.
     """
-    _require_empty(out)
+    require_ours(out, "an earlier import")
     problems: list[Problem] = []
     lines = _attempt(lambda: read_lines(captions), problems)
     with _hdf5_rows(matrix, problems) as rows:
@@ -100,9 +103,11 @@ def import_hdf5(
         assert rows is not None
         source = {"kind": "import", "matrix": matrix.name, "ids": (ids or captions).name}
         blocks = (block for _, block in _blocks(rows, matrix))
-        write_store(out / IMAGE, ids=names, blocks=blocks, source=source, origin=str(matrix))
         width = rows.shape[1]
-    write_text(out / PAIRS, "".join(pairs_line(name, [line]) for name, line in zip(names, lines, strict=True)))
+        with new_folder(out) as folder:
+            write_store(folder / IMAGE, ids=names, blocks=blocks, source=source, origin=str(matrix))
+            pairs = zip(names, lines, strict=True)
+            write_text(folder / PAIRS, "".join(pairs_line(name, [line]) for name, line in pairs))
     return Imported(images=total, captions=total, image_width=width, caption_width=None)
 
 
@@ -116,11 +121,12 @@ def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) 
             bad rows; all at once.
         StorageError: `out` is not a new or empty folder, or the disk is full.
     """
-    _require_empty(out)
+    require_ours(out, "an earlier import")
     problems: list[Problem] = []
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary_folder(out) as folder, Spool(folder) as spool:
+    with new_folder(out) as folder:
+        work = folder / _WORK
+        work.mkdir()
+        with Spool(work) as spool:
             try:
                 for key, record in _json_items(source, progress):
                     spool.add(key, record, f"{source}: {key!r:.80}", problems)
@@ -132,8 +138,10 @@ def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) 
                 raise DataError(problems)
             origin = {"kind": "import", "matrix": source.name, "ids": source.name}
             for name, vectors in ((IMAGE, spool.image), (CAPTION, spool.caption)):
-                write_store(out / name, ids=vectors.ids, blocks=vectors.blocks(), source=origin, origin=str(source))
-            write_with(out / PAIRS, spool.copy_pairs)
+                rows = vectors.blocks()
+                write_store(folder / name, ids=vectors.ids, blocks=rows, source=origin, origin=str(source))
+            write_with(folder / PAIRS, spool.copy_pairs)
+        shutil.rmtree(work)
     return Imported(
         images=len(spool.image.ids),
         captions=len(spool.caption.ids),
@@ -231,14 +239,3 @@ def _attempt(read: Callable[[], list[str]], problems: list[Problem]) -> list[str
     except DataError as error:
         problems.extend(error.problems)
         return []
-
-
-@contextmanager
-def _temporary_folder(out: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
-        yield Path(name)
-
-
-def _require_empty(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StorageError(f"{out} exists and is not empty; nothing was overwritten: choose another --out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from dalr.errors import CorruptFileError
 from dalr.io.atomic import storage_errors
+from dalr.io.lock import locked_output
 
 KINDS = ("tokens", "features", "teachers", "mteb")
 _T = TypeVar("_T")
@@ -55,15 +56,22 @@ def cache_folder(kind: str) -> Path:
 
 
 def cached(folder: Path, *, read: Callable[[Path], _T], write: Callable[[Path], None]) -> _T:
-    """What `read` gives of a cache entry, which `write` makes if it is not there or fails its verification."""
+    """What `read` gives of a cache entry, which `write` makes if it is not there or fails its verification.
+
+    Of several processes that want a new entry one makes it, and the others wait for it.
+    """
     if folder.is_dir():
-        try:
+        with suppress(CorruptFileError):
             return read(folder)
-        except CorruptFileError:
-            with storage_errors(folder):
-                shutil.rmtree(folder)
-    write(folder)
-    return read(folder)
+    with locked_output(folder, wait=True):
+        if folder.is_dir():  # another process may have made it meanwhile
+            try:
+                return read(folder)
+            except CorruptFileError:
+                with storage_errors(folder):
+                    shutil.rmtree(folder)
+        write(folder)
+        return read(folder)
 
 
 def cache_use() -> list[CacheUse]:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,8 +19,17 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dalr.errors import CorruptFileError, StorageError
-from dalr.io.atomic import apply_umask, make_folders, storage_errors, sync_file, sync_folder, write_json
+from dalr.errors import CorruptFileError
+from dalr.io.atomic import (
+    apply_umask,
+    hidden_beside,
+    make_folders,
+    storage_errors,
+    sync_file,
+    sync_folder,
+    write_json,
+)
+from dalr.io.claim import require_ours
 
 MANIFEST = "manifest.json"
 
@@ -59,7 +67,7 @@ def write_sealed(
         StorageError: `folder` exists and is not one of ours of the same format, or the disk refuses.
     """
     refuse_foreign(folder, format, work)
-    name = _beside(folder, "tmp").name
+    name = hidden_beside(folder, "tmp").name
     temporary = folder.with_name(name) if work is None else folder / work / name
     with storage_errors(folder):
         make_folders(temporary.parent)
@@ -150,7 +158,7 @@ def verify_sealed(folder: Path, manifest: Manifest, *, remedy: str, only: str | 
 
 def remove_sealed(folder: Path) -> None:
     """Take a sealed folder away, its name first: no kill leaves half of it under that name."""
-    retired = _beside(folder, "old")
+    retired = hidden_beside(folder, "old")
     with storage_errors(folder):
         os.replace(folder, retired)
     shutil.rmtree(retired, ignore_errors=True)
@@ -197,7 +205,7 @@ def seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any]
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
     if folder.exists():
-        retired = _beside(folder, "old")
+        retired = hidden_beside(folder, "old")
         os.replace(folder, retired)
         try:
             os.replace(temporary, folder)
@@ -208,11 +216,6 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
     else:
         os.replace(temporary, folder)
     sync_folder(folder.parent)
-
-
-def _beside(folder: Path, ending: str) -> Path:
-    """A hidden name for what is not there yet, or no longer."""
-    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{ending}")
 
 
 def _move_into(temporary: Path, folder: Path, work: str) -> None:
@@ -248,16 +251,11 @@ def refuse_foreign(folder: Path, format: str, work: str | None = None) -> None:
     Raises:
         StorageError: naming the folder.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise StorageError(f"{folder} is a file; a {format} folder was to be written there: choose another --out")
-    empty = not any(folder.iterdir())
-    ours = work is not None and (folder / work).is_dir()
-    if (folder / MANIFEST).is_file():
-        with suppress(ValueError, AttributeError):
-            ours = json.loads((folder / MANIFEST).read_bytes()).get("format") == format
-    if not (empty or ours):
-        raise StorageError(
-            f"{folder} exists and is not a {format} folder; nothing was overwritten: choose another --out"
-        )
+
+    def ours() -> bool:
+        if (folder / MANIFEST).is_file():
+            with suppress(OSError, ValueError, AttributeError, RecursionError):
+                return bool(json.loads((folder / MANIFEST).read_bytes()).get("format") == format)
+        return work is not None and (folder / work).is_dir()
+
+    require_ours(folder, f"a {format} folder", ours=ours)

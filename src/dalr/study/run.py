@@ -15,6 +15,7 @@ from dalr.console import Bar, Console
 from dalr.data.dataset import load_dataset
 from dalr.errors import Attempts, DataError, NumericsError
 from dalr.evaluation.results import Evaluation
+from dalr.io.claim import require_ours
 from dalr.io.lock import locked
 from dalr.study.ledger import Ticket, make_ticket
 from dalr.study.plan import Plan, PlannedRun, make_plan, prepared_model
@@ -32,7 +33,7 @@ from dalr.study.result import (
 from dalr.study.scores import Evaluated, Examiner, scores_of
 from dalr.study.statistics import item_tests, paired_difference, summary
 from dalr.study.training import Trained, impossible, make, recorded, settled
-from dalr.study.writing import write_study
+from dalr.study.writing import is_study, write_study
 from dalr.training.inputs import load_training_data
 from dalr.version import VERSION
 
@@ -50,6 +51,7 @@ def run_study(study: Study, *, out: Path, console: Console, replace: bool = Fals
         DataError: the evaluation's data is not there; nothing was trained.
         StorageError: `out` cannot be written, or another process runs a study in it.
     """
+    require_ours(out, "a study", ours=lambda: is_study(out))
     with locked(out):
         run = _Run(make_plan(study, out), console=console, replace=replace)
         try:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from dalr.data.paths import expand
 from dalr.errors import DataError
 from dalr.evaluation.results import RUN_RESULT, Details, read_results, write_results
 from dalr.io.atomic import storage_errors, write_bytes, write_json, write_text
+from dalr.io.json import read_finite
 from dalr.report.latex import latex_document
 from dalr.report.markdown import markdown_document
 from dalr.report.page import render
@@ -43,6 +45,17 @@ def write_study(result: StudyResult, plan: Plan, *, runs: Sequence[Trained]) -> 
     asked = plan.study.config.evaluate
     for each in runs:
         _record(each, overlap_with=asked.exclude_overlap if asked is not None else None)
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds a study's runs, records or result; a page or a table alone may be somebody else's."""
+    if any(folder.glob("runs/*/*.ticket.json")) or any(folder.glob("results/**/*.ticket.json")):
+        return True
+    try:
+        stated = read_finite(folder / JSON)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(stated, dict) and {"name", "dalr"} <= stated.keys()
 
 
 def _record(trained: Trained, *, overlap_with: str | None) -> None:

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 from dalr.console import Console
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.io.atomic import storage_errors, write_json
+from dalr.io.claim import require_ours
 from dalr.io.json import read_finite
-from dalr.io.lock import LOCK, locked, require_unlocked
+from dalr.io.lock import locked, require_unlocked
 from dalr.io.sealed import file_sha256, sweep
 from dalr.models.integrity import HEADS
 from dalr.schema import Recipe
@@ -313,15 +314,11 @@ def _result(out: Path, record: Record) -> TrainResult:
 def _require_ours(out: Path, resume: Resume | None) -> None:
     """Refuse a folder that holds something else than a run to go on with: nothing is overwritten by accident."""
     with storage_errors(out):
-        if not out.exists():
-            return
-        if out.is_dir() and all(path.name.startswith((LOCK, ".run.json.")) for path in out.iterdir()):
-            return  # empty, or what a run leaves that is killed before it says anything
         is_run = (out / "run.json").is_file()
-    if is_run and resume is not None:
-        return
-    go_on = ", or --resume to go on with it" if is_run else ""
-    raise StorageError(f"{out} already exists and is not empty; choose another --out, or remove it{go_on}")
+    if is_run and resume is None:
+        what = "already exists and is not empty: it holds a run"
+        raise StorageError(f"{out} {what}; choose another --out, or --resume to resume it")
+    require_ours(out, "a run", ours=lambda: is_run, remedy="choose another --out, or remove it")
 
 
 def _sweep(out: Path) -> None:

@@ -1,0 +1,67 @@
+"""May dalr write into this folder? Only into a new or empty one, or into one that it wrote for the same purpose."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dalr.errors import StorageError
+from dalr.io.atomic import hidden_beside, make_folders, storage_errors, sync_folder, sync_tree
+from dalr.io.lock import LOCK
+
+_OURS_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.(tmp|old)\Z")
+
+
+def require_ours(
+    out: Path, what: str, *, ours: Callable[[], bool] = lambda: False, remedy: str = "choose another --out"
+) -> None:
+    """Refuse a folder that holds something else than `what`: nothing is overwritten by accident.
+
+    Args:
+        what: what is to be written, such as "a study", for the message.
+        ours: whether the folder's content is an earlier one; asked only where there is something in it.
+
+    Raises:
+        StorageError: a file, or a folder with other content.
+    """
+    with storage_errors(out):
+        if not out.exists():
+            return
+        if not out.is_dir():
+            raise StorageError(f"{out} is a file, and a folder for {what} was expected; {remedy}")
+        if all(is_unfinished(path) for path in out.iterdir()) or ours():
+            return
+    found = f"{out} already exists and is not empty, and it is not {what}"
+    raise StorageError(f"{found}; nothing was written: {remedy}")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether this is a lock or a temporary name of dalr, as a killed process leaves them."""
+    name = path.name
+    return name == LOCK or (name.startswith(".") and name.endswith(LOCK)) or bool(_OURS_UNFINISHED.match(name))
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder under a temporary name, which becomes `out` when all of it is written; a kill leaves nothing of it.
+
+    Raises:
+        StorageError: `out` is there and not empty, or cannot be written.
+    """
+    temporary = hidden_beside(out, "tmp")
+    with storage_errors(out):
+        make_folders(out.parent)
+        temporary.mkdir()
+        try:
+            yield temporary
+            sync_tree(temporary)
+            if out.is_dir():
+                out.rmdir()
+            temporary.rename(out)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(out.parent)
