@@ -17,7 +17,6 @@ from dalr.errors import DataError, Problem
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.io.atomic import write_text
 from dalr.io.frame import data_frame
-from dalr.io.json import read_finite
 
 if TYPE_CHECKING:
     import pandas
@@ -325,7 +324,7 @@ def read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
     """
     where = str(path)
     try:
-        tree = read_finite(path)
+        tree = json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(Problem(where=where, what=f"cannot be read: {error.strerror}")) from None
     except (ValueError, RecursionError) as error:

@@ -35,7 +35,6 @@ class Shard:
         self._verified = False
         self._start = int(self.array.offset)
         self._file = os.open(path, os.O_RDONLY)
-        self._as_opened = self._status()
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -53,20 +52,6 @@ class Shard:
             into[:] = self.array[row].tobytes()
         elif os.preadv(self._file, [into], self._start + row * len(into)) != len(into):
             raise CorruptFileError(f"{self.path}: ends in row {row} of {len(self.array)}; {REMEDY}")
-
-    def require_unchanged(self) -> None:
-        """Look whether somebody has written into the file since it was opened.
-
-        Raises:
-            CorruptFileError: its size or its time of change is another.
-        """
-        if self._status() != self._as_opened:
-            what = "it was written to while it was in use, so that vectors read since then may be wrong"
-            raise CorruptFileError(f"{self.path}: {what}; {REMEDY}")
-
-    def _status(self) -> tuple[int, int]:
-        status = os.fstat(self._file)
-        return status.st_size, status.st_mtime_ns
 
     def _verify(self) -> None:
         if file_sha256(self.path) != self._sha256:

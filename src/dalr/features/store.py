@@ -64,11 +64,6 @@ class FeatureStore:
             raise DataError(problems)
         return np.fromiter((numbers[name] for name in ids), np.int64, len(ids))
 
-    def require_unchanged(self) -> None:
-        """Raises CorruptFileError if a shard was written to since the store was opened."""
-        for shard in self.files:
-            shard.require_unchanged()
-
     def _name(self) -> str:
         """The store as its user knows it: a cached import by the files it was made from."""
         if self.source.get("kind") == "import":

@@ -74,7 +74,7 @@ def write_sealed(
         temporary.mkdir()
         try:
             fill(temporary)
-            manifest = seal(temporary, format=format, version=version, metadata=metadata)
+            manifest = _seal(temporary, format=format, version=version, metadata=metadata)
             if work is None:
                 _put_in_place(temporary, folder)
             else:
@@ -188,10 +188,9 @@ def _as_it_was(path: Path, size: int, changed: int) -> str:
     return file_sha256(path)
 
 
-def seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any]) -> Manifest:
-    """Make the files of `folder` durable, then state their sizes and checksums in `manifest.json`."""
+def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any]) -> Manifest:
     files: dict[str, tuple[int, str]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         apply_umask(path)
         sync_file(path)
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dalr.errors import ConfigError, Problem
-from dalr.models.integrity import seal_model
 from dalr.models.loading import quiet_libraries
 from dalr.models.lora import merged
 
@@ -19,12 +18,10 @@ def save_encoder(encoder: SentenceTransformer, folder: Path) -> None:
     """Write `encoder` so that `SentenceTransformer(folder)` and `AutoModel(folder)` load it.
 
     Adapters are merged into the weights. Its `max_seq_length` is the encoder's own, not the shorter one of
-    training. The library generates no model card, because its cards publish training rows. `manifest.json` states
-    the checksum of every file.
+    training. The library generates no model card, because its cards publish training rows.
     """
     with quiet_libraries():
         merged(encoder).save(str(folder), create_model_card=False, safe_serialization=True)
-    seal_model(folder)
 
 
 def record_widths(encoder: SentenceTransformer, dimensions: Sequence[int]) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from dalr.errors import ModelFileError, Problem
 from dalr.io.atomic import write_with
 from dalr.models.config import HeadsConfig
-from dalr.models.integrity import verify_heads
 from dalr.objectives import Need
 
 
@@ -105,7 +104,6 @@ def ground(
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    verify_heads(path)
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

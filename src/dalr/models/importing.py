@@ -23,7 +23,6 @@ from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.export import save_encoder
 from dalr.models.foreign import refuse_foreign_code
 from dalr.models.import_record import HeadChoice, ImportedModel
-from dalr.models.integrity import IMPORTED_FORMAT, MODEL_VERSION
 from dalr.models.layout import Layout, read_layout
 from dalr.models.loading import TOKENIZER_FILES, load_encoder, quiet_libraries
 from dalr.models.published_weights import never_opened, read_weights, weights_file
@@ -44,6 +43,7 @@ METHODS: Mapping[str, HeadChoice] = {
 }
 """Method -> what becomes of the sentence head where its authors evaluate."""
 RECORD = "import.json"
+_FORMAT, _VERSION = "dalr-imported-model", 1
 _SHOWN = 5
 
 
@@ -71,7 +71,7 @@ def import_checkpoint(
         raise ConfigError(Problem(where="--method", what=f"expected one of {', '.join(METHODS)}, found {method!r}"))
     head = head or METHODS.get(method or "", "drop")
     weights = weights_file(checkpoint)
-    refuse_foreign(out, IMPORTED_FORMAT)
+    refuse_foreign(out, _FORMAT)
     tensors = read_weights(weights)
     refuse_foreign_code([checkpoint], str(checkpoint))
     shapes = [tuple(tensor.shape) for tensor in tensors.values()]
@@ -114,9 +114,7 @@ def import_checkpoint(
         shutil.rmtree(plain)
         write_json(temporary / RECORD, imported.as_json())
 
-    write_sealed(
-        out, format=IMPORTED_FORMAT, version=MODEL_VERSION, metadata={"checkpoint": imported.sha256}, fill=fill
-    )
+    write_sealed(out, format=_FORMAT, version=_VERSION, metadata={"checkpoint": imported.sha256}, fill=fill)
     return imported
 
 

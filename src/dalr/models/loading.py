@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
-from dalr.io.sealed import MANIFEST, known_sha256
+from dalr.io.sealed import known_sha256
 from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.config import EncoderConfig, StudentConfig
 from dalr.models.foreign import refuse_foreign_code
@@ -89,7 +89,7 @@ def files_sha256(folder: Path, settings: str = "") -> str:
     """Content key of a model folder's files, used with these settings."""
     digest = hashlib.sha256(settings.encode())
     names = ("*.safetensors", "*.json", "*.txt", "*.model")
-    for path in sorted({path for name in names for path in folder.rglob(name) if path.name != MANIFEST}):
+    for path in sorted({path for name in names for path in folder.rglob(name)}):
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(known_sha256(path).encode())
     return digest.hexdigest()

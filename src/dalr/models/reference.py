@@ -14,7 +14,6 @@ from typing import Any
 
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, ModelFileError, Problem
-from dalr.models.integrity import verify_model
 
 CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
 """What to do about pickled weights."""
@@ -165,7 +164,6 @@ def _checked(reference: str, folder: Path) -> Path:
     where = f"model {reference!r}"
     if not folder.is_dir():
         raise ModelFileError(Problem(where=where, what=f"expected a model folder, {folder} is a file"))
-    verify_model(folder)
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         what = (
             f"no config.json and no modules.json in {folder}; expected a Hugging Face or SentenceTransformer folder"

@@ -15,7 +15,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dalr.errors import DataError, Problem
-from dalr.io.json import NotFiniteError, loads_finite
 from dalr.io.text import read_lines
 
 
@@ -84,27 +83,11 @@ def read_history(folder: Path) -> History:
     """
     path = folder / "run.json"
     try:
-        text = "\n".join(read_lines(path))
-        _refuse_infinite(text)
-        record = RunRecord.model_validate_json(text)
-    except NotFiniteError as error:
-        raise DataError(Problem(where=str(path), what=str(error))) from None
-    except RecursionError:
-        raise DataError(Problem(where=str(path), what="not JSON: nested too deeply")) from None
+        record = RunRecord.model_validate_json("\n".join(read_lines(path)))
     except ValidationError as error:
         raise DataError(_problems(str(path), error)) from None
     metrics = folder / "metrics.jsonl"
     return History(folder=folder, record=record, curves=_read_curves(metrics) if metrics.exists() else ())
-
-
-def _refuse_infinite(text: str) -> None:
-    """Raises NotFiniteError; what is no JSON at all is said by whoever reads it next."""
-    try:
-        loads_finite(text)
-    except NotFiniteError:
-        raise
-    except ValueError:
-        return
 
 
 def _read_curves(path: Path) -> tuple[Curve, ...]:

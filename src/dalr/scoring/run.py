@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalr.errors import ConfigError, DataError, Problem, StorageError
+from dalr.errors import ConfigError, DataError, Problem
 from dalr.evaluation.bootstrap import compare
 from dalr.evaluation.classifier.selection import CLASSIFIERS
 from dalr.evaluation.loaded import LoadedTask, Options, without_overlap
@@ -60,10 +60,7 @@ def evaluate(models: Sequence[str], request: Request) -> Evaluations:
     for place in [locate(model, request) for model in models]:
         evaluations.append(evaluate_one(place, loaded, request))
         if place.run is not None and evaluations[-1].tasks:  # a wrong folder is no result of the run
-            try:
-                keep(evaluations[-1], place.run / RUN_RESULT)
-            except StorageError as error:  # a colleague's run: the scores are shown all the same
-                request.console.say(f"warning: the run keeps no record of these scores: {error}")
+            keep(evaluations[-1], place.run / RUN_RESULT)
     comparisons: list[Comparison] = []
     for index, a in enumerate(evaluations):
         for b in evaluations[index + 1 :]:

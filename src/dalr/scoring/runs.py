@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from dalr.errors import DataError, Problem
-from dalr.io.json import read_finite
 from dalr.schema import Recipe
 
 
@@ -33,7 +32,7 @@ def run_record(run: Path) -> dict[str, Any]:
     """
     path = run / "run.json"
     try:
-        record = read_finite(path)
+        record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
     if not isinstance(record, dict):

@@ -9,6 +9,7 @@ leaves.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 from dalr.api import train
 from dalr.console import Console
 from dalr.errors import ConfigError, CorruptFileError, DalrError
-from dalr.io.json import NotFiniteError, read_finite
 from dalr.study.ledger import (
     Failure,
     Ticket,
@@ -137,16 +137,9 @@ def _finished(run: PlannedRun, folder: Path) -> Trained | None:
 
 
 def _record(folder: Path) -> Mapping[str, Any]:
-    """`run.json`; empty where there is none that can be read.
-
-    Raises:
-        CorruptFileError: it states a number that is not finite, which no run does.
-    """
+    """`run.json`; empty where there is none that can be read."""
     try:
-        record = read_finite(folder / "run.json")
-    except NotFiniteError as error:
-        what = f"{error}; restore the record, or delete the run's folder to train it again"
-        raise CorruptFileError(f"{folder / 'run.json'}: {what}") from None
-    except (OSError, ValueError, RecursionError):
+        record = json.loads((folder / "run.json").read_bytes())
+    except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

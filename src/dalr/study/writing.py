@@ -8,6 +8,7 @@ so that differences of runs that are known by their records alone have no interv
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from dalr.data.paths import expand
 from dalr.errors import DataError
 from dalr.evaluation.results import RUN_RESULT, Details, read_results, write_results
 from dalr.io.atomic import storage_errors, write_bytes, write_json, write_text
-from dalr.io.json import read_finite
 from dalr.report.latex import latex_document
 from dalr.report.markdown import markdown_document
 from dalr.report.page import render
@@ -52,7 +52,7 @@ def is_study(folder: Path) -> bool:
     if any(folder.glob("runs/*/*.ticket.json")) or any(folder.glob("results/**/*.ticket.json")):
         return True
     try:
-        stated = read_finite(folder / JSON)
+        stated = json.loads((folder / JSON).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(stated, dict) and {"name", "dalr"} <= stated.keys()

@@ -141,12 +141,6 @@ class BatchDataset(Dataset[Batch]):
             teacher_tokens=tuple(tokens.read(rows) for tokens in stream.teacher_tokens),
         )
 
-    def require_unchanged_stores(self) -> None:
-        """Raises CorruptFileError if a feature store was written to since it was opened."""
-        for stream in self.streams.values():
-            for vectors in filter(None, (stream.image, stream.clip_text, *stream.teachers)):
-                vectors.store.require_unchanged()
-
     def _targets(self, stream: StreamData, rows: Int64[np.ndarray, " n"], step: int) -> Targets:
         images = stream.images[rows] if stream.images is not None else None
         candidates, own_candidate = self._candidates(stream, images, step)

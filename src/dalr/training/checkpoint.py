@@ -17,12 +17,12 @@ from dalr.io.atomic import storage_errors, sync_folder, sync_tree, write_bytes
 from dalr.io.sealed import read_manifest, remove_sealed, verify_sealed, well_formed, write_sealed
 from dalr.models.export import save_encoder
 from dalr.models.heads import save_heads
-from dalr.models.integrity import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HEADS
 
 if TYPE_CHECKING:
     from dalr.training.task import TrainingTask
 
 CHECKPOINTS = "checkpoints"
+_FORMAT, _VERSION = "dalr-checkpoint", 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,12 @@ def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | 
 
     def fill(temporary: Path) -> None:
         save_encoder(task.student, temporary / "model")
-        save_heads(task.heads, temporary / HEADS)
+        save_heads(task.heads, temporary / "heads.safetensors")
 
     metadata: Mapping[str, object] = {"step": step, "score": score}
     if folder.exists():  # of a run that went on from before it; no resume point names it
         remove_sealed(folder)
-    write_sealed(folder, format=CHECKPOINT_FORMAT, version=CHECKPOINT_VERSION, metadata=metadata, fill=fill)
+    write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
     return Checkpoint(folder=folder, step=step, score=score)
 
 
@@ -55,7 +55,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         CorruptFileError: not a sealed checkpoint, or damaged.
     """
     remedy = "take another checkpoint"
-    manifest = read_manifest(folder, format=CHECKPOINT_FORMAT, version=CHECKPOINT_VERSION, remedy=remedy)
+    manifest = read_manifest(folder, format=_FORMAT, version=_VERSION, remedy=remedy)
     verify_sealed(folder, manifest, remedy=remedy)
     with well_formed(folder, remedy=remedy):
         score = manifest.metadata["score"]
@@ -89,6 +89,6 @@ def publish(checkpoint: Checkpoint, run: Path) -> Path:
         shutil.rmtree(model, ignore_errors=True)
         temporary.rename(model)
         sync_folder(run)
-    heads = (checkpoint.folder / HEADS).read_bytes()
-    write_bytes(run / HEADS, heads)
+    heads = (checkpoint.folder / "heads.safetensors").read_bytes()
+    write_bytes(run / "heads.safetensors", heads)
     return model

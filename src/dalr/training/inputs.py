@@ -59,16 +59,6 @@ class TrainingData:
     teacher_stores: tuple[FeatureStore | None, ...]
     development_pairs: ScoredPairs | None
     plan: Plan
-    trained_on: tuple[str, ...] = ()
-    """Validation sentences that are also trained on, each once."""
-
-    def warning(self) -> str | None:
-        """What to say of validation sentences that are trained on; None where there are none."""
-        if not self.trained_on:
-            return None
-        shown = ", ".join(f"{sentence!r:.60}" for sentence in self.trained_on[:5])
-        what = "validation sentences are also trained on, so that the score favours what was learned by heart"
-        return f"warning: {len(self.trained_on)} {what}: {shown}{', …' if len(self.trained_on) > 5 else ''}"
 
 
 def load_training_data(
@@ -111,19 +101,7 @@ def load_training_data(
         teacher_stores=stores.teachers,
         development_pairs=pairs,
         plan=plan,
-        trained_on=_trained_on(dataset, pairs),
     )
-
-
-def _trained_on(dataset: Dataset, pairs: ScoredPairs | None) -> tuple[str, ...]:
-    """Sentences of the validation pairs, or held-out captions, that are training sentences after normalisation."""
-    scored = pairs.sentences() if pairs is not None else ()
-    held_out = dataset.held_out.captions if dataset.held_out is not None else ()
-    wanted = {comparable(sentence): sentence for sentence in (*scored, *held_out)}
-    if not wanted:
-        return ()
-    trained = {form for each in dataset.streams for form in map(comparable, each.sentences) if form in wanted}
-    return tuple(sentence for form, sentence in wanted.items() if form in trained)
 
 
 def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:

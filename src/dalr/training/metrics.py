@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.io.frame import data_frame
-from dalr.io.json import loads_finite
 from dalr.io.text import read_lines
 
 if TYPE_CHECKING:
@@ -31,4 +31,4 @@ def read_metrics(run: Path) -> Metrics:
     Raises:
         DataError: it is not there.
     """
-    return Metrics(loads_finite(line) for line in read_lines(run / "metrics.jsonl"))
+    return Metrics(json.loads(line) for line in read_lines(run / "metrics.jsonl"))

@@ -25,7 +25,7 @@ from dalr.training.stopping import Stop
 
 if TYPE_CHECKING:
     from dalr.objectives import Losses
-    from dalr.training.batches import Batch, BatchDataset
+    from dalr.training.batches import Batch
     from dalr.training.development import Development
     from dalr.training.optimization import Optimization
     from dalr.training.task import TrainingTask
@@ -39,7 +39,6 @@ class Progress:
         *,
         task: TrainingTask,
         optimization: Optimization,
-        dataset: BatchDataset,
         development: Development | None,
         training: TrainingConfig,
         scoring: DevelopmentConfig | None,
@@ -55,7 +54,6 @@ class Progress:
         console: Console,
     ) -> None:
         self.task, self.optimization, self.development = task, optimization, development
-        self.dataset = dataset
         self.training, self.scoring, self.ranks = training, scoring, ranks
         self.out, self.run_id, self.steps = out, run_id, steps
         self.callbacks = callbacks
@@ -148,7 +146,6 @@ class Progress:
         """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
         value = None
         self.scored_at = step
-        self.dataset.require_unchanged_stores()
         if self.development is not None:
             scores = self.ranks.agree(self.development.scores(self.task) if self.ranks.main else {})
             value = scores[self.development.name]

@@ -10,10 +10,11 @@ RUN/heads.safetensors   what was trained beside it
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +24,8 @@ from dalr.console import Console
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.io.atomic import storage_errors, write_json
 from dalr.io.claim import require_ours
-from dalr.io.json import read_finite
 from dalr.io.lock import locked, require_unlocked
-from dalr.io.sealed import file_sha256, sweep
-from dalr.models.integrity import HEADS
+from dalr.io.sealed import sweep
 from dalr.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.identity import differences, identity
@@ -123,8 +122,6 @@ def _run(
 ) -> TrainResult:
     for name, value in data.dataset.report.items():
         console.detail(f"{name}: {value}")
-    if warning := data.warning():
-        console.say(warning)
     same = identity(recipe, data)
     earlier = _earlier(out) if resume is not None else None
     resolved = recipe.model_dump(mode="json")
@@ -140,19 +137,18 @@ def _run(
             what = f"batch norms the rows of one rank, and there are {ranks.world}; use layer"
             raise ConfigError(Problem(where="heads.aligner_norm", what=what))
         start: Record = {"name": recipe.name, "recipe": resolved, "identity": same}
-        with _threads_of(earlier, ranks, console):
-            return _train(
-                recipe,
-                data,
-                start=start,
-                earlier=earlier,
-                allowed=allowed,
-                resuming=resume is not None,
-                program=program,
-                ranks=ranks,
-                out=out,
-                console=console,
-            )
+        return _train(
+            recipe,
+            data,
+            start=start,
+            earlier=earlier,
+            allowed=allowed,
+            resuming=resume is not None,
+            program=program,
+            ranks=ranks,
+            out=out,
+            console=console,
+        )
 
 
 def _train(
@@ -209,7 +205,6 @@ def _train(
             progress = Progress(
                 task=setup.task,
                 optimization=optimization,
-                dataset=setup.dataset,
                 development=setup.development,
                 training=recipe.training,
                 scoring=recipe.development,
@@ -275,7 +270,6 @@ def _finished(out: Path, record: Record, progress: Progress, ranks: Ranks) -> Tr
     record = record | {"status": "finished", "result": outcome}
     if ranks.main:
         publish(best, out)
-        outcome["heads_sha256"] = file_sha256(out / HEADS)
         write_json(out / "run.json", record)
         _tidy(out, best.step)
     return _result(out, record)
@@ -334,9 +328,9 @@ def _earlier(out: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        record: Record = read_finite(path)
+        record: Record = json.loads(path.read_bytes())
         missing = {"id", "recipe", "identity"} - record.keys()
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{path}: cannot be read ({error}); start anew with another --out") from None
     if missing:
         what = f"no {', '.join(sorted(missing))} in it, so it cannot be gone on with"
@@ -377,23 +371,6 @@ def _point(out: Path, run_id: str, ranks: Ranks, console: Console) -> ResumePoin
     if point is not None:
         console.say(f"going on from step {point.step} ({point.folder})")
     return point
-
-
-@contextmanager
-def _threads_of(earlier: Record | None, ranks: Ranks, console: Console) -> Iterator[None]:
-    """Compute on as many threads as the run did before: on a CPU another number adds up in another order."""
-    import torch
-
-    threads, now = (earlier or {}).get("machine", {}).get("threads"), torch.get_num_threads()
-    if ranks.device.type != "cpu" or not isinstance(threads, int) or threads < 1 or threads == now:
-        yield
-        return
-    console.say(f"computing on {threads} threads, as the run did before (this process was started for {now})")
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(now)
 
 
 def _resumptions(earlier: Record | None, point: ResumePoint | None, allowed: list[str]) -> list[Record]:
