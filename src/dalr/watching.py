@@ -125,7 +125,10 @@ class _Watcher:
                 continue
             if watched is not None:
                 self.scored += 1
-                self._write(watched)
+                try:
+                    self._write(watched)
+                except StorageError as error:
+                    self.console.say(f"warning: {folder.name} is scored and not recorded: {error}")
                 yield watched
 
     def _score(self, folder: Path, held: Checkpoint) -> Watched | None:

@@ -254,6 +254,8 @@ class Evaluations(Result):
     version: int = VERSION
     models: tuple[Evaluation, ...]
     comparisons: tuple[Comparison, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    """Models that have no scores; `task` is the model's name."""
 
 
 def sts_average(tasks: Mapping[str, TaskResult]) -> float | None:

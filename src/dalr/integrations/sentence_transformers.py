@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dalr.errors import ConfigError, Problem
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads, save_heads
+from dalr.models.verification import verify_heads
 from dalr.models.viewing import at_width, seen_through
 from dalr.objectives import BatchKind, Need, Objective
 from dalr.objectives.views import Views
@@ -197,9 +198,11 @@ class ObjectiveLoss(nn.Module):
 
         Raises:
             RuntimeError: heads of another objective or other widths.
+            CorruptFileError: the file is not as its run or checkpoint wrote it.
         """
         from safetensors.torch import load_file
 
+        verify_heads(Path(path))
         self.heads.load_state_dict(load_file(path))
 
     def _two_passes(self, features: Mapping[str, Any]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.console import Console
 from dalr.data.config import DataConfig
+from dalr.data.paths import expand
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
 from dalr.io.lock import LOCK, locked, require_unlocked
 from dalr.io.sealed import sweep
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
+from dalr.models.verification import CHECKSUMS, unverified
 from dalr.objectives import Objective
 from dalr.seed import seed_everything
 from dalr.training.config import DevelopmentConfig, TrainingConfig
@@ -122,6 +124,9 @@ def _run(
 ) -> TrainResult:
     for name, value in inputs.dataset.report.items():
         console.detail(f"{name}: {value}")
+    for model in (job.student.model, *(teacher.model for teacher in job.teachers)):
+        if model is not None and (note := unverified(expand(model))) is not None:
+            console.say(note)
     same = identity(job, inputs)
     earlier = _earlier(out) if resume is not None else None
     allowed = _compared(earlier, recipe, same, resume) if earlier is not None and resume is not None else []
@@ -265,8 +270,7 @@ def _finished(out: Path, record: Record, progress: Progress, ranks: Ranks) -> Tr
     }
     record = record | {"status": "finished", "result": outcome}
     if ranks.main:
-        publish(best, out)
-        write_json(out / "run.json", record)
+        write_json(out / "run.json", record | {CHECKSUMS: publish(best, out)})
         _tidy(out, best.step)
     return _result(out, record)
 
