@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dalr.errors import DataError, Problem
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.io.atomic import write_text
+from dalr.io.records import parse_record
 
 FORMAT, VERSION = "dalr-evaluation", 1
 RUN_RESULT = "evaluation.json"
@@ -28,11 +29,17 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
 
+_ROUNDING = 1e-6
+Correlation100 = Annotated[float, Field(ge=-100 - _ROUNDING, le=100 + _ROUNDING)]
+"""A correlation × 100."""
+Percent = Annotated[float, Field(ge=0, le=100 + _ROUNDING)]
+
+
 class Correlation(Result):
     """Correlation × 100 of cosine and gold score."""
 
-    spearman: float
-    pearson: float
+    spearman: Correlation100
+    pearson: Correlation100
 
 
 class SubsetCorrelation(Correlation):
@@ -61,8 +68,8 @@ class StsResult(Result):
     aggregation: str
     """How `spearman` and `pearson` treat the subsets: `all` puts their pairs together."""
     pairs: int
-    spearman: float
-    pearson: float
+    spearman: Correlation100
+    pearson: Correlation100
     interval: tuple[float, float]
     """95 % percentile bootstrap over pairs, of `spearman`."""
     mean: Correlation
@@ -81,9 +88,9 @@ class TransferResult(Result):
     """What `acc` is measured on, such as `10-fold cross-validation` or `test`."""
     classifier: str
     """`senteval`, `senteval-fast` or `lbfgs`."""
-    acc: float
+    acc: Percent
     """On data that chose nothing."""
-    devacc: float
+    devacc: Percent
     """Of the penalty that was chosen, on the data that chose it."""
     examples: int
     """Examples that `acc` is measured on."""
@@ -94,9 +101,9 @@ class TransferResult(Result):
 class Recall(Result):
     """One direction of retrieval, in % of the queries."""
 
-    r1: Annotated[float, Field(alias="R@1")]
-    r5: Annotated[float, Field(alias="R@5")]
-    r10: Annotated[float, Field(alias="R@10")]
+    r1: Annotated[Percent, Field(alias="R@1")]
+    r5: Annotated[Percent, Field(alias="R@5")]
+    r10: Annotated[Percent, Field(alias="R@10")]
     median_rank: float
 
 
@@ -224,11 +231,11 @@ class Evaluation(Result):
     dalr: str
     settings: Settings = Settings()
     tasks: Mapping[str, TaskResult]
-    sts_avg: float | None
+    sts_avg: Correlation100 | None
     """Mean `spearman` of the seven STS tasks; None unless all are there."""
-    transfer_avg: float | None
+    transfer_avg: Percent | None
     """Mean `acc` of the seven transfer tasks; None unless all are there."""
-    transfer_devavg: float | None
+    transfer_devavg: Percent | None
     failed: tuple[Failed, ...] = ()
     details: Details = Details()
 
@@ -311,11 +318,13 @@ def read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
     """
     where = str(path)
     try:
-        tree = json.loads(path.read_bytes())
+        tree = parse_record(path.read_bytes())
     except OSError as error:
         raise DataError(Problem(where=where, what=f"cannot be read: {error.strerror}")) from None
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise DataError(Problem(where=where, what=f"not JSON: {error}")) from None
+    except ValueError as error:
+        raise DataError(Problem(where=where, what=f"cannot be read: {error}")) from None
     kinds: Mapping[str, type[Evaluation | Evaluations]] = {
         "dalr-evaluation": Evaluation,
         "dalr-evaluations": Evaluations,

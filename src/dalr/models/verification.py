@@ -40,10 +40,17 @@ def verify_model(folder: Path) -> None:
     """
     if is_checkpoint(folder.parent) and folder.name == MODEL:
         _verify_folder(folder.parent, CHECKPOINT)
-    stated = _stated(folder.parent) if folder.name == MODEL else {}
-    manifest = folder / MANIFEST
-    if (name := f"{MODEL}/{MANIFEST}") in stated:
-        _compare(manifest, stated[name], folder.parent / RECORD)
+    manifest, record = folder / MANIFEST, folder.parent / RECORD
+    name = f"{MODEL}/{MANIFEST}"
+    if folder.name == MODEL and (manifest.is_file() or record.is_file()):
+        try:
+            stated = _stated(record)
+        except CorruptFileError:
+            if not manifest.is_file():  # else it verifies by itself, and who needs the record says what is wrong
+                raise
+        else:
+            if name in stated:
+                _compare(manifest, stated[name], record)
     if manifest.is_file() and _is_ours(manifest):
         _verify_folder(folder, IMPORTED if (folder / IMPORT_RECORD).is_file() else PRODUCT)
     elif (folder / IMPORT_RECORD).is_file():
@@ -60,7 +67,7 @@ def verify_heads(path: Path) -> None:
     """
     if is_checkpoint(path.parent):
         _verify_folder(path.parent, CHECKPOINT, only=path.name)
-    elif path.name in (stated := _stated(path.parent)):
+    elif path.name in (stated := _stated(path.parent / RECORD)):
         _compare(path, stated[path.name], path.parent / RECORD)
 
 
@@ -105,9 +112,8 @@ def _verify_folder(folder: Path, format: str, *, only: str | None = None) -> Non
     verify_sealed(folder, manifest, remedy=_REMEDY, only=only, checksum=known_sha256)
 
 
-def _stated(run: Path) -> Mapping[str, str]:
+def _stated(path: Path) -> Mapping[str, str]:
     """The checksums in a run's `run.json`; none where there is no such file or an earlier dalr wrote it."""
-    path = run / RECORD
     if not path.is_file():
         return {}
     try:
@@ -124,7 +130,7 @@ def _stated(run: Path) -> Mapping[str, str]:
 
 def _states_product(run: Path) -> bool:
     try:
-        return f"{MODEL}/{MANIFEST}" in _stated(run)
+        return f"{MODEL}/{MANIFEST}" in _stated(run / RECORD)
     except CorruptFileError:
         return False
 

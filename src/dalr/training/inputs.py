@@ -21,6 +21,7 @@ from dalr.features.source import open_features
 from dalr.features.store import FeatureStore
 from dalr.models.reference import require_if_local
 from dalr.objectives import Need
+from dalr.training.leakage import leakage_warnings
 
 if TYPE_CHECKING:
     from dalr.training.run import Job
@@ -37,6 +38,8 @@ class Inputs:
     """One per teacher; None where a model gives the vectors."""
     development_pairs: ScoredPairs | None
     plan: Plan
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the data and yet no error."""
 
 
 def load_inputs(job: Job, *, read_dataset: Callable[..., Dataset] = load_dataset) -> Inputs:
@@ -87,6 +90,7 @@ def load_inputs(job: Job, *, read_dataset: Callable[..., Dataset] = load_dataset
         teacher_stores=stores,
         development_pairs=pairs,
         plan=plan,
+        warnings=leakage_warnings(dataset, pairs),
     )
 
 

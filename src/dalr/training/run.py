@@ -10,13 +10,13 @@ RUN/heads.safetensors   what was trained beside it
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
 from dalr.io.lock import LOCK, locked, require_unlocked
+from dalr.io.records import parse_record
 from dalr.io.sealed import sweep
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
 from dalr.models.verification import CHECKSUMS, unverified
@@ -38,6 +39,7 @@ from dalr.training.inputs import Inputs, load_inputs
 from dalr.training.launch import process_rank
 from dalr.training.provenance import provenance
 from dalr.training.reporting import reports
+from dalr.training.threads import threads_of
 
 if TYPE_CHECKING:
     from dalr.training.progress import Progress
@@ -124,6 +126,8 @@ def _run(
 ) -> TrainResult:
     for name, value in inputs.dataset.report.items():
         console.detail(f"{name}: {value}")
+    for warning in inputs.warnings:
+        console.say(f"warning: {warning}")
     for model in (job.student.model, *(teacher.model for teacher in job.teachers)):
         if model is not None and (note := unverified(expand(model))) is not None:
             console.say(note)
@@ -136,7 +140,7 @@ def _run(
     # torch and the model libraries take seconds to import: only after the data has been found good
     from dalr.training.ranks import joined
 
-    with joined(job.training.batch_size) as ranks:
+    with threads_of(earlier, console), joined(job.training.batch_size) as ranks:
         if ranks.world > 1 and job.heads.aligner_norm == "batch":
             what = f"batch norms the rows of one rank, and there are {ranks.world}; use layer"
             raise ConfigError(Problem(where="heads.aligner_norm", what=what))
@@ -169,7 +173,7 @@ def _train(
     from dalr.training.loop import fit
     from dalr.training.optimization import Optimization
     from dalr.training.progress import Progress
-    from dalr.training.setup import prepare
+    from dalr.training.setup import prepare, require_unchanged
     from dalr.training.space import require_space
     from dalr.training.stopping import asked_to_stop
 
@@ -219,6 +223,7 @@ def _train(
                 bar=bar,
                 reports=reported,
                 console=console,
+                require_inputs=partial(require_unchanged, setup),
             )
             if point is None:
                 progress.score(0)
@@ -332,7 +337,7 @@ def _earlier(out: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        record: Record = json.loads(path.read_bytes())
+        record: Record = parse_record(path.read_bytes())
         missing = {"id", "recipe", "identity"} - record.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{path}: cannot be read ({error}); start anew with another --out") from None

@@ -90,6 +90,18 @@ def prepare(job: Job, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
     return Setup(task=task, plan=plan, collator=collator, development=development, report=report)
 
 
+def require_unchanged(setup: Setup) -> None:
+    """Refuse to go on with stored vectors that were changed since training opened them.
+
+    Raises:
+        CorruptFileError: naming the shard.
+    """
+    for data in setup.collator.streams.values():
+        for vectors in (*data.teachers, data.image, data.clip_text):
+            if vectors is not None:
+                vectors.store.require_unchanged()
+
+
 def _needs(job: Job) -> frozenset[Need]:
     return job.objective.needs("pair") | job.objective.needs("text")
 
