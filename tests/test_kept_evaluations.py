@@ -1,4 +1,4 @@
-"""A finished evaluation is printed, whatever becomes of its record; a bad place for it is refused before the work."""
+"""A finished evaluation is printed, whatever becomes of its record; a bad place is refused before the work."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_full_file_system_is_refused_before_the_work(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("no small file system can be mounted here")
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="No space left"):
             (place / "much").write_bytes(bytes(1 << 20))
         with pytest.raises(StorageError, match="no space left"):
             require_writable(place / "scores.json")
@@ -103,7 +103,8 @@ def test_a_colleagues_run_is_scored_with_a_warning(fresh: Path, tmp_path: Path, 
     for path in (fresh, *fresh.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     code = (
-        "import os, sys, dalr.cli, dalr.scoring, dalr.models.embedding, dalr.models.loading, sentence_transformers\n"
+        "import os, sys, dalr.cli, dalr.scoring, dalr.models.embedding, dalr.models.loading\n"
+        "import sentence_transformers\n"
         "from unittest.mock import patch\n"
         f"os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         f"sys.argv = ['dalr', 'evaluate', {str(fresh)!r}, *{[str(each) for each in ask]!r}]\n"

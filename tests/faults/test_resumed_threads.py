@@ -100,7 +100,7 @@ def test_a_run_that_states_no_threads_changes_none(earlier: dict[str, object] | 
 @pytest.mark.parametrize("count", [0, -1, True, "2", 1.5, 10**9])
 def test_a_count_that_cannot_be_is_refused(count: object) -> None:
     with (
-        pytest.raises(CorruptFileError, match="machine.threads: expected a count"),
+        pytest.raises(CorruptFileError, match=r"machine\.threads: expected a count"),
         threads_of({"machine": {"threads": count}}, Heard()),
     ):
         pass

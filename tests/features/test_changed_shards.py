@@ -52,6 +52,11 @@ def behind_its_time(path: Path) -> None:
     os.utime(path, (1, 1))
 
 
+def into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 CHANGES: dict[str, Callable[[Path], None]] = {
     "overwritten in place": overwrite,
     "replaced": replace,
@@ -60,7 +65,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "shorter": lambda path: os.truncate(path, path.stat().st_size - 1),
     "empty": lambda path: os.truncate(path, 0),
     "gone": lambda path: path.unlink(),
-    "a folder": lambda path: (path.unlink(), path.mkdir()) and None,
+    "a folder": into_a_folder,
 }
 
 

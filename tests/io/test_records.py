@@ -24,5 +24,5 @@ def test_others_are_read_as_they_are() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, b"\xff"])
 def test_what_is_no_json_is_a_value_error(text: str | bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"Expecting|nested|decode"):
         parse_record(text)

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dalr.errors import DataError, Problem
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.io.atomic import write_text
-from dalr.io.records import parse_record
 
 FORMAT, VERSION = "dalr-evaluation", 1
 RUN_RESULT = "evaluation.json"
@@ -318,13 +317,11 @@ def read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
     """
     where = str(path)
     try:
-        tree = parse_record(path.read_bytes())
+        tree = json.loads(path.read_bytes())  # numbers that are not finite are refused below, each with its key
     except OSError as error:
         raise DataError(Problem(where=where, what=f"cannot be read: {error.strerror}")) from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(Problem(where=where, what=f"not JSON: {error}")) from None
-    except ValueError as error:
-        raise DataError(Problem(where=where, what=f"cannot be read: {error}")) from None
     kinds: Mapping[str, type[Evaluation | Evaluations]] = {
         "dalr-evaluation": Evaluation,
         "dalr-evaluations": Evaluations,
