@@ -45,6 +45,7 @@ class Checked:
     report: Mapping[str, int | str] = field(default_factory=dict)
     batches: Mapping[str, Batches] = field(default_factory=dict)
     missing_models: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     overlap: OverlapReport | None = None
     """Training sentences in evaluation sets, where that was asked for."""
 
@@ -58,6 +59,7 @@ class Checked:
             "data": dict(self.report),
             "batches": {kind: asdict(each) for kind, each in self.batches.items()},
             "missing_models": list(self.missing_models),
+            "warnings": list(self.warnings),
             "overlap": {name: asdict(task.counts()) for name, task in self.overlap.tasks.items()}
             if self.overlap is not None
             else None,
@@ -88,6 +90,7 @@ def check_recipe(
             kind: Batches(per_epoch=kinds.count(kind), rows_left_over=rows) for kind, rows in left_over.items()
         },
         missing_models=tuple(missing_models(recipe)),
+        warnings=inputs.warnings,
         overlap=overlap,
     )
 
@@ -124,6 +127,8 @@ def show(checked: Checked, console: Console) -> None:
         console.detail(f"{kind} batches in an epoch: {batches.per_epoch}, rows left over: {left}")
     for model in checked.missing_models:
         console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
+    for warning in checked.warnings:
+        console.say(f"warning: {warning}")
     if checked.overlap is not None:
         sys.stdout.write(checked.overlap.table() + "\n")
         for task in checked.overlap.tasks.values():

@@ -278,6 +278,7 @@ def evaluate(
     _load_plugins(plugin)
     from dalr.evaluation.results import write_results
     from dalr.evaluation.table import as_table
+    from dalr.io.writable import require_writable
     from dalr.scoring import Request
     from dalr.scoring import evaluate as score
 
@@ -305,14 +306,18 @@ def evaluate(
     if watch:
         _exit_for(_show_watched(models, request, json_file))
         return
-    found = score(models, request)
     if json_file is not None:
-        write_results(json_file, found.models[0] if len(found.models) == 1 else found)
+        require_writable(json_file)
+    found = score(models, request)
     if any(model.tasks for model in found.models):
         typer.echo(as_table(found.models, found.comparisons, all_numbers=verbose))
     failed = {each.task: each for model in found.models for each in model.failed}
-    for each in failed.values():
+    for each in (*failed.values(), *found.failed):
         _show_failed(each)
+    if json_file is not None:
+        write_results(json_file, found.models[0] if len(models) == 1 else found)
+    if found.failed:
+        raise typer.Exit(found.failed[0].exit_code)
     _exit_for(failed.values())
 
 
@@ -623,11 +628,14 @@ def features_text(
     from dalr.features.extraction import text_source, tower_source, write_text_store, write_tower_store
     from dalr.features.making import refuse_other_making
     from dalr.io.lock import locked_output
+    from dalr.models.verification import unverified
     from dalr.models.vision import has_text_tower, load_vision_model
 
     ids, sentences = _captions_and_lines(pairs, _reading(pairs, format, columns, split), text)
     encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(update={"revision": revision})
     console = Console(quiet=quiet, verbose=verbose)
+    if (note := unverified(Path(encoder.model))) is not None:
+        console.say(note)
     distinct = len(set(sentences))
     console.detail(f"{len(ids)} rows, {distinct} distinct sentences")
     if has_text_tower(encoder.model, revision):

@@ -17,14 +17,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from dalr.console import Console
 from dalr.errors import ConfigError, CorruptFileError, DataError, Problem
 from dalr.evaluation.results import Details, Evaluation, Result
 from dalr.evaluation.table import lines_of
 from dalr.evaluation.tasks import RETRIEVAL, STS_TASKS, TRANSFER_TASKS
 from dalr.io.atomic import storage_errors, write_bytes
+from dalr.io.records import parse_record
 from dalr.io.sealed import MANIFEST
 from dalr.models.config import EncoderConfig
 from dalr.models.loading import encoder_sha256
@@ -125,7 +124,10 @@ class _Watcher:
                 continue
             if watched is not None:
                 self.scored += 1
-                self._write(watched)
+                try:
+                    self._write(watched)
+                except StorageError as error:
+                    self.console.say(f"warning: {folder.name} is scored and not recorded: {error}")
                 yield watched
 
     def _score(self, folder: Path, held: Checkpoint) -> Watched | None:
@@ -209,8 +211,8 @@ def _read_watched(path: Path, console: Console) -> list[Evaluation]:
     found = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            found.append(Watched.model_validate_json(line).evaluation)
-        except ValidationError:
+            found.append(Watched.model_validate(parse_record(line)).evaluation)
+        except ValueError:  # not JSON, a number that is not finite, or not of this form
             console.say(f"{path}:{number}: not a line that this dalr can read; left as it is")
     return found
 

@@ -148,3 +148,12 @@ def test_a_number_that_is_not_one_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: No such file"):
         read_results(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("number", ["1e400", "-Infinity", "9" * 400, "100.5", "-0.5"])
+def test_an_accuracy_that_cannot_be_one_is_refused(tmp_path: Path, number: str) -> None:
+    write_results(tmp_path / "a.json", everything())
+    text = (tmp_path / "a.json").read_text(encoding="utf-8").replace('"acc": 80.5', f'"acc": {number}')
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=r"tasks\.MR.*acc: Input should be"):
+        read_results(tmp_path / "a.json")

@@ -14,7 +14,7 @@ from pretend import Bench, make_bench, not_finite, score
 from dalr.console import Console
 from dalr.data.config import DataConfig
 from dalr.data.dataset import Dataset, load_dataset
-from dalr.errors import ConfigError, DataError, NumericsError, StorageError
+from dalr.errors import ConfigError, CorruptFileError, DataError, NumericsError, StorageError
 from dalr.evaluation.results import Evaluation
 from dalr.io.lock import locked
 from dalr.study import load_study, make_plan, run_study
@@ -610,3 +610,17 @@ def test_one_process_at_a_time_runs_a_study(bench: Bench) -> None:
     with locked(bench.out), pytest.raises(StorageError, match="in use by process"):
         bench.run()
     bench.run()
+
+
+class TestRecordsThatCannotBe:
+    @pytest.mark.parametrize("score", ["1e400", "-1e400", "NaN", "Infinity", "100.5", "-101", "true", '"99"', "[]"])
+    def test_a_score_that_cannot_be_one_is_refused(self, bench: Bench, score: str) -> None:
+        bench.run()
+        path = next(model.parent / "run.json" for model in sorted(bench.out.rglob("trial-00/model")))
+        text = path.read_text()
+        before = json.dumps(json.loads(text)["result"]["best_score"])
+        path.write_text(text.replace(f'"best_score": {before}', f'"best_score": {score}'))
+        assert path.read_text() != text
+        with pytest.raises(CorruptFileError, match=r"run\.json.*expected") as refused:
+            bench.run()
+        assert str(path) in str(refused.value)

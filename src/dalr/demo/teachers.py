@@ -27,7 +27,7 @@ from dalr.demo.student import WIDTH, write_student
 from dalr.demo.world import World, WorldFiles, picture_rng
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import pad, pad_token_id, pooled
-from dalr.models.export import save_encoder
+from dalr.models.export import save_model
 from dalr.models.loading import load_encoder
 from dalr.objectives import functional
 from dalr.seed import derive_seed, generator
@@ -148,7 +148,7 @@ def train_image_text_teacher(
             console=console,
         )
     encoder.eval()
-    save_encoder(encoder, out / "text")
+    save_model(encoder, out / "text")
     tensors = {name: tensor.contiguous() for name, tensor in images.state_dict().items()}
     write_with(out / "image.safetensors", lambda temporary: save_file(tensors, temporary))
     return ImageTextTeacher(image_tower=images, text_folder=out / "text")
@@ -180,7 +180,7 @@ def train_text_teachers(
             )
         encoder.eval()
         folders[name] = out / name / "model"
-        save_encoder(encoder, folders[name])
+        save_model(encoder, folders[name])
     return folders
 
 

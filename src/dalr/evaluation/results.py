@@ -32,11 +32,17 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
 
+_ROUNDING = 1e-6
+Correlation100 = Annotated[float, Field(ge=-100 - _ROUNDING, le=100 + _ROUNDING)]
+"""A correlation × 100."""
+Percent = Annotated[float, Field(ge=0, le=100 + _ROUNDING)]
+
+
 class Correlation(Result):
     """Correlation × 100 of cosine and gold score."""
 
-    spearman: float
-    pearson: float
+    spearman: Correlation100
+    pearson: Correlation100
 
 
 class SubsetCorrelation(Correlation):
@@ -65,8 +71,8 @@ class StsResult(Result):
     aggregation: str
     """How `spearman` and `pearson` treat the subsets: `all` puts their pairs together."""
     pairs: int
-    spearman: float
-    pearson: float
+    spearman: Correlation100
+    pearson: Correlation100
     interval: tuple[float, float]
     """95 % percentile bootstrap over pairs, of `spearman`."""
     mean: Correlation
@@ -85,9 +91,9 @@ class TransferResult(Result):
     """What `acc` is measured on, such as `10-fold cross-validation` or `test`."""
     classifier: str
     """`senteval`, `senteval-fast` or `lbfgs`."""
-    acc: float
+    acc: Percent
     """On data that chose nothing."""
-    devacc: float
+    devacc: Percent
     """Of the penalty that was chosen, on the data that chose it."""
     examples: int
     """Examples that `acc` is measured on."""
@@ -98,9 +104,9 @@ class TransferResult(Result):
 class Recall(Result):
     """One direction of retrieval, in % of the queries."""
 
-    r1: Annotated[float, Field(alias="R@1")]
-    r5: Annotated[float, Field(alias="R@5")]
-    r10: Annotated[float, Field(alias="R@10")]
+    r1: Annotated[Percent, Field(alias="R@1")]
+    r5: Annotated[Percent, Field(alias="R@5")]
+    r10: Annotated[Percent, Field(alias="R@10")]
     median_rank: float
 
 
@@ -228,11 +234,11 @@ class Evaluation(Result):
     dalr: str
     settings: Settings = Settings()
     tasks: Mapping[str, TaskResult]
-    sts_avg: float | None
+    sts_avg: Correlation100 | None
     """Mean `spearman` of the seven STS tasks; None unless all are there."""
-    transfer_avg: float | None
+    transfer_avg: Percent | None
     """Mean `acc` of the seven transfer tasks; None unless all are there."""
-    transfer_devavg: float | None
+    transfer_devavg: Percent | None
     failed: tuple[Failed, ...] = ()
     details: Details = Details()
 
@@ -269,6 +275,8 @@ class Evaluations(Result):
     version: int = VERSION
     models: tuple[Evaluation, ...]
     comparisons: tuple[Comparison, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    """Models that have no scores; `task` is the model's name."""
 
 
 def sts_average(tasks: Mapping[str, TaskResult]) -> float | None:
@@ -324,7 +332,7 @@ def read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
     """
     where = str(path)
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(path.read_bytes())  # numbers that are not finite are refused below, each with its key
     except OSError as error:
         raise DataError(Problem(where=where, what=f"cannot be read: {error.strerror}")) from None
     except (ValueError, RecursionError) as error:

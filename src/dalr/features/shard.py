@@ -35,6 +35,7 @@ class Shard:
         self._verified = False
         self._start = int(self.array.offset)
         self._file = os.open(path, os.O_RDONLY)
+        self._seen = _state(os.fstat(self._file))
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -53,10 +54,36 @@ class Shard:
         elif os.preadv(self._file, [into], self._start + row * len(into)) != len(into):
             raise CorruptFileError(f"{self.path}: ends in row {row} of {len(self.array)}; {REMEDY}")
 
+    def require_unchanged(self) -> None:
+        """Compare size, times and inode with those at opening; where they differ, the bytes with the checksum.
+
+        Raises:
+            CorruptFileError: the file is gone, or does not have the bytes that were sealed.
+        """
+        try:
+            now = _state(self.path.stat())
+        except OSError as error:
+            what = f"expected the file that was opened, found none ({error.strerror})"
+            raise CorruptFileError(f"{self.path}: {what}; {REMEDY}") from None
+        if now != self._seen:
+            self._verify()
+            self._seen = now
+
     def _verify(self) -> None:
-        if file_sha256(self.path) != self._sha256:
-            raise CorruptFileError(f"{self.path}: its content differs from the sealed sha256; {REMEDY}")
+        try:
+            found = file_sha256(self.path)
+        except OSError as error:
+            raise CorruptFileError(f"{self.path}: cannot be read ({error.strerror}); {REMEDY}") from None
+        if found != self._sha256:
+            raise CorruptFileError(
+                f"{self.path}: its content differs from the sealed sha256 (expected {self._sha256[:12]}…, "
+                f"found {found[:12]}…); {REMEDY}"
+            )
         self._verified = True
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def write_shard(path: Path, vectors: Shaped[np.ndarray, "_ width"]) -> None:

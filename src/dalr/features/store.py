@@ -84,6 +84,15 @@ class FeatureStore:
             self.files[shard].read_row(row, buffer[place * size : (place + 1) * size])
         return out.astype(np.float32)
 
+    def require_unchanged(self) -> None:
+        """Look whether the shards are the files that were opened; a shard of another time is read again.
+
+        Raises:
+            CorruptFileError: naming the first shard whose bytes are not those that were sealed.
+        """
+        for shard in self.files:
+            shard.require_unchanged()
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredVectors:

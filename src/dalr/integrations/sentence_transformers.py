@@ -22,6 +22,7 @@ from dalr.errors import ConfigError, Problem
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads, save_heads
 from dalr.models.outputs import at_width, inputs_of
+from dalr.models.verification import verify_heads
 from dalr.objectives import BatchKind, Need, Objective
 from dalr.objectives.inputs import Inputs, Targets
 from dalr.objectives.widths import make_widths
@@ -193,9 +194,11 @@ class ObjectiveLoss(nn.Module):
 
         Raises:
             RuntimeError: heads of another objective or other widths.
+            CorruptFileError: the file is not as its run or checkpoint wrote it.
         """
         from safetensors.torch import load_file
 
+        verify_heads(Path(path))
         self.heads.load_state_dict(load_file(path))
 
     def _two_passes(self, features: Mapping[str, Any]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:

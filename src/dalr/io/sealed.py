@@ -30,6 +30,7 @@ from dalr.io.atomic import (
     write_json,
 )
 from dalr.io.claim import require_ours
+from dalr.io.records import parse_record
 
 MANIFEST = "manifest.json"
 
@@ -93,7 +94,7 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
     """
     path = folder / MANIFEST
     try:
-        raw = json.loads(path.read_bytes())
+        raw = parse_record(path.read_bytes())
         content = {key: raw[key] for key in ("format", "version", "metadata", "files")}
         sealed_as = raw["sha256"]
         files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in raw["files"].items()}
@@ -112,8 +113,11 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
         raise NewerFormatError(
             f"{folder}: {format} version {manifest.version}, but this dalr reads up to {version}; update dalr"
         )
-    if _content_sha256(content) != sealed_as:
-        raise CorruptFileError(f"{path}: its content differs from what was sealed; {remedy}")
+    if (found_as := _content_sha256(content)) != sealed_as:
+        raise CorruptFileError(
+            f"{path}: its content differs from what was sealed (expected sha256 {sealed_as!s:.12}…, "
+            f"found {found_as[:12]}…); {remedy}"
+        )
     for name, (size, _) in manifest.files.items():
         if not _is_inside(name):
             raise CorruptFileError(f"{path}: {name!r:.80} is not the name of a file in this folder; {remedy}")
@@ -143,17 +147,27 @@ def well_formed(folder: Path, *, remedy: str) -> Iterator[None]:
         ) from None
 
 
-def verify_sealed(folder: Path, manifest: Manifest, *, remedy: str, only: str | None = None) -> None:
-    """Compare the sha256 of every file (or of `only` one) with the manifest."""
+def verify_sealed(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    remedy: str,
+    only: str | None = None,
+    checksum: Callable[[Path], str] | None = None,
+) -> None:
+    """Compare the sha256 of every file (or of `only` one) with the manifest; `known_sha256` reads files once."""
     for name, (_, expected) in manifest.files.items():
         if only not in (None, name):
             continue
         try:
-            found = file_sha256(folder / name)
+            found = (checksum or file_sha256)(folder / name)
         except OSError as error:
             raise CorruptFileError(f"{folder / name}: cannot be read ({error.strerror}); {remedy}") from None
         if found != expected:
-            raise CorruptFileError(f"{folder / name}: its content differs from the sealed sha256; {remedy}")
+            raise CorruptFileError(
+                f"{folder / name}: its content differs from the sealed sha256 (expected {expected[:12]}…, "
+                f"found {found[:12]}…); {remedy}"
+            )
 
 
 def remove_sealed(folder: Path) -> None:
@@ -180,11 +194,11 @@ def file_sha256(path: Path) -> str:
 def known_sha256(path: Path) -> str:
     """The checksum of a file, read once as long as its size and its time stay."""
     status = path.stat()
-    return _as_it_was(path, status.st_size, status.st_mtime_ns)
+    return _as_it_was(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @cache
-def _as_it_was(path: Path, size: int, changed: int) -> str:
+def _as_it_was(path: Path, *_: int) -> str:
     return file_sha256(path)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dalr.errors import ConfigError, Problem
+from dalr.io.sealed import MANIFEST, remove_sealed, write_sealed
 from dalr.models.loading import quiet_libraries
 from dalr.models.lora import merged
+from dalr.models.verification import PRODUCT, VERSION
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -22,6 +24,18 @@ def save_encoder(encoder: SentenceTransformer, folder: Path) -> None:
     """
     with quiet_libraries():
         merged(encoder).save(str(folder), create_model_card=False, safe_serialization=True)
+
+
+def save_model(encoder: SentenceTransformer, folder: Path) -> None:
+    """Write a finished model as `save_encoder` does, sealed with the checksums of its files."""
+    seal_model(folder, lambda temporary: save_encoder(encoder, temporary))
+
+
+def seal_model(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a model's files, and seal them; a model that is there is replaced."""
+    if folder.exists() and not (folder / MANIFEST).is_file():  # of dalr before it sealed models
+        remove_sealed(folder)
+    write_sealed(folder, format=PRODUCT, version=VERSION, metadata={}, fill=fill)
 
 
 def record_widths(encoder: SentenceTransformer, dimensions: Sequence[int]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dalr.errors import ModelFileError, Problem
 from dalr.io.atomic import write_with
 from dalr.models.config import HeadsConfig
+from dalr.models.verification import verify_heads
 from dalr.objectives import Need
 
 
@@ -100,10 +101,12 @@ def ground(
 
     Raises:
         ModelFileError: the file has no grounding heads, or heads for vectors of other widths.
+        CorruptFileError: it is not as its run or checkpoint wrote it.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    verify_heads(path)
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -26,6 +26,7 @@ from dalr.models.import_record import HeadChoice, ImportedModel
 from dalr.models.layout import Layout, read_layout
 from dalr.models.loading import TOKENIZER_FILES, load_encoder, quiet_libraries
 from dalr.models.published_weights import never_opened, read_weights, weights_file
+from dalr.models.verification import IMPORT_RECORD, IMPORTED, VERSION
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -42,8 +43,8 @@ METHODS: Mapping[str, HeadChoice] = {
     "dalr": "drop",
 }
 """Method -> what becomes of the sentence head where its authors evaluate."""
-RECORD = "import.json"
-_FORMAT, _VERSION = "dalr-imported-model", 1
+RECORD = IMPORT_RECORD
+_FORMAT, _VERSION = IMPORTED, VERSION
 _SHOWN = 5
 
 

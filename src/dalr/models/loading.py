@@ -18,6 +18,7 @@ from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.config import EncoderConfig, StudentConfig
 from dalr.models.foreign import refuse_foreign_code
 from dalr.models.reference import CONVERT, find_model
+from dalr.models.verification import is_product_manifest
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -89,7 +90,8 @@ def files_sha256(folder: Path, settings: str = "") -> str:
     """Content key of a model folder's files, used with these settings."""
     digest = hashlib.sha256(settings.encode())
     names = ("*.safetensors", "*.json", "*.txt", "*.model")
-    for path in sorted({path for name in names for path in folder.rglob(name)}):
+    found = {path for name in names for path in folder.rglob(name)}
+    for path in sorted(path for path in found if not is_product_manifest(path)):
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(known_sha256(path).encode())
     return digest.hexdigest()

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dalr.data.paths import expand
-from dalr.errors import ConfigError, ModelFileError, Problem
+from dalr.errors import ConfigError, CorruptFileError, ModelFileError, Problem
+from dalr.models.verification import has_checksums, is_checkpoint, verify_model
 
 CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
 """What to do about pickled weights."""
@@ -27,11 +28,15 @@ def inside_run(reference: str) -> str:
 
     Raises:
         ConfigError: a run without a finished model.
+        CorruptFileError: the model's files are not those that were written.
     """
     folder = Path(reference)
     inside = folder / "model"
     if (folder / "run.json").is_file() and not inside.is_dir():
         raise ConfigError(Problem(where=reference, what="a run folder without model/: the training did not finish"))
+    if is_checkpoint(folder) or has_checksums(inside):
+        verify_model(inside)
+        return str(inside)
     return str(inside) if (inside / "modules.json").is_file() else reference
 
 
@@ -40,6 +45,7 @@ def find_model(reference: str, revision: str | None = None) -> Path:
 
     Raises:
         ModelFileError: no such folder or package, or a hub id that cannot be had (offline, unknown, gated).
+        CorruptFileError: files that are not those that were written, where there are checksums of them.
     """
     local = _local(reference)
     if local is not None:
@@ -48,7 +54,7 @@ def find_model(reference: str, revision: str | None = None) -> Path:
 
     try:
         return _checked(reference, Path(snapshot_download(reference, revision=revision, allow_patterns=_FILES)))
-    except ModelFileError:
+    except (ModelFileError, CorruptFileError):
         raise
     except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds; each means the same here
         what = (
@@ -99,7 +105,9 @@ def states_pooling(reference: str) -> bool:
         folder = _local(reference)
     except (ModelFileError, ConfigError):
         return True
-    return folder is None or not (folder / "config.json").is_file() or (folder / "modules.json").is_file()
+    if folder is None or has_checksums(folder):
+        return True
+    return not (folder / "config.json").is_file() or (folder / "modules.json").is_file()
 
 
 def hidden_width(config: dict[str, Any]) -> int | None:
@@ -162,8 +170,9 @@ def _inside_package(reference: str) -> Path:
 
 def _checked(reference: str, folder: Path) -> Path:
     where = f"model {reference!r}"
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise ModelFileError(Problem(where=where, what=f"expected a model folder, {folder} is a file"))
+    verify_model(folder)
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         what = (
             f"no config.json and no modules.json in {folder}; expected a Hugging Face or SentenceTransformer folder"

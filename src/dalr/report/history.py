@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dalr.errors import DataError, Problem
+from dalr.io.records import parse_record
 from dalr.io.text import read_lines
 
 
@@ -83,9 +84,11 @@ def read_history(folder: Path) -> History:
     """
     path = folder / "run.json"
     try:
-        record = RunRecord.model_validate_json("\n".join(read_lines(path)))
+        record = RunRecord.model_validate(parse_record("\n".join(read_lines(path))))
     except ValidationError as error:
         raise DataError(_problems(str(path), error)) from None
+    except ValueError as error:
+        raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
     metrics = folder / "metrics.jsonl"
     return History(folder=folder, record=record, curves=_read_curves(metrics) if metrics.exists() else ())
 

@@ -11,6 +11,7 @@ from dalr.data.reading import Reading
 from dalr.evaluation.run import MapMethod
 from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.reference import inside_run
+from dalr.models.verification import unverified
 
 _ALL = Reading()
 
@@ -57,6 +58,8 @@ def locate(model: str, request: Request) -> Place:
     """The encoder and the heads of a model, a run, or a checkpoint of a run."""
     folder = Path(model)
     encoder = EncoderConfig(model=inside_run(model), pooling=request.pooling, num_layers=request.num_layers)
+    if (note := unverified(Path(encoder.model))) is not None:
+        request.console.say(note)
     heads = folder / "heads.safetensors"
     return Place(
         name=model,

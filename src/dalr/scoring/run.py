@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalr.errors import ConfigError, DataError, Problem
+from dalr.console import Console
+from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
 from dalr.evaluation.bootstrap import compare
 from dalr.evaluation.classifier.selection import CLASSIFIERS
 from dalr.evaluation.loaded import LoadedTask, Options, without_overlap
@@ -25,7 +26,7 @@ from dalr.evaluation.results import (
     write_results,
 )
 from dalr.evaluation.run import evaluate as score
-from dalr.evaluation.run import load_tasks
+from dalr.evaluation.run import failure, load_tasks
 from dalr.evaluation.tasks import RETRIEVAL, resolve_tasks
 from dalr.models.config import EncoderConfig
 from dalr.scoring.pictures import Pictures, grounded_retrieval, pictures_for_heads, zero_training_retrieval
@@ -50,22 +51,36 @@ class Loaded:
 def evaluate(models: Sequence[str], request: Request) -> Evaluations:
     """Score models on the same tasks; with several, every pair of them is compared.
 
+    Of several models, one that cannot be scored is listed as failed, and the others are scored.
+
     Raises:
         ConfigError: an unknown task or classifier, or tasks without what they need.
         DataError: a folder or file that is not there. A task whose files are wrong is only listed as failed.
-        ModelFileError: a model that cannot be loaded.
+        ModelFileError, CorruptFileError: the one model cannot be loaded.
     """
     loaded = load(request)
-    evaluations = []
-    for place in [locate(model, request) for model in models]:
-        evaluations.append(evaluate_one(place, loaded, request))
-        if place.run is not None and evaluations[-1].tasks:  # a wrong folder is no result of the run
-            keep(evaluations[-1], place.run / RUN_RESULT)
+    evaluations: list[Evaluation] = []
+    failed: list[Failed] = []
+    for model in models:
+        try:
+            evaluations.append(_evaluate_named(model, loaded, request))
+        except DalrError as error:
+            if len(models) == 1:
+                raise
+            failed.append(failure(model, error))
     comparisons: list[Comparison] = []
     for index, a in enumerate(evaluations):
         for b in evaluations[index + 1 :]:
             comparisons += compare((a, b))
-    return Evaluations(models=tuple(evaluations), comparisons=tuple(comparisons))
+    return Evaluations(models=tuple(evaluations), comparisons=tuple(comparisons), failed=tuple(failed))
+
+
+def _evaluate_named(model: str, loaded: Loaded, request: Request) -> Evaluation:
+    place = locate(model, request)
+    evaluation = evaluate_one(place, loaded, request)
+    if place.run is not None and evaluation.tasks:  # a wrong folder is no result of the run
+        keep(evaluation, place.run / RUN_RESULT, request.console)
+    return evaluation
 
 
 def evaluate_model(model: SentenceTransformer, request: Request) -> Evaluation:
@@ -146,13 +161,19 @@ def _load(names: Sequence[str], request: Request) -> tuple[list[LoadedTask], lis
     return tasks, failed
 
 
-def keep(evaluation: Evaluation, path: Path) -> Evaluation:
-    """Add these scores to those that the run's folder already has of the same model and settings; returns all."""
-    if path.is_file():
-        try:
+def keep(evaluation: Evaluation, path: Path, console: Console) -> Evaluation:
+    """Add these scores to those that the run's folder already has of the same model and settings; returns all.
+
+    A folder that cannot be written, such as a colleague's, is a warning: the scores are worth more than the record.
+    """
+    try:
+        if path.is_file():
             (earlier,), _ = read_results(path)
             evaluation = merged(earlier, evaluation)
-        except (DataError, ValueError):
-            pass  # not readable any more: the new scores take its place
-    write_results(path, evaluation)
+    except (DataError, ValueError) as error:
+        console.say(f"warning: {error}; the new scores take its place")
+    try:
+        write_results(path, evaluation)
+    except StorageError as error:
+        console.say(f"warning: these scores are not kept in the run's folder: {error.problems[0].what}")
     return evaluation

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, DalrError, Problem
 from dalr.io.atomic import storage_errors, write_json
+from dalr.io.records import parse_record
 from dalr.io.sealed import MANIFEST, known_sha256
 from dalr.models.reference import find_model
 from dalr.schema import Recipe
@@ -82,8 +83,8 @@ def ticket_file(folder: Path) -> Path:
 def read_ticket(folder: Path) -> Ticket | None:
     """The ticket of a run's folder; None where there is none that can be read."""
     try:
-        return Ticket.model_validate_json(ticket_file(folder).read_bytes())
-    except (OSError, ValidationError):
+        return Ticket.model_validate(parse_record(ticket_file(folder).read_bytes()))
+    except (OSError, ValueError):  # a number that is not finite, or a model that does not fit, is one too
         return None
 
 

@@ -84,7 +84,7 @@ class Examiner:
             if missing:
                 request = self._request(missing)
                 evaluation = evaluate_one(locate(str(folder), request), self._those(missing), request)
-                earlier = keep(evaluation, folder / RUN_RESULT)
+                earlier = keep(evaluation, folder / RUN_RESULT, self.console)
             return Evaluated(evaluation=earlier, earlier=not missing)
         except DalrError as error:
             return Evaluated(failure=Failure(reason=str(error), exit_code=error.exit_code))

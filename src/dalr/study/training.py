@@ -18,6 +18,7 @@ from typing import Any
 from dalr.api import train
 from dalr.console import Console
 from dalr.errors import ConfigError, CorruptFileError, DalrError
+from dalr.io.records import parse_record
 from dalr.study.ledger import (
     Failure,
     Ticket,
@@ -28,6 +29,10 @@ from dalr.study.ledger import (
     write_ticket,
 )
 from dalr.study.plan import PlannedRun
+
+_SCORES = ("best_score", "untrained_score")
+_ROUNDING = 1e-6
+_REMEDY = "restore the file, or remove its folder to train the run again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +137,33 @@ def _finished(run: PlannedRun, folder: Path) -> Trained | None:
     record = _record(folder)
     if record.get("status") != "finished":
         return None
-    score = record.get("result", {}).get("best_score")
-    return Trained(run=run, folder=folder, development=score, record=record)
+    result = record.get("result")
+    scores = {key: result.get(key) for key in _SCORES} if isinstance(result, dict) else {"": result}
+    for key, score in scores.items():
+        if not _can_be_score(score):
+            name = f"result.{key}" if key else "result"
+            what = f"{name}: expected a score from -100 to 100 or null, found {score!r:.40}"
+            raise CorruptFileError(f"{folder / 'run.json'}: {what}; {_REMEDY}")
+    return Trained(run=run, folder=folder, development=scores.get("best_score"), record=record)
+
+
+def _can_be_score(value: object) -> bool:
+    """Whether a record's value is a validation score × 100, or none."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return value is None
+    return abs(value) <= 100 + _ROUNDING
 
 
 def _record(folder: Path) -> Mapping[str, Any]:
-    """`run.json`; empty where there is none that can be read."""
+    """`run.json`; empty where there is none that can be read.
+
+    Raises:
+        CorruptFileError: it holds a number that is not finite.
+    """
     try:
-        record = json.loads((folder / "run.json").read_bytes())
-    except (OSError, ValueError):
+        record = parse_record((folder / "run.json").read_bytes())
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         return {}
+    except ValueError as error:
+        raise CorruptFileError(f"{folder / 'run.json'}: {error}; {_REMEDY}") from None
     return record if isinstance(record, dict) else {}

@@ -13,16 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalr.io.atomic import storage_errors, sync_folder, sync_tree, write_bytes
-from dalr.io.sealed import read_manifest, remove_sealed, verify_sealed, well_formed, write_sealed
-from dalr.models.export import save_encoder
+from dalr.io.atomic import storage_errors, write_bytes
+from dalr.io.sealed import (
+    MANIFEST,
+    file_sha256,
+    read_manifest,
+    remove_sealed,
+    verify_sealed,
+    well_formed,
+    write_sealed,
+)
+from dalr.models.export import save_encoder, seal_model
 from dalr.models.heads import save_heads
+from dalr.models.verification import CHECKPOINT, HEADS, MODEL, VERSION
 
 if TYPE_CHECKING:
     from dalr.training.task import TrainingTask
 
 CHECKPOINTS = "checkpoints"
-_FORMAT, _VERSION = "dalr-checkpoint", 1
+_FORMAT, _VERSION = CHECKPOINT, VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +47,8 @@ def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | 
     folder = checkpoint_folder(run, step)
 
     def fill(temporary: Path) -> None:
-        save_encoder(task.student, temporary / "model")
-        save_heads(task.heads, temporary / "heads.safetensors")
+        save_encoder(task.student, temporary / MODEL)
+        save_heads(task.heads, temporary / HEADS)
 
     metadata: Mapping[str, object] = {"step": step, "score": score}
     if folder.exists():  # of a run that went on from before it; no resume point names it
@@ -78,17 +87,22 @@ def checkpoint_folder(run: Path, step: int) -> Path:
     return run / CHECKPOINTS / f"step-{step:06d}"
 
 
-def publish(checkpoint: Checkpoint, run: Path) -> Path:
-    """Copy the checkpoint's model and heads to where users look for them: `model/`, `heads.safetensors`."""
-    model = run / "model"
-    temporary = run / ".model.tmp"
+def publish(checkpoint: Checkpoint, run: Path) -> dict[str, str]:
+    """Copy the checkpoint's model and heads to where users look for them: `model/`, `heads.safetensors`.
+
+    Returns:
+        The checksums of the model's manifest and of the heads, for `run.json`.
+
+    Raises:
+        CorruptFileError: the checkpoint is not as it was sealed.
+    """
+    read_checkpoint(checkpoint.folder)
+    source, model, heads = checkpoint.folder / MODEL, run / MODEL, run / HEADS
     with storage_errors(model):
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(checkpoint.folder / "model", temporary)
-        sync_tree(temporary)
-        shutil.rmtree(model, ignore_errors=True)
-        temporary.rename(model)
-        sync_folder(run)
-    heads = (checkpoint.folder / "heads.safetensors").read_bytes()
-    write_bytes(run / "heads.safetensors", heads)
-    return model
+        seal_model(model, lambda temporary: _copy_into(source, temporary))
+        write_bytes(heads, (checkpoint.folder / HEADS).read_bytes())
+        return {f"{MODEL}/{MANIFEST}": file_sha256(model / MANIFEST), HEADS: file_sha256(heads)}
+
+
+def _copy_into(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)

@@ -23,6 +23,7 @@ from dalr.models.reference import require_if_local
 from dalr.objectives import Need
 from dalr.schema import Recipe
 from dalr.training.callbacks import Callback, Validation
+from dalr.training.leakage import leakage_warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,8 @@ class TrainingData:
     teacher_stores: tuple[FeatureStore | None, ...]
     development_pairs: ScoredPairs | None
     plan: Plan
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the data and yet no error."""
 
 
 def load_training_data(
@@ -101,6 +104,7 @@ def load_training_data(
         teacher_stores=stores.teachers,
         development_pairs=pairs,
         plan=plan,
+        warnings=leakage_warnings(dataset, pairs),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +52,15 @@ class Progress:
         bar: Bar,
         reports: Reports,
         console: Console,
+        require_inputs: Callable[[], None] = lambda: None,
     ) -> None:
         self.task, self.optimization, self.development = task, optimization, development
         self.training, self.scoring, self.ranks = training, scoring, ranks
         self.out, self.run_id, self.steps = out, run_id, steps
         self.callbacks = callbacks
         self.stop, self.bar, self.reports, self.console = stop, bar, reports, console
+        self.require_inputs = require_inputs
+        """Raises if the stored vectors that training reads were changed since they were opened."""
         self.kinds = {"text": 0, "pair": 0}
         over_ranks = None if training.gather or ranks.world == 1 else ranks.mean
         self.means = TermMeans(over_ranks=over_ranks)
@@ -144,6 +147,7 @@ class Progress:
 
     def score(self, step: int) -> None:
         """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
+        self.require_inputs()
         value = None
         self.scored_at = step
         if self.development is not None:
@@ -164,6 +168,7 @@ class Progress:
 
     def save(self, step: int) -> None:
         """Seal what a later process needs to go on after `step`."""
+        self.require_inputs()
         sums = self.means.sums()
         if not self.ranks.main:
             return

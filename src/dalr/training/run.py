@@ -10,22 +10,25 @@ RUN/heads.safetensors   what was trained beside it
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.console import Console
+from dalr.data.paths import expand
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.io.atomic import storage_errors, write_json
 from dalr.io.claim import require_ours
 from dalr.io.lock import locked, require_unlocked
+from dalr.io.records import parse_record
 from dalr.io.sealed import sweep
+from dalr.models.verification import CHECKSUMS, unverified
 from dalr.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.identity import differences, identity
@@ -34,6 +37,7 @@ from dalr.training.launch import process_rank
 from dalr.training.metrics import Metrics, read_metrics
 from dalr.training.provenance import provenance
 from dalr.training.reporting import reports
+from dalr.training.threads import threads_of
 
 if TYPE_CHECKING:
     from dalr.training.progress import Progress
@@ -122,6 +126,11 @@ def _run(
 ) -> TrainResult:
     for name, value in data.dataset.report.items():
         console.detail(f"{name}: {value}")
+    for warning in data.warnings:
+        console.say(f"warning: {warning}")
+    for model in (recipe.student.model, *(teacher.model for teacher in recipe.teachers)):
+        if model is not None and (note := unverified(expand(model))) is not None:
+            console.say(note)
     same = identity(recipe, data)
     earlier = _earlier(out) if resume is not None else None
     resolved = recipe.model_dump(mode="json")
@@ -132,7 +141,7 @@ def _run(
     # torch and the model libraries take seconds to import: only after the data has been found good
     from dalr.training.ranks import joined
 
-    with joined(recipe.training.batch_size) as ranks:
+    with threads_of(earlier, console), joined(recipe.training.batch_size) as ranks:
         if ranks.world > 1 and recipe.heads.aligner_norm == "batch":
             what = f"batch norms the rows of one rank, and there are {ranks.world}; use layer"
             raise ConfigError(Problem(where="heads.aligner_norm", what=what))
@@ -167,7 +176,7 @@ def _train(
     from dalr.training.loop import fit
     from dalr.training.optimization import Optimization
     from dalr.training.progress import Progress
-    from dalr.training.setup import prepare
+    from dalr.training.setup import prepare, require_unchanged
     from dalr.training.space import require_space
     from dalr.training.stopping import asked_to_stop
 
@@ -218,6 +227,7 @@ def _train(
                 bar=bar,
                 reports=reported,
                 console=console,
+                require_inputs=partial(require_unchanged, setup),
             )
             if point is None:
                 progress.score(0)
@@ -269,8 +279,7 @@ def _finished(out: Path, record: Record, progress: Progress, ranks: Ranks) -> Tr
     }
     record = record | {"status": "finished", "result": outcome}
     if ranks.main:
-        publish(best, out)
-        write_json(out / "run.json", record)
+        write_json(out / "run.json", record | {CHECKSUMS: publish(best, out)})
         _tidy(out, best.step)
     return _result(out, record)
 
@@ -328,7 +337,7 @@ def _earlier(out: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        record: Record = json.loads(path.read_bytes())
+        record: Record = parse_record(path.read_bytes())
         missing = {"id", "recipe", "identity"} - record.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{path}: cannot be read ({error}); start anew with another --out") from None

@@ -96,6 +96,18 @@ def prepare(
     return Setup(task=task, plan=plan, dataset=dataset, development=development, report=report)
 
 
+def require_unchanged(setup: Setup) -> None:
+    """Refuse to go on with stored vectors that were changed since training opened them.
+
+    Raises:
+        CorruptFileError: naming the shard.
+    """
+    for data in setup.dataset.streams.values():
+        for vectors in (*data.teachers, data.image, data.clip_text):
+            if vectors is not None:
+                vectors.store.require_unchanged()
+
+
 def _needs(recipe: Recipe) -> frozenset[Need]:
     return recipe.objective.needs("pair") | recipe.objective.needs("text")
 
