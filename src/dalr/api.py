@@ -16,6 +16,7 @@ from dalr.config import Recipe, conflicts
 from dalr.console import Console
 from dalr.errors import ConfigError, Problem
 from dalr.evaluation.results import Evaluation
+from dalr.io.paths import expanded
 from dalr.models.config import PoolingMode
 from dalr.recipe import load_recipe
 from dalr.scoring import Request
@@ -89,7 +90,7 @@ def train(
         raise ConfigError(Problem(where="--allow-changed", what="goes with --resume"))
     return run(
         recipe.job(),
-        out=Path(out) if out is not None else default_run_folder(recipe.name),
+        out=expanded(out if out is not None else default_run_folder(recipe.name), "out"),
         recipe=recipe.model_dump(mode="json"),
         console=console or Console(),
         resume=Resume(read_recipe=_with_defaults_of_today, allow_changed=allow_changed) if resume else None,
@@ -119,7 +120,7 @@ def evaluate(
         ConfigError, DataError, ModelFileError: nothing could be scored. A task that could not is in `failed`.
     """
     request = Request(
-        data=Path(data) if data is not None else None,
+        data=expanded(data, "data") if data is not None else None,
         tasks=tasks,
         classifier=classifier,
         pooling=pooling,

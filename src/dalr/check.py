@@ -6,7 +6,6 @@ at a terminal gets tables; a pipe gets `where: what`, one problem a line, as eve
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.config import missing_models
-from dalr.console import Console
+from dalr.console import Console, printable
+from dalr.console import show as print_result
 from dalr.data.dataset import Dataset, load_dataset
 from dalr.errors import SHOWN, ConfigError, DalrError, DataError
 from dalr.evaluation.overlap import OverlapReport, audit
@@ -118,14 +118,14 @@ def show(checked: Checked, console: Console) -> None:
     if terminal.is_terminal:
         _print_table(terminal, ("data", ""), [(name, str(value)) for name, value in checked.report.items()])
     else:
-        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in checked.report.items()))
+        print_result("".join(f"{name}: {value}\n" for name, value in checked.report.items()), end="")
     for kind, batches in checked.batches.items():
         left = batches.rows_left_over
         console.detail(f"{kind} batches in an epoch: {batches.per_epoch}, rows left over: {left}")
     for model in checked.missing_models:
         console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
     if checked.overlap is not None:
-        sys.stdout.write(checked.overlap.table() + "\n")
+        print_result(checked.overlap.table())
         for task in checked.overlap.tasks.values():
             for match in task.examples(2):
                 console.detail(f"{task.name}: {match.evaluation!r} is nearly {match.training!r}")
@@ -161,5 +161,5 @@ def _print_table(terminal: RichConsole, names: tuple[str, str], rows: Sequence[t
     for name in names:
         table.add_column(name, overflow="fold")
     for cells in rows:
-        table.add_row(*map(Text, cells))  # Text: brackets in data are no markup
+        table.add_row(*map(Text, map(printable, cells)))  # Text: brackets in data are no markup
     terminal.print(table)

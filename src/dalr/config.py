@@ -17,6 +17,7 @@ from dalr.data.config import DataConfig
 from dalr.errors import DalrError
 from dalr.features.config import FeaturesConfig
 from dalr.features.source import features_width, is_matrix
+from dalr.io.paths import is_dir
 from dalr.models.config import EncoderConfig, HeadsConfig, StudentConfig, TeacherConfig
 from dalr.models.reference import hidden_width, number_of_layers, peek_config, states_pooling, token_positions
 from dalr.objectives import Need, Objective
@@ -286,7 +287,7 @@ def _stored_width(recipe: Recipe, features: str | None) -> int | None:
         return None
     try:
         path = recipe.data.path(features)
-        if is_matrix(path) or path.is_dir():
+        if is_matrix(path) or is_dir(path):
             return features_width(path)
     except DalrError:
         pass  # what is wrong with the features is reported with the data

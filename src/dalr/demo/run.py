@@ -33,6 +33,7 @@ from dalr.errors import StorageError
 from dalr.evaluation.sts import load_scored_tsv
 from dalr.features.store import open_store, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
+from dalr.io.paths import entries, exists, is_dir, is_file
 from dalr.models.config import EncoderConfig, HeadsConfig
 from dalr.seed import derive_seed
 
@@ -236,9 +237,9 @@ def _use_one_thread() -> None:
 
 def _clear(out: Path) -> None:
     """A demo folder is made anew each time; anything else is left alone."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not exists(out, StorageError) or (is_dir(out, StorageError) and not entries(out, StorageError)):
         return
-    if not (out / _MARK).is_file():
+    if not is_file(out / _MARK, StorageError):
         raise StorageError(f"{out} exists and is not an earlier demo; nothing was touched: choose another --out")
     with storage_errors(out):
         shutil.rmtree(out)

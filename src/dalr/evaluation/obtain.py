@@ -26,6 +26,7 @@ from dalr.evaluation.official import (
 from dalr.evaluation.table import markdown
 from dalr.io.atomic import write_bytes
 from dalr.io.download import UnreachableError, download
+from dalr.io.paths import is_dir, is_file, regular, resolve
 
 PUBLIC_ADDRESS = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
 """Where SimCSE's download script gets it. Taken from that script; the address itself could not be tried when this
@@ -150,10 +151,10 @@ def _set_of(official: OfficialFile) -> str:
 
 def _layout_below(folder: Path, wanted: Sequence[OfficialFile]) -> Path:
     """`folder`, or the folder at most two levels below it that holds SentEval's `downstream` layout."""
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise DataError(Problem(where="--from", what=f"no such folder: {folder.absolute()}"))
     for place in [folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))]:
-        if any((place / official.path).is_file() for official in wanted):
+        if any(is_file(place / official.path) for official in wanted):
             return place
     return folder
 
@@ -161,10 +162,10 @@ def _layout_below(folder: Path, wanted: Sequence[OfficialFile]) -> Path:
 def _copy(folder: Path, out: Path, wanted: Sequence[OfficialFile], *, allow_changed: bool) -> None:
     checks = check_files(folder, wanted)
     _require([check for check in checks if not _acceptable(check, allow_changed)])
-    if folder.resolve() == out.resolve():
+    if resolve(folder) == resolve(out):
         return
     for check in checks:
-        write_bytes(out / check.official.path, check.place.read_bytes())
+        write_bytes(out / check.official.path, regular(check.place).read_bytes())
 
 
 def _fetch_files(
@@ -198,7 +199,7 @@ def _fetch_archive(group: str, address: str, out: Path, console: Console, wait: 
     archive = out / address.rsplit("/", 1)[1]
     if address == PUBLIC_ADDRESS:
         console.say(f"note: {address} is the address that SimCSE's script names; it could not be tried beforehand")
-    if not archive.is_file():
+    if not is_file(archive):
         _download_with_bar(address, archive, console, wait)
     unpacked = out / "unpacked"
     unpack = f"unzip -d {unpacked} {archive}" if archive.suffix == ".zip" else f"tar -xf {archive} -C {unpacked}"

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dalr.errors import DataError, Problem
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.io.atomic import write_text
+from dalr.io.paths import regular
 
 FORMAT, VERSION = "dalr-evaluation", 1
 RUN_RESULT = "evaluation.json"
@@ -309,7 +310,7 @@ def read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
     """
     where = str(path)
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(regular(path).read_bytes())
     except OSError as error:
         raise DataError(Problem(where=where, what=f"cannot be read: {error.strerror}")) from None
     except (ValueError, RecursionError) as error:

@@ -24,6 +24,7 @@ from dalr.features.importing import read_ids
 from dalr.features.spool import Spool, pairs_line
 from dalr.features.store import row_problems, write_store
 from dalr.io.atomic import storage_errors, write_text, write_with
+from dalr.io.paths import entries, exists, is_dir, regular
 from dalr.io.text import ending, open_data, read_lines
 
 FOLDER_ENDINGS = (".hdf5", ".h5", ".json")
@@ -171,7 +172,7 @@ def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[_Rows | None]:
     except ImportError:
         raise DataError(Problem(where=str(path), what=f"reading this needs h5py: {_INSTALL}")) from None
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(regular(path), "r")
     except FileNotFoundError:
         problems.append(Problem(where=str(path), what="no such file"))
         yield None
@@ -240,5 +241,5 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
 
 
 def _require_empty(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if exists(out, StorageError) and (not is_dir(out, StorageError) or entries(out, StorageError)):
         raise StorageError(f"{out} exists and is not empty; nothing was overwritten: choose another --out")

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dalr.errors import CorruptFileError
+from dalr.io.paths import regular
 from dalr.io.sealed import file_sha256
 
 REMEDY = "make the store again with dalr features"
@@ -34,7 +35,7 @@ class Shard:
         self._sha256 = sha256
         self._verified = False
         self._start = int(self.array.offset)
-        self._file = os.open(path, os.O_RDONLY)
+        self._file = os.open(regular(path), os.O_RDONLY)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -67,7 +68,7 @@ def write_shard(path: Path, vectors: Shaped[np.ndarray, "_ width"]) -> None:
 
 def map_shard(path: Path, *, rows: int, width: int) -> np.memmap[tuple[int, int], np.dtype[np.float16]]:
     """Map the one tensor of a safetensors file: 8 bytes of header length, the header, then the data."""
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         header = int.from_bytes(file.read(8), "little")
     if 8 + header + 2 * rows * width != path.stat().st_size:
         what = f"expected {rows} rows of {width} fp16 numbers behind a header of {header} bytes"

@@ -13,11 +13,13 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from dalr.errors import StorageError
 
+_remedy: ContextVar[str] = ContextVar("_remedy", default="choose another --out folder")
 _WRAPPED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 
 
@@ -51,6 +53,16 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
 
 
 @contextmanager
+def remedy(text: str) -> Iterator[None]:
+    """What to do where something inside cannot be written; without this, to choose another --out folder."""
+    token = _remedy.set(text)
+    try:
+        yield
+    finally:
+        _remedy.reset(token)
+
+
+@contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into our own words."""
     try:
@@ -77,8 +89,8 @@ def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"no space left writing {path}: free some and start again")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageError(f"no permission to write {path}: choose another --out folder")
-    return StorageError(f"cannot write {path}: {reason}; choose another --out folder")
+        return StorageError(f"no permission to write {path}: {_remedy.get()}")
+    return StorageError(f"cannot write {path}: {reason}; {_remedy.get()}")
 
 
 def make_folders(folder: Path) -> None:

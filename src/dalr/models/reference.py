@@ -14,6 +14,7 @@ from typing import Any
 
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, ModelFileError, Problem
+from dalr.io.paths import exists, is_dir, is_file, regular
 
 CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
 """What to do about pickled weights."""
@@ -28,11 +29,11 @@ def inside_run(reference: str) -> str:
     Raises:
         ConfigError: a run without a finished model.
     """
-    folder = Path(reference)
+    folder = expand(reference)
     inside = folder / "model"
-    if (folder / "run.json").is_file() and not inside.is_dir():
+    if is_file(folder / "run.json", ModelFileError) and not is_dir(inside, ModelFileError):
         raise ConfigError(Problem(where=reference, what="a run folder without model/: the training did not finish"))
-    return str(inside) if (inside / "modules.json").is_file() else reference
+    return str(inside) if is_file(inside / "modules.json", ModelFileError) else reference
 
 
 def find_model(reference: str, revision: str | None = None) -> Path:
@@ -87,7 +88,7 @@ def peek_config(reference: str, revision: str | None = None) -> dict[str, Any] |
     else:
         path = folder / "config.json"
     try:
-        config = json.loads(path.read_bytes()) if path is not None else None
+        config = json.loads(regular(path).read_bytes()) if path is not None else None
     except (OSError, ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None
@@ -99,7 +100,11 @@ def states_pooling(reference: str) -> bool:
         folder = _local(reference)
     except (ModelFileError, ConfigError):
         return True
-    return folder is None or not (folder / "config.json").is_file() or (folder / "modules.json").is_file()
+    return (
+        folder is None
+        or not is_file(folder / "config.json", ModelFileError)
+        or is_file(folder / "modules.json", ModelFileError)
+    )
 
 
 def hidden_width(config: dict[str, Any]) -> int | None:
@@ -137,7 +142,7 @@ def _local(reference: str) -> Path | None:
     if reference.startswith(_PACKAGE):
         return _inside_package(reference)
     path = expand(reference)
-    if path.exists():
+    if exists(path, ModelFileError):
         return path
     looks_like_path = reference.startswith((".", "/", "~", "$")) or reference.count("/") > 1
     if looks_like_path:
@@ -155,16 +160,16 @@ def _inside_package(reference: str) -> Path:
         what = f"the Python package {name!r} is not installed: pip install {name.replace('_', '-')}"
         raise ModelFileError(Problem(where=f"model {reference!r}", what=what))
     folder = Path(next(iter(spec.submodule_search_locations))) / inner
-    if not folder.is_dir():
+    if not is_dir(folder, ModelFileError):
         raise ModelFileError(Problem(where=f"model {reference!r}", what=f"the package has no folder {inner!r}"))
     return folder
 
 
 def _checked(reference: str, folder: Path) -> Path:
     where = f"model {reference!r}"
-    if not folder.is_dir():
+    if not is_dir(folder, ModelFileError):
         raise ModelFileError(Problem(where=where, what=f"expected a model folder, {folder} is a file"))
-    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+    if not is_file(folder / "config.json", ModelFileError) and not is_file(folder / "modules.json", ModelFileError):
         what = (
             f"no config.json and no modules.json in {folder}; expected a Hugging Face or SentenceTransformer folder"
         )

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dalr.console import Console
+from dalr.data.paths import expand
 from dalr.data.reading import Reading
 from dalr.evaluation.run import MapMethod
+from dalr.io.paths import is_file
 from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.reference import inside_run
 
@@ -55,12 +57,12 @@ class Place:
 
 def locate(model: str, request: Request) -> Place:
     """The encoder and the heads of a model, a run, or a checkpoint of a run."""
-    folder = Path(model)
+    folder = expand(model)
     encoder = EncoderConfig(model=inside_run(model), pooling=request.pooling, num_layers=request.num_layers)
     heads = folder / "heads.safetensors"
     return Place(
         name=model,
         encoder=encoder,
-        heads=request.heads or (heads if heads.is_file() else None),
-        run=folder if (folder / "run.json").is_file() else None,
+        heads=request.heads or (heads if is_file(heads) else None),
+        run=folder if is_file(folder / "run.json") else None,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from dalr.config import Recipe
 from dalr.errors import DataError, Problem
+from dalr.io.paths import regular
 
 
 def recipe_of_run(run: Path) -> Recipe:
@@ -32,7 +33,7 @@ def run_record(run: Path) -> dict[str, Any]:
     """
     path = run / "run.json"
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(regular(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
     if not isinstance(record, dict):

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dalr.errors import StorageError
 from dalr.io.atomic import storage_errors, sync_folder, sync_tree, write_bytes
+from dalr.io.paths import exists, regular
 from dalr.io.sealed import read_manifest, remove_sealed, verify_sealed, well_formed, write_sealed
 from dalr.models.export import save_encoder
 from dalr.models.heads import save_heads
@@ -42,7 +44,7 @@ def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | 
         save_heads(task.heads, temporary / "heads.safetensors")
 
     metadata: Mapping[str, object] = {"step": step, "score": score}
-    if folder.exists():  # of a run that went on from before it; no resume point names it
+    if exists(folder, StorageError):  # of a run that went on from before it; no resume point names it
         remove_sealed(folder)
     write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
     return Checkpoint(folder=folder, step=step, score=score)
@@ -89,6 +91,6 @@ def publish(checkpoint: Checkpoint, run: Path) -> Path:
         shutil.rmtree(model, ignore_errors=True)
         temporary.rename(model)
         sync_folder(run)
-    heads = (checkpoint.folder / "heads.safetensors").read_bytes()
+    heads = regular(checkpoint.folder / "heads.safetensors").read_bytes()
     write_bytes(run / "heads.safetensors", heads)
     return model

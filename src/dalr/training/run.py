@@ -25,7 +25,9 @@ from dalr.data.config import DataConfig
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
+from dalr.io.environment import process_rank
 from dalr.io.lock import LOCK, locked, require_unlocked
+from dalr.io.paths import entries, exists, is_dir, is_file, regular
 from dalr.io.sealed import sweep
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
 from dalr.objectives import Objective
@@ -33,7 +35,6 @@ from dalr.seed import seed_everything
 from dalr.training.config import DevelopmentConfig, TrainingConfig
 from dalr.training.identity import differences, identity
 from dalr.training.inputs import Inputs, load_inputs
-from dalr.training.launch import process_rank
 from dalr.training.provenance import provenance
 from dalr.training.reporting import reports
 
@@ -304,11 +305,12 @@ def _result(out: Path, record: Record) -> TrainResult:
 def _require_ours(out: Path, resume: Resume | None) -> None:
     """Refuse a folder that holds something else than a run to go on with: nothing is overwritten by accident."""
     with storage_errors(out):
-        if not out.exists():
+        if not exists(out, StorageError):
             return
-        if out.is_dir() and all(path.name.startswith((LOCK, ".run.json.")) for path in out.iterdir()):
+        left = entries(out, StorageError) if is_dir(out, StorageError) else None
+        if left is not None and all(path.name.startswith((LOCK, ".run.json.")) for path in left):
             return  # empty, or what a run leaves that is killed before it says anything
-        is_run = (out / "run.json").is_file()
+        is_run = is_file(out / "run.json", StorageError)
     if is_run and resume is not None:
         return
     go_on = ", or --resume to go on with it" if is_run else ""
@@ -325,12 +327,12 @@ def _sweep(out: Path) -> None:
 def _earlier(out: Path) -> Record | None:
     """What the run to go on with says of itself; None where it had not yet begun."""
     path = out / "run.json"
-    if not path.is_file():
+    if not is_file(path, StorageError):
         return None
     try:
-        record: Record = json.loads(path.read_bytes())
+        record: Record = json.loads(regular(path).read_bytes())
         missing = {"id", "recipe", "identity"} - record.keys()
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CorruptFileError(f"{path}: cannot be read ({error}); start anew with another --out") from None
     if missing:
         what = f"no {', '.join(sorted(missing))} in it, so it cannot be gone on with"
