@@ -747,14 +747,19 @@ def data_get(
 
 
 @data_app.command("verify")
-def data_verify(folder: Path) -> None:
+def data_verify(
+    folder: Path,
+    group: Annotated[
+        str | None, typer.Option(help="sts or transfer [default: every group that the folder has a file of].")
+    ] = None,
+) -> None:
     """Show which files of SentEval's are in a folder, which are missing, and which differ."""
     from dalr.errors import DataError
     from dalr.evaluation.obtain import verification
 
     if not is_dir(folder):
         raise DataError(Problem(where="FOLDER", what=f"no such folder: {folder.absolute()}"))
-    table, bad = verification(folder)
+    table, bad = verification(folder, group)
     show(table)
     if bad:
         raise DataError([check.problem() for check in bad])

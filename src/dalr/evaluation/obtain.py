@@ -55,10 +55,10 @@ LICENCES: Mapping[str, tuple[str, ...]] = {
 """What the readme and licence files of the data sets ask of their users."""
 
 
-def require_group(group: str) -> None:
+def require_group(group: str, where: str = "dalr data get") -> None:
     """Raises ConfigError unless `group` is one of `GROUPS`."""
     if group not in GROUPS:
-        raise ConfigError(Problem(where="dalr data get", what=f"expected {' or '.join(GROUPS)}, found {group!r}"))
+        raise ConfigError(Problem(where=where, what=f"expected {' or '.join(GROUPS)}, found {group!r:.60}"))
 
 
 def require_licences(group: str, *, accepted: bool, ask: Callable[[], bool] | None, console: Console) -> None:
@@ -119,20 +119,28 @@ def obtain(
     return f"{out}: {len(expected)} files of {group}, {len(wanted)} of them new, {state}"
 
 
-def verification(data: Path) -> tuple[str, list[FileCheck]]:
+def verification(data: Path, group: str | None = None) -> tuple[str, list[FileCheck]]:
     """A Markdown table of what a data folder holds, and the files that are not as they should be.
 
-    A group of which there is no file at all is shown as missing, but is no fault of a folder that has the other.
+    Args:
+        group: the one of `GROUPS` that is asked for; None is every group that the folder has a file of, or all
+            where it has none.
+
+    Raises:
+        ConfigError: no such group.
     """
-    checks = {group: check_files(data, files_of_group(group)) for group in GROUPS}
+    if group is not None:
+        require_group(group, where="--group")
+    checks = {name: check_files(data, files_of_group(name)) for name in ([group] if group else GROUPS)}
+    begun = {name: each for name, each in checks.items() if any(check.state != State.MISSING for check in each)}
+    checks = begun or checks
     rows = []
     for each in checks.values():
         for name in dict.fromkeys(_set_of(check.official) for check in each):
             own = [check.state for check in each if _set_of(check.official) == name]
             counts = [sum(state in column for state in own) for column in _COLUMNS.values()]
             rows.append([name, str(len(own)), *map(str, counts)])
-    begun = [each for each in checks.values() if any(check.state != State.MISSING for check in each)]
-    bad = [check for each in begun or checks.values() for check in each if not check.good]
+    bad = [check for each in checks.values() for check in each if not check.good]
     return markdown(["set", "files", *_COLUMNS], rows), bad
 
 

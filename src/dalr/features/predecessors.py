@@ -24,7 +24,7 @@ from dalr.features.importing import read_ids
 from dalr.features.spool import Spool, pairs_line
 from dalr.features.store import row_problems, write_store
 from dalr.io.atomic import storage_errors, write_text, write_with
-from dalr.io.paths import entries, exists, is_dir, regular
+from dalr.io.paths import entries, exists, is_dir, regular, size_of
 from dalr.io.text import ending, open_data, read_lines
 
 FOLDER_ENDINGS = (".hdf5", ".h5", ".json")
@@ -151,7 +151,7 @@ def _json_items(path: Path, progress: OnProgress | None) -> Iterator[tuple[str, 
         raise DataError(Problem(where=str(path), what=f"reading this needs ijson: {_INSTALL}")) from None
     last = None
     with open_data(path) as file:
-        total = path.stat().st_size
+        total = size_of(path)
         try:
             for key, value in ijson.kvitems(file, "", use_float=True):
                 yield key, value

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dalr.errors import CorruptFileError
-from dalr.io.paths import regular
+from dalr.io.paths import regular, size_of
 from dalr.io.sealed import file_sha256
 
 REMEDY = "make the store again with dalr features"
@@ -70,9 +70,9 @@ def map_shard(path: Path, *, rows: int, width: int) -> np.memmap[tuple[int, int]
     """Map the one tensor of a safetensors file: 8 bytes of header length, the header, then the data."""
     with open(regular(path), "rb") as file:
         header = int.from_bytes(file.read(8), "little")
-    if 8 + header + 2 * rows * width != path.stat().st_size:
+    if 8 + header + 2 * rows * width != size_of(path, CorruptFileError):
         what = f"expected {rows} rows of {width} fp16 numbers behind a header of {header} bytes"
-        raise CorruptFileError(f"{path}: {what}, found {path.stat().st_size} bytes in all; {REMEDY}")
+        raise CorruptFileError(f"{path}: {what}, found {size_of(path, CorruptFileError)} bytes in all; {REMEDY}")
     if rows == 0:
         return np.memmap(path, dtype=np.float16, mode="r", shape=(0, width))
     return np.memmap(path, dtype=np.float16, mode="r", offset=8 + header, shape=(rows, width))

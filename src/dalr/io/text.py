@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dalr.errors import DataError, Problem
-from dalr.io.paths import refusal, regular
+from dalr.io.paths import refusal, regular, size_of
 
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
@@ -69,7 +69,7 @@ def read_data(path: Path) -> bytes:
     with open_data(path) as file:
         if not isinstance(file, GzipFile):
             return file.read()
-        packed = path.stat().st_size
+        packed = size_of(path)
         limit = max(_FREE, _RATIO * packed)
         parts: list[bytes] = []
         size = 0

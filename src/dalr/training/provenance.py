@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+from dalr.io.paths import regular
+
 _PACKAGES = ("dalr", "torch", "transformers", "sentence-transformers", "accelerate", "tokenizers", "numpy")
 
 
@@ -29,7 +31,7 @@ def provenance(module: nn.Module) -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().split("\n"):
+        for line in regular(Path("/proc/cpuinfo")).read_text().split("\n"):
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
