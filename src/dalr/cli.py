@@ -11,8 +11,9 @@ import errno
 import io
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -87,8 +88,8 @@ _USAGE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ 
 def _run(arguments: list[str]) -> int:
     """The exit code of a command line."""
     _refuse_undecodable(arguments)
+    _expand_paths(app)
     command = typer.main.get_command(app)
-    _expand_paths(command)
     try:
         return command(arguments, prog_name="dalr", standalone_mode=False) or 0
     except _USAGE as error:
@@ -111,18 +112,26 @@ def _refuse_undecodable(arguments: list[str]) -> None:
             raise ConfigError(Problem(where=f"argument {number}", what=what)) from None
 
 
-def _expand_paths(command: Any) -> None:
-    """Have every path option and argument, of all commands, read by `expanded`."""
-    for inner in getattr(command, "commands", {}).values():
-        _expand_paths(inner)
-    for parameter in command.params:
-        if parameter.type.name in ("path", "file", "directory"):
-            parameter.type.convert = _read_path
+def _expand_paths(commands: typer.Typer) -> None:
+    """Have every path option and argument, of all commands, read by `expanded`, which is told their names."""
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _expand_paths(group.typer_instance)
+    for command in commands.registered_commands:
+        assert command.callback is not None
+        command.callback.__annotations__ = get_type_hints(command.callback, include_extras=True)
+        for name, hint in command.callback.__annotations__.items():
+            if hasattr(hint, "__metadata__") and Path in (get_args(hint)[0], *get_args(get_args(hint)[0])):
+                for said in get_args(hint)[1:]:
+                    said.parser = partial(expanded, where=_shown_name(name, said))
 
 
-def _read_path(value: Any, parameter: Any, context: Any) -> str:
-    dashed = [name for name in parameter.opts if name.startswith("--")]
-    return str(expanded(value, dashed[0] if dashed else parameter.name.upper()))
+def _shown_name(name: str, said: Any) -> str:
+    """What a person calls an option or argument; typer keeps the first name given in place of a default."""
+    if isinstance(said, typer.models.ArgumentInfo):
+        return str(said.metavar or name.upper())
+    given = [each for each in (said.default, *(said.param_decls or ())) if str(each).startswith("--")]
+    return str(given[0]) if given else f"--{name.replace('_', '-')}"
 
 
 def _show_error(error: DalrError) -> None:
@@ -748,7 +757,7 @@ def data_get(
 
 @data_app.command("verify")
 def data_verify(
-    folder: Path,
+    folder: Annotated[Path, typer.Argument(help="The folder of `dalr evaluate --data`.")],
     group: Annotated[
         str | None, typer.Option(help="sts or transfer [default: every group that the folder has a file of].")
     ] = None,

@@ -9,10 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dalr.io.paths import regular
+
 if TYPE_CHECKING:
     from torch import nn
 
-from dalr.io.paths import regular
 
 _PACKAGES = ("dalr", "torch", "transformers", "sentence-transformers", "accelerate", "tokenizers", "numpy")
 
