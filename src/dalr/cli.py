@@ -748,7 +748,11 @@ def data_get(
     from dalr.evaluation.obtain import obtain, require_group, require_licences
 
     require_group(group)
-    ask = (lambda: typer.confirm("Do you accept them?", err=True)) if sys.stdin.isatty() else None
+    ask = (
+        (lambda: typer.confirm("Do you accept them?", err=True))
+        if sys.stdin is not None and sys.stdin.isatty()
+        else None
+    )
     # the terms are shown under --quiet too
     require_licences(group, accepted=accept_licences, ask=ask, console=Console())
     console = Console(quiet=quiet, verbose=verbose)

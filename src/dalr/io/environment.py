@@ -38,8 +38,10 @@ def process_rank() -> int:
         ConfigError: it is no rank of `world_size`.
     """
     rank, world = whole_number("RANK", 0), world_size()
-    if rank >= world > 1:
-        what = f"rank {rank} of {world} processes; ranks go from 0 to {world - 1}: correct RANK or WORLD_SIZE"
+    if rank >= world:
+        what = (
+            f"rank {rank} of {world}; ranks go from 0 to WORLD_SIZE - 1: correct RANK or WORLD_SIZE, or unset both"
+        )
         raise ConfigError(Problem(where="environment variable RANK", what=what))
     return rank
 
@@ -64,6 +66,8 @@ def require_meeting() -> None:
     Raises:
         ConfigError: `WORLD_SIZE` stands alone, as a job script may leave it.
     """
+    if world_size() == 1:
+        return
     missing = [name for name in _MEETING if not os.environ.get(name, "").strip()]
     if missing:
         what = (

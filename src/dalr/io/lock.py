@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dalr.errors import StorageError
 from dalr.io.atomic import make_folders, storage_errors
+from dalr.io.paths import is_file
 
 LOCK = ".lock"
 _held: set[int] = set()
@@ -50,7 +51,7 @@ def require_unlocked(folder: Path) -> None:
         StorageError: another process holds the lock of `folder`.
     """
     path = folder / LOCK
-    if path.is_file():
+    if is_file(path, StorageError):
         with storage_errors(path):
             os.close(_take(path))
 

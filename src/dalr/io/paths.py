@@ -17,6 +17,8 @@ from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
 
 LONGEST_NAME = 255
 """Bytes of one name in a path, on every file system in common use."""
+DEEPEST = 200
+"""Folders inside each other; no path that a person means has more."""
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -64,6 +66,8 @@ def _impossible(path: Path) -> str | None:
         return "the name is not UTF-8, and records of dalr are; rename the file or folder, or choose another"
     if any(len(name) > LONGEST_NAME for name in names):
         return f"a name in a path has at most {LONGEST_NAME} bytes; choose a shorter one"
+    if len(names) > DEEPEST:
+        return f"a path goes through at most {DEEPEST} folders; choose a shorter one"
     return None
 
 

@@ -25,7 +25,7 @@ from torch import distributed as dist
 
 from dalr.console import tell
 from dalr.errors import ConfigError, DalrError, Problem
-from dalr.io.environment import local_rank, require_meeting, world_size
+from dalr.io.environment import local_rank, world_size
 from dalr.models.device import pick_device
 
 _BUCKET_BYTES = 32 * 2**20
@@ -143,7 +143,6 @@ def joined(batch_size: int) -> Iterator[Ranks]:
                 "need the whole batch and students fit on any GPU: launch plain data parallelism (--multi_gpu)"
             )
             raise ConfigError(Problem(where=variable, what=what))
-    require_meeting()
     if batch_size % world or batch_size // world < 1:
         what = f"{batch_size} rows over all ranks, which {world} ranks cannot share equally"
         raise ConfigError(Problem(where="training.batch_size", what=what))

@@ -25,7 +25,7 @@ from dalr.data.config import DataConfig
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.features.config import FeaturesConfig
 from dalr.io.atomic import storage_errors, write_json
-from dalr.io.environment import process_rank
+from dalr.io.environment import process_rank, require_meeting
 from dalr.io.lock import LOCK, locked, require_unlocked
 from dalr.io.paths import entries, exists, is_dir, is_file, regular
 from dalr.io.sealed import sweep
@@ -106,6 +106,7 @@ def run(
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after the step was finished and a resume point sealed.
     """
     main = process_rank() == 0
+    require_meeting()
     if main:
         require_unlocked(out)
         _require_ours(out, resume)
