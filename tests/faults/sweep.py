@@ -137,6 +137,7 @@ class World:
         (here / "model" / "config.json").write_text("{}")
         os.mkfifo(here / "model" / "model.safetensors")
         os.mkfifo(here / "pipe")
+        os.mkfifo(here / LONE)
         self.drains = [os.open(here / "pipe", os.O_RDWR | os.O_NONBLOCK)]  # a reader, for whoever writes into it
         with suppress(OSError), socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(here / "socket"))
@@ -149,7 +150,7 @@ class World:
         """Hostile values of an option that takes a path."""
         here = self.hostile
         names = ["empty-folder", "folder", "closed", "closed/inside", "unlisted", "unlisted/x", "read-only/x"]
-        names += ["secret", "loop", "loop/x", "dangling", "link", "pipe", "socket", "model", *FILES]
+        names += ["secret", "loop", "loop/x", "dangling", "link", "pipe", LONE, "socket", "model", *FILES]
         names += [
             "nothing",
             "nothing/x",
@@ -167,6 +168,9 @@ class World:
         return [*(f"{here}/{name}" for name in names), *devices, *others]
 
 
+LONE = "lone-pipe"
+"""Nobody reads it or writes into it: whoever opens it waits for ever."""
+OUTPUTS = ("--out", "--json", "--markdown", "--latex")
 FILES = {
     "empty": b"",
     "empty.json": b"",
@@ -263,6 +267,8 @@ def path_invocations(world: World) -> Iterator[Invocation]:
     }
     for about, shape in shapes.items():
         for value in world.paths():
+            if value.endswith(LONE) and shape[shape.index("{}") - 1] in OUTPUTS:
+                continue  # a reader is waited for, as every program does
             if value.startswith("-") and shape[1] == "{}":
                 continue  # an option
             yield Invocation(about=about, arguments=tuple(value if part == "{}" else part for part in shape))

@@ -13,7 +13,7 @@ from typing import Any
 
 from dalr.errors import ConfigError, CorruptFileError, Problem
 from dalr.features.store import FORMAT, FeatureStore, open_store, verify_store
-from dalr.io.paths import is_file, regular
+from dalr.io.paths import is_file, regular, require_place_for_folder
 from dalr.io.sealed import MANIFEST, refuse_foreign
 
 _RESULTS = ("distinct", "bad_images")
@@ -31,6 +31,7 @@ def refuse_other_making(
         ConfigError: another making, each difference with both values; or unfinished work without `resume`.
         StorageError: a folder of something else.
     """
+    require_place_for_folder(out, "--out")
     refuse_foreign(out, FORMAT, None if unfinished is None else unfinished.parent.name)
     if (made := _stated(out / MANIFEST, "metadata", "source")) is not None:
         _refuse_differences(out, "the store there", made, making)

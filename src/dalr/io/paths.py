@@ -52,6 +52,8 @@ def expanded(path: str | Path, where: str = "path") -> Path:
         raise ConfigError(Problem(where=where, what=f"{refused}, found {text!r:.300}"))
     if not found.is_absolute():
         _require_current_folder(where)
+    if found.name in ("", ".."):
+        return Path(os.path.realpath(found))  # a folder that is written needs a name of its own
     return found
 
 
@@ -239,10 +241,19 @@ def require_place_for_file(path: Path, where: str) -> None:
         )
     if found is not None and not stat.S_ISREG(found.st_mode):
         return  # a device or pipe is opened when there is something to write
-    folder = path.parent
-    while (above := status(folder, StorageError)) is None and folder != folder.parent:
+    _require_place(path.parent, where)
+
+
+def require_place_for_folder(path: Path, where: str) -> None:
+    """Refuse, before any work, a place where no folder can be made or written into; otherwise as for a file."""
+    _require_place(path, where)
+
+
+def _require_place(folder: Path, where: str) -> None:
+    """The nearest folder that exists, at or above `folder`, must take new files."""
+    while (found := status(folder, StorageError)) is None and folder != folder.parent:
         folder = folder.parent
-    if above is not None and not stat.S_ISDIR(above.st_mode):
+    if found is not None and not stat.S_ISDIR(found.st_mode):
         raise StorageError(Problem(where=where, what=f"{folder} is a file, not a folder: choose another {where}"))
     if not os.access(folder, os.W_OK | os.X_OK):
         what = f"no permission to write in {folder}: choose another {where}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, ModelFileError, Problem
-from dalr.io.paths import exists, is_dir, is_file, regular
+from dalr.io.paths import exists, is_dir, is_file, regular, require_regular_below
 
 CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
 """What to do about pickled weights."""
@@ -29,6 +29,8 @@ def inside_run(reference: str) -> str:
     Raises:
         ConfigError: a run without a finished model.
     """
+    if not reference.strip():
+        return reference
     folder = expand(reference)
     inside = folder / "model"
     if is_file(folder / "run.json", ModelFileError) and not is_dir(inside, ModelFileError):
@@ -141,6 +143,10 @@ def _local(reference: str) -> Path | None:
     """The folder that `reference` names, or None if it reads as a hub id."""
     if reference.startswith(_PACKAGE):
         return _inside_package(reference)
+    if not reference.strip():
+        raise ModelFileError(
+            Problem(where=f"model {reference!r}", what="expected a folder or a hub id, found nothing")
+        )
     path = expand(reference)
     if exists(path, ModelFileError):
         return path
@@ -174,6 +180,7 @@ def _checked(reference: str, folder: Path) -> Path:
             f"no config.json and no modules.json in {folder}; expected a Hugging Face or SentenceTransformer folder"
         )
         raise ModelFileError(Problem(where=where, what=what))
+    require_regular_below(folder, ModelFileError)
     if not any(folder.rglob("*.safetensors")):
         what = f"no safetensors weights in {folder}; pickled .bin weights are not loaded: {CONVERT}"
         raise ModelFileError(Problem(where=where, what=what))

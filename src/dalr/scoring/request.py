@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from dalr.console import Console
 from dalr.data.paths import expand
 from dalr.data.reading import Reading
 from dalr.evaluation.run import MapMethod
-from dalr.io.paths import is_file
+from dalr.io.paths import expanded, is_file
 from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.reference import inside_run
 
@@ -44,6 +44,13 @@ class Request:
     map_method: MapMethod = "pca"
     console: Console = field(default_factory=Console)
 
+    def __post_init__(self) -> None:
+        """Paths with `~`, and those that can be nobody's, are the same in Python as on the command line."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Path):
+                object.__setattr__(self, each.name, expanded(value, each.name))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -57,7 +64,7 @@ class Place:
 
 def locate(model: str, request: Request) -> Place:
     """The encoder and the heads of a model, a run, or a checkpoint of a run."""
-    folder = expand(model)
+    folder = expand(model) if model.strip() else Path()
     encoder = EncoderConfig(model=inside_run(model), pooling=request.pooling, num_layers=request.num_layers)
     heads = folder / "heads.safetensors"
     return Place(

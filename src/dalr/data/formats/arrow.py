@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.data.formats.collecting import Collector, Source
 from dalr.errors import DataError, Problem
-from dalr.io.paths import is_file, regular, resolve
+from dalr.io.paths import is_file, regular, require_regular_below, resolve
 
 if TYPE_CHECKING:
     import pyarrow
@@ -77,6 +77,7 @@ def _splits(path: Path) -> Iterator[tuple[str | None, Any]]:
         loaded = load_dataset(name, revision=revision or None)
     else:
         _refuse_foreign_names(path)
+        require_regular_below(path)
         loaded = load_from_disk(str(path))
     if isinstance(loaded, DatasetDict):
         yield from loaded.items()
