@@ -8,6 +8,7 @@ with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 s
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import sys
 from collections.abc import Iterable
@@ -118,9 +119,9 @@ def _expand_paths(commands: typer.Typer) -> None:
         if group.typer_instance is not None:
             _expand_paths(group.typer_instance)
     for command in commands.registered_commands:
-        assert command.callback is not None
-        command.callback.__annotations__ = get_type_hints(command.callback, include_extras=True)
-        for name, hint in command.callback.__annotations__.items():
+        function: Any = inspect.unwrap(command.callback) if command.callback is not None else None
+        function.__annotations__ = get_type_hints(function, include_extras=True)  # typer would make new ones
+        for name, hint in function.__annotations__.items():
             if hasattr(hint, "__metadata__") and Path in (get_args(hint)[0], *get_args(get_args(hint)[0])):
                 for said in get_args(hint)[1:]:
                     said.parser = partial(expanded, where=_shown_name(name, said))

@@ -144,9 +144,7 @@ def _local(reference: str) -> Path | None:
     if reference.startswith(_PACKAGE):
         return _inside_package(reference)
     if not reference.strip():
-        raise ModelFileError(
-            Problem(where=f"model {reference!r}", what="expected a folder or a hub id, found nothing")
-        )
+        raise ModelFileError(Problem(where=f"model {reference!r}", what="expected a folder or a hub id"))
     path = expand(reference)
     if exists(path, ModelFileError):
         return path
