@@ -186,9 +186,17 @@ class TestShipped:
             load_recipe("kdmsce")
         assert all(name in str(caught.value) for name in METHODS)
 
-    @pytest.mark.parametrize("reference", ["", ".", "nowhere/r.yaml", "xyzcse-flickr-bert"])
+    @pytest.mark.parametrize("reference", ["nowhere/r.yaml", "xyzcse-flickr-bert"])
     def test_a_missing_recipe_is_a_configuration_error(self, reference: str) -> None:
         with pytest.raises(ConfigError, match="no such file"):
+            load_recipe(reference)
+
+    @pytest.mark.parametrize(
+        ("reference", "found"),
+        [("", "nothing between the quotes"), (".", "found a folder"), ("a\0b", "NUL"), ("n" * 256, "255 bytes")],
+    )
+    def test_what_can_be_no_recipe_says_what_it_is(self, reference: str, found: str) -> None:
+        with pytest.raises(ConfigError, match=found):
             load_recipe(reference)
 
 

@@ -22,6 +22,7 @@ from dalr.errors import Attempts, ConfigError, Problem
 from dalr.evaluation.results import Evaluation
 from dalr.features.importing import read_ids
 from dalr.features.source import features_in_memory
+from dalr.io.paths import expanded
 from dalr.models.config import PoolingMode
 from dalr.recipe import Overrides, Reference, load_recipe
 from dalr.schema import Recipe
@@ -128,7 +129,7 @@ def train(
         raise ConfigError(Problem(where="--allow-changed", what="goes with --resume"))
     return run(
         loaded,
-        out=Path(out) if out is not None else default_run_folder(loaded.name),
+        out=expanded(out if out is not None else default_run_folder(loaded.name), "out"),
         console=console or Console(),
         resume=Resume(read_recipe=_with_defaults_of_today, allow_changed=allow_changed) if resume else None,
         program=objects.program,
@@ -245,7 +246,7 @@ def evaluate(
         ConfigError, DataError, ModelFileError: nothing could be scored. A task that could not is in `failed`.
     """
     request = Request(
-        data=Path(data) if data is not None else None,
+        data=expanded(data, "data") if data is not None else None,
         tasks=[name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks),
         classifier=classifier,
         pooling=pooling,

@@ -6,20 +6,22 @@ at a terminal gets tables; a pipe gets `where: what`, one problem a line, as eve
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.config import missing_models
-from dalr.console import Console
+from dalr.console import Console, printable
+from dalr.console import show as print_result
+from dalr.data.config import DataConfig
 from dalr.data.dataset import Dataset, load_dataset
-from dalr.errors import SHOWN, ConfigError, DalrError, DataError
+from dalr.errors import SHOWN, Attempts, ConfigError, DalrError, DataError, Problem
 from dalr.evaluation.overlap import OverlapReport, audit
 from dalr.evaluation.sts import load_sts
 from dalr.evaluation.tasks import STS_DEV, STS_TASKS
+from dalr.io.paths import is_dir
 from dalr.recipe import load_data_section, load_recipe
 from dalr.training.inputs import load_training_data
 
@@ -46,6 +48,8 @@ class Checked:
     batches: Mapping[str, Batches] = field(default_factory=dict)
     missing_models: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    not_compared: str = ""
+    """Why there is no overlap although it was asked for."""
     overlap: OverlapReport | None = None
     """Training sentences in evaluation sets, where that was asked for."""
 
@@ -73,34 +77,81 @@ def check_recipe(
 
     With `against`, a SentEval folder, its training sentences are also looked up in the STS sets.
     """
+    compare = _Comparison(against=against, console=console or Console(quiet=True))
     try:
         recipe = load_recipe(reference, overrides)
     except ConfigError as error:
-        return Checked(recipe=reference, error=_with_data_problems(error, reference, overrides))
+        data = load_data_section(reference, overrides)
+        return compare.of_data(Checked(recipe=reference, error=_with_data_problems(error, data)), data, seed=0)
     try:
-        data = load_training_data(recipe)
-        overlap = _overlap(data.dataset, against, console or Console(quiet=True)) if against is not None else None
+        inputs = load_training_data(recipe)
     except DalrError as error:
-        return Checked(recipe=reference, error=error)
-    left_over, kinds = data.plan.left_over(), data.plan.kinds(0)
-    return Checked(
+        return compare.of_data(Checked(recipe=reference, error=error), recipe.data, seed=recipe.seed)
+    left_over, kinds = inputs.plan.left_over(), inputs.plan.kinds(0)
+    checked = Checked(
         recipe=reference,
-        report=data.dataset.report,
+        report=inputs.dataset.report,
         batches={
             kind: Batches(per_epoch=kinds.count(kind), rows_left_over=rows) for kind, rows in left_over.items()
         },
         missing_models=tuple(missing_models(recipe)),
         warnings=inputs.warnings,
-        overlap=overlap,
     )
+    return compare.of_sentences(checked, inputs.dataset)
 
 
-def _overlap(dataset: Dataset, folder: Path, console: Console) -> OverlapReport:
-    pairs = [load_sts(folder, task) for task in (*STS_TASKS, STS_DEV)]
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    """Training sentences against the evaluation sets of a folder, if one is named; also of a recipe with errors."""
+
+    against: Path | None
+    console: Console
+
+    def of_data(self, checked: Checked, data: DataConfig | None, *, seed: int) -> Checked:
+        """With what can be read of a recipe in which something else is wrong."""
+        if self.against is None:
+            return checked
+        try:
+            dataset = load_dataset(data, seed=seed) if data is not None else None
+        except DalrError:
+            dataset = None
+        if dataset is None:
+            return replace(checked, not_compared="the training sentences cannot be read, see the problems")
+        return self.of_sentences(checked, dataset)
+
+    def of_sentences(self, checked: Checked, dataset: Dataset) -> Checked:
+        if self.against is None:
+            return checked
+        try:
+            return replace(checked, overlap=_overlap(dataset, self.against, self.console))
+        except DalrError as error:
+            both = [*(checked.error.problems if checked.error is not None else ()), *error.problems]
+            total = error.total + (checked.error.total if checked.error is not None else 0)
+            return replace(checked, error=type(checked.error or error)(both, total=total))
+
+
+def _overlap(dataset: Dataset, data: Path, console: Console) -> OverlapReport:
+    if not is_dir(data):
+        raise DataError(Problem(where="--against", what=f"no such folder: {data.absolute()}"))
+    attempt = Attempts()
+    found = [attempt(lambda task=task: load_sts(data, task)) for task in (*STS_TASKS, STS_DEV)]  # type: ignore[misc]
+    attempt.require()
+    pairs = [each for each in found if each is not None]
     captions = dataset.pairs.captions if dataset.pairs is not None else ()
     lines = dataset.text.lines if dataset.text is not None else ()
     with console.bar("compare", len(captions) + len(lines), "sentence") as bar:
         return audit(chain(captions, lines), pairs, progress=bar.update)
+
+
+def _show_overlap(checked: Checked, console: Console) -> None:
+    if checked.not_compared:
+        console.say(f"note: --against was not compared: {checked.not_compared}")
+    if checked.overlap is None:
+        return
+    print_result(checked.overlap.table())
+    for task in checked.overlap.tasks.values():
+        for match in task.examples(2):
+            console.detail(f"{task.name}: {match.evaluation!r} is nearly {match.training!r}")
 
 
 def show(checked: Checked, console: Console) -> None:
@@ -112,6 +163,7 @@ def show(checked: Checked, console: Console) -> None:
     from rich.console import Console as RichConsole
 
     if checked.error is not None:
+        _show_overlap(checked, console)
         terminal = RichConsole(stderr=True)
         if not terminal.is_terminal:
             raise checked.error
@@ -121,7 +173,7 @@ def show(checked: Checked, console: Console) -> None:
     if terminal.is_terminal:
         _print_table(terminal, ("data", ""), [(name, str(value)) for name, value in checked.report.items()])
     else:
-        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in checked.report.items()))
+        print_result("".join(f"{name}: {value}\n" for name, value in checked.report.items()), end="")
     for kind, batches in checked.batches.items():
         left = batches.rows_left_over
         console.detail(f"{kind} batches in an epoch: {batches.per_epoch}, rows left over: {left}")
@@ -129,24 +181,19 @@ def show(checked: Checked, console: Console) -> None:
         console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
     for warning in checked.warnings:
         console.say(f"warning: {warning}")
-    if checked.overlap is not None:
-        sys.stdout.write(checked.overlap.table() + "\n")
-        for task in checked.overlap.tasks.values():
-            for match in task.examples(2):
-                console.detail(f"{task.name}: {match.evaluation!r} is nearly {match.training!r}")
+    _show_overlap(checked, console)
     console.say("no problems found")
 
 
-def _with_data_problems(error: ConfigError, reference: str, overrides: Sequence[str]) -> ConfigError:
-    data = load_data_section(reference, overrides)
+def _with_data_problems(error: ConfigError, data: DataConfig | None) -> ConfigError:
     if data is None:
         return error
     try:
         load_dataset(data, seed=0)
-    except DataError as found:
-        return ConfigError([*error.problems, *found.problems])
     except ConfigError:
         pass  # a variable that is not set: the recipe's own problem
+    except DalrError as found:
+        return ConfigError([*error.problems, *found.problems], total=error.total + found.total)
     return error
 
 
@@ -166,5 +213,5 @@ def _print_table(terminal: RichConsole, names: tuple[str, str], rows: Sequence[t
     for name in names:
         table.add_column(name, overflow="fold")
     for cells in rows:
-        table.add_row(*map(Text, cells))  # Text: brackets in data are no markup
+        table.add_row(*map(Text, map(printable, cells)))  # Text: brackets in data are no markup
     terminal.print(table)

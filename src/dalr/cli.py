@@ -7,15 +7,20 @@ with its code: 2 configuration, 3 data, 4 model or corrupt file, 5 numerics, 6 s
 
 from __future__ import annotations
 
+import errno
+import inspect
+import io
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from dalr.console import Console
-from dalr.errors import ConfigError, DalrError, Problem
+from dalr.console import Console, occupy_standard_streams, show, tell
+from dalr.errors import ConfigError, DalrError, Problem, StorageError
+from dalr.io.paths import expanded, is_dir, require_place_for_file
 from dalr.version import VERSION
 
 if TYPE_CHECKING:
@@ -51,7 +56,7 @@ Plugin = Annotated[
     typer.Option(metavar="FILE|MODULE", help="Python file or module that registers terms; run with your rights."),
 ]
 Pooling = Annotated[str | None, typer.Option(help="cls or mean, for a model that states none.")]
-Layers = Annotated[int | None, typer.Option(min=1, help="Keep only the first layers of the model.")]
+Layers = Annotated[int | None, typer.Option(min=1, max=10_000, help="Keep only the first layers of the model.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0, ...")]
 Format = Annotated[str | None, typer.Option(help="What --pairs is [default: told by its name and content].")]
@@ -64,18 +69,102 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the result
 
 def main() -> None:
     """Entry point: run a command, turn our errors into messages and exit codes."""
+    occupy_standard_streams()
     try:
-        app(standalone_mode=True)
+        sys.exit(_run(sys.argv[1:]))
     except DalrError as error:
-        from dalr.training.launch import leave_it_to_the_first_rank, process_rank
-
-        rank = process_rank()
-        note = "".join(getattr(error, "__notes__", []))
-        if rank and not note:
-            leave_it_to_the_first_rank()
-            note = f"on rank {rank}"
-        sys.stderr.write(f"error {note}: {error}\n" if rank else f"error: {error}\n")
+        _show_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OF_STREAMS:
+            sys.exit(_internal(error))
+        tell(f"error: cannot write to standard output: {error.strerror}; send it to another place")
+        sys.exit(StorageError.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last net: whatever comes here is a bug
+        sys.exit(_internal(error))
+
+
+_OF_STREAMS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+"""What a full device says to `--help`; files of ours say it through `StorageError`."""
+_USAGE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""What typer raises of options that it cannot read; some versions bring their own copy of click."""
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit code of a command line."""
+    _refuse_undecodable(arguments)
+    _expand_paths(app)
+    command = typer.main.get_command(app)
+    try:
+        return command(arguments, prog_name="dalr", standalone_mode=False) or 0
+    except _USAGE as error:
+        words = io.StringIO()
+        error.show(file=words)
+        tell(words.getvalue(), end="")
+        return int(error.exit_code)
+    except typer.Abort:
+        tell("Aborted!")
+        return 1
+
+
+def _refuse_undecodable(arguments: list[str]) -> None:
+    """What cannot be written down again is refused before the work, not at its end."""
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError:
+            what = f"not UTF-8, and records of dalr are: {argument!r:.200}; rename the file, or spell it otherwise"
+            raise ConfigError(Problem(where=f"argument {number}", what=what)) from None
+
+
+def _expand_paths(commands: typer.Typer) -> None:
+    """Have every path option and argument, of all commands, read by `expanded`, which is told their names."""
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _expand_paths(group.typer_instance)
+    for command in commands.registered_commands:
+        function: Any = inspect.unwrap(command.callback) if command.callback is not None else None
+        function.__annotations__ = get_type_hints(function, include_extras=True)  # typer would make new ones
+        for name, hint in function.__annotations__.items():
+            if hasattr(hint, "__metadata__") and Path in (get_args(hint)[0], *get_args(get_args(hint)[0])):
+                for said in get_args(hint)[1:]:
+                    said.parser = partial(expanded, where=_shown_name(name, said))
+
+
+def _shown_name(name: str, said: Any) -> str:
+    """What a person calls an option or argument; typer keeps the first name given in place of a default."""
+    if isinstance(said, typer.models.ArgumentInfo):
+        return str(said.metavar or name.upper())
+    given = [each for each in (said.default, *(said.param_decls or ())) if str(each).startswith("--")]
+    return str(given[0]) if given else f"--{name.replace('_', '-')}"
+
+
+def _show_error(error: DalrError) -> None:
+    """The error's lines; of several ranks that find the same, the first says it."""
+    from dalr.io.environment import process_rank
+
+    try:
+        rank = process_rank()
+    except ConfigError:
+        rank = 0  # the error that is shown says so
+    note = "".join(getattr(error, "__notes__", []))
+    if rank and not note:
+        from dalr.training.launch import leave_it_to_the_first_rank
+
+        leave_it_to_the_first_rank()
+        note = f"on rank {rank}"
+    tell(f"error {note}: {error}" if rank else f"error: {error}")
+
+
+def _internal(error: Exception) -> int:
+    """Say that dalr itself is at fault; the exit code."""
+    if {"-v", "--verbose"} & set(sys.argv):
+        import traceback
+
+        tell("".join(traceback.format_exception(error)), end="")
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    tell(f"internal error: {what:.300}; this is a bug in dalr: please report it with the command (-v says more)")
+    return 1
 
 
 def _load_plugins(plugins: list[str] | None) -> None:
@@ -87,7 +176,7 @@ def _load_plugins(plugins: list[str] | None) -> None:
 
 def _show_version(wanted: bool | None) -> None:
     if wanted:
-        typer.echo(f"dalr {VERSION}")
+        show(f"dalr {VERSION}")
         raise typer.Exit
 
 
@@ -104,7 +193,7 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -112,7 +201,7 @@ def demo(
     from dalr.demo.run import run_demo
 
     table = run_demo(out, seed=seed, console=Console(quiet=quiet, verbose=verbose))
-    typer.echo(table)
+    show(table)
 
 
 @app.command()
@@ -135,7 +224,7 @@ def init(
     reading = _reading(pairs, format, columns, split, otherwise=None)
     for note in write_starter(out, pairs=pairs, reading=reading, images=images, text=text, features=features):
         console.say(note)
-    typer.echo(f"{out}")
+    show(f"{out}")
 
 
 @app.command()
@@ -152,14 +241,17 @@ def check(
 ) -> None:
     """Report every configuration and data problem of a recipe at once, before any model is loaded."""
     _load_plugins(plugin)
-    from dalr.check import check_recipe, show
-    from dalr.io.atomic import write_json
+    from dalr.check import check_recipe
+    from dalr.check import show as show_check
+    from dalr.io.atomic import remedy, write_json
 
     console = Console(quiet=quiet, verbose=verbose)
+    _require_place(json_file, "--json")
     checked = check_recipe(recipe, settings or [], against=against, console=console)
     if json_file is not None:
-        write_json(json_file, checked.as_json())
-    show(checked, console)
+        with remedy("choose another --json file"):
+            write_json(json_file, checked.as_json())
+    show_check(checked, console)
     if checked.error is not None:
         raise typer.Exit(checked.error.exit_code)
 
@@ -177,7 +269,7 @@ def train(
         bool,
         typer.Option("--allow-changed", help="Resume although recipe, data or versions differ; run.json says it."),
     ] = False,
-    nproc: Annotated[int, typer.Option(min=1, help="Ranks to train on, on this machine: one a GPU.")] = 1,
+    nproc: Annotated[int, typer.Option(min=1, max=1024, help="Ranks to train on, on this machine: one a GPU.")] = 1,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -188,7 +280,8 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a recipe; RECIPE is a shipped name or a path. Leaves RUN/model, a SentenceTransformer."""
-    from dalr.training.launch import launch, process_rank
+    from dalr.io.environment import process_rank
+    from dalr.training.launch import launch
 
     _load_plugins(plugin)
     if nproc > 1 and not dry_run:
@@ -202,7 +295,7 @@ def train(
 
     console = Console(quiet=quiet, verbose=verbose)
     if dry_run:
-        typer.echo(run_training(recipe, overrides=settings or [], console=console, dry_run=True).table())
+        show(run_training(recipe, overrides=settings or [], console=console, dry_run=True).table())
         return
     result = run_training(
         recipe,
@@ -216,10 +309,10 @@ def train(
         return
     if result.best_score is not None:
         before = f" (untrained {result.untrained_score:.2f})" if result.untrained_score is not None else ""
-        typer.echo(f"{result.development}: {result.best_score:.2f} at step {result.best_step}{before}")
+        show(f"{result.development}: {result.best_score:.2f} at step {result.best_step}{before}")
         if result.untrained_score is not None and result.best_score <= result.untrained_score:
-            sys.stderr.write("warning: training did not improve the development score over the untrained student\n")
-    typer.echo(f"model: {result.model}  ({result.steps} steps in {result.seconds:.0f} s)")
+            tell("warning: training did not improve the development score over the untrained student")
+    show(f"model: {result.model}  ({result.steps} steps in {result.seconds:.0f} s)")
 
 
 @app.command()
@@ -278,6 +371,7 @@ def evaluate(
     _load_plugins(plugin)
     from dalr.evaluation.results import write_results
     from dalr.evaluation.table import as_table
+    from dalr.io.atomic import remedy
     from dalr.io.writable import require_writable
     from dalr.scoring import Request
     from dalr.scoring import evaluate as score
@@ -303,6 +397,7 @@ def evaluate(
         map_method=_map_method(map_method),
         console=Console(quiet=quiet, verbose=verbose),
     )
+    _require_place(json_file, "--json")
     if watch:
         _exit_for(_show_watched(models, request, json_file))
         return
@@ -310,12 +405,13 @@ def evaluate(
         require_writable(json_file)
     found = score(models, request)
     if any(model.tasks for model in found.models):
-        typer.echo(as_table(found.models, found.comparisons, all_numbers=verbose))
+        show(as_table(found.models, found.comparisons, all_numbers=verbose))
     failed = {each.task: each for model in found.models for each in model.failed}
     for each in (*failed.values(), *found.failed):
         _show_failed(each)
     if json_file is not None:
-        write_results(json_file, found.models[0] if len(models) == 1 else found)
+        with remedy("choose another --json file"):
+            write_results(json_file, found.models[0] if len(models) == 1 else found)
     if found.failed:
         raise typer.Exit(found.failed[0].exit_code)
     _exit_for(failed.values())
@@ -333,7 +429,7 @@ def _show_watched(models: list[str], request: Request, json_file: Path | None) -
         raise ConfigError(problems)
     failed: list[Failed] = []
     for watched in watch(Path(models[0]), request):
-        typer.echo(watched.line())
+        show(watched.line())
         for each in watched.evaluation.failed:
             _show_failed(each)
         failed += watched.evaluation.failed
@@ -341,7 +437,7 @@ def _show_watched(models: list[str], request: Request, json_file: Path | None) -
 
 
 def _show_failed(failed: Failed) -> None:
-    sys.stderr.write(f"error: {failed.task}: {failed.reason}\n")
+    tell(f"error: {failed.task}: {failed.reason}")
 
 
 def _exit_for(failed: Iterable[Failed]) -> None:
@@ -385,7 +481,7 @@ def study(
     if list_all:
         names = shipped_studies()
         for name in names:
-            typer.echo(f"{name:{max(map(len, names))}}  {study_description(name)}")
+            show(f"{name:{max(map(len, names))}}  {study_description(name)}")
         return
     if study is None:
         raise ConfigError(Problem(where="STUDY", what="name a study: a path, or one of dalr study --list"))
@@ -396,18 +492,18 @@ def study(
         plan = make_plan(loaded, folder)
         finished = {} if set_aside else finished_runs(plan, console)  # what would be renamed is refused there
         for line in plan.lines(finished):
-            typer.echo(line)
+            show(line)
         require_inputs(plan, console)
         return
     result = run_study(loaded, out=folder, console=console, replace=set_aside)
     main_table = sts_table(result)
     if main_table is not None:
-        typer.echo(markdown_table(main_table))
+        show(markdown_table(main_table))
     for sentence in verdict(result):
-        typer.echo(f"\n{sentence}")
-    typer.echo(f"\n{folder / MARKDOWN}, {folder / PAGE}")
+        show(f"\n{sentence}")
+    show(f"\n{folder / MARKDOWN}, {folder / PAGE}")
     for each in result.failures:
-        sys.stderr.write(f"error: {each.run} ({each.phase}): {each.reason}\n")
+        tell(f"error: {each.run} ({each.phase}): {each.reason}")
     if code := exit_code_of(result):
         raise typer.Exit(code)
 
@@ -427,12 +523,13 @@ def report(
 ) -> None:
     """One self-contained page on one or more models: scores beside the published ones, pictures, provenance."""
     _load_plugins(plugin)
+    from dalr.io.paths import size_of
     from dalr.report.write import write_report
 
     console = Console(quiet=quiet, verbose=verbose)
     write_report(results, out=out, markdown=markdown, latex=latex, title=title, console=console)
     for written in filter(None, (out, markdown, latex)):
-        typer.echo(f"{written}: {written.stat().st_size / 1000:.0f} kB")
+        show(f"{written}: {size_of(written) / 1000:.0f} kB")
 
 
 @app.command("import")
@@ -467,8 +564,8 @@ def import_model(
             drop_unknown=drop_unknown,
         )
     for line in imported.lines():
-        typer.echo(line)
-    typer.echo(f"model: {out}")
+        show(line)
+    show(f"model: {out}")
 
 
 @app.command()
@@ -479,10 +576,10 @@ def cache(
     from dalr.io.cache import cache_root, cache_use, clean_cache
 
     for use in cache_use():
-        typer.echo(f"{use.kind}: {use.entries} entries, {use.bytes / 2**20:.1f} MiB")
+        show(f"{use.kind}: {use.entries} entries, {use.bytes / 2**20:.1f} MiB")
     if clean:
         clean_cache()
-    typer.echo(f"{'cleaned' if clean else 'folder'}: {cache_root()}")
+    show(f"{'cleaned' if clean else 'folder'}: {cache_root()}")
 
 
 @recipe_app.command("list")
@@ -493,7 +590,7 @@ def recipe_list() -> None:
     names = shipped_recipes()
     width = max(map(len, names))
     for name in names:
-        typer.echo(f"{name:{width}}  {recipe_description(name)}")
+        show(f"{name:{width}}  {recipe_description(name)}")
 
 
 @recipe_app.command("show")
@@ -508,9 +605,9 @@ def recipe_show(
     from dalr.recipe import load_recipe, recipe_source, resolved_yaml
 
     if resolved or settings:
-        typer.echo(resolved_yaml(load_recipe(name, settings or [])), nl=False)
+        show(resolved_yaml(load_recipe(name, settings or [])), end="")
     else:
-        typer.echo(recipe_source(name), nl=False)
+        show(recipe_source(name), end="")
 
 
 @features_app.command("import")
@@ -540,7 +637,7 @@ def features_import(
                 file, out, captions=captions, ids=ids, progress=lambda share: bar.update(int(100 * share))
             )
         for line in found.lines(out):
-            typer.echo(line)
+            show(line)
         return
     if ids is None:
         raise ConfigError(Problem(where="--ids", what="an .npy matrix needs the file that names its rows"))
@@ -548,7 +645,7 @@ def features_import(
         import_matrix(file, ids, out)
     store = open_store(out)
     console.detail(f"{len(store.shards)} shards of up to {store.shard_rows} rows, fp16")
-    typer.echo(f"{out}: {len(store)} rows of width {store.width}")
+    show(f"{out}: {len(store)} rows of width {store.width}")
 
 
 @features_app.command("images")
@@ -563,9 +660,13 @@ def features_images(
     revision: Revision = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run was.")] = False,
-    max_bad_images: Annotated[int, typer.Option(min=0, help="Images that may be unusable and left out.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes [default: one a core].")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch of the model.")] = 32,
+    max_bad_images: Annotated[
+        int, typer.Option(min=0, max=1_000_000_000, help="Images that may be unusable and left out.")
+    ] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=1024, help="Decoding processes [default: one a core].")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images in a batch of the model.")] = 32,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -601,7 +702,7 @@ def features_images(
         )
     seconds = time.monotonic() - start
     left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
-    typer.echo(
+    show(
         f"{out}: {report.rows} images of width {report.width} ({report.distinct} distinct{left_out}); "
         f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
     )
@@ -618,7 +719,9 @@ def features_text(
     text: Annotated[Path | None, typer.Option(help="Lines of this text file; ids are line numbers.")] = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
-    max_tokens: Annotated[int | None, typer.Option(min=3, help="Longest input [default: the model's own].")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=3, max=1_000_000, help="Longest input [default: the model's own].")
+    ] = None,
     revision: Revision = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -661,7 +764,7 @@ def features_text(
                 progress=lambda done, _: bar.update(done),
                 device=device,
             )
-    typer.echo(f"{out}: {len(ids)} rows")
+    show(f"{out}: {len(ids)} rows")
 
 
 @data_app.command("get")
@@ -686,26 +789,40 @@ def data_get(
     from dalr.io.lock import locked
 
     require_group(group)
-    ask = (lambda: typer.confirm("Do you accept them?", err=True)) if sys.stdin.isatty() else None
+    ask = (
+        (lambda: typer.confirm("Do you accept them?", err=True))
+        if sys.stdin is not None and sys.stdin.isatty()
+        else None
+    )
     # the terms are shown under --quiet too
     require_licences(group, accepted=accept_licences, ask=ask, console=Console())
     console = Console(quiet=quiet, verbose=verbose)
     with locked(out):
-        typer.echo(obtain(group, source, out, console=console, allow_changed=allow_changed_data))
+        show(obtain(group, source, out, console=console, allow_changed=allow_changed_data))
 
 
 @data_app.command("verify")
-def data_verify(folder: Path) -> None:
+def data_verify(
+    folder: Annotated[Path, typer.Argument(help="The folder of `dalr evaluate --data`.")],
+    group: Annotated[
+        str | None, typer.Option(help="sts or transfer [default: every group that the folder has a file of].")
+    ] = None,
+) -> None:
     """Show which files of SentEval's are in a folder, which are missing, and which differ."""
     from dalr.errors import DataError
     from dalr.evaluation.obtain import verification
 
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise DataError(Problem(where="FOLDER", what=f"no such folder: {folder.absolute()}"))
-    table, bad = verification(folder)
-    typer.echo(table)
+    table, bad = verification(folder, group)
+    show(table)
     if bad:
         raise DataError([check.problem() for check in bad])
+
+
+def _require_place(path: Path | None, option: str) -> None:
+    if path is not None:
+        require_place_for_file(path, option)
 
 
 def _reading(

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from dalr.data.config import DataConfig
 from dalr.errors import DalrError
 from dalr.features.source import features_width, is_matrix
+from dalr.io.paths import is_dir
 from dalr.models.config import EncoderConfig
 from dalr.models.reference import hidden_width, number_of_layers, peek_config, states_pooling, token_positions
 from dalr.objectives import Need
@@ -250,7 +251,7 @@ def _stored_width(recipe: Recipe, features: str | None) -> int | None:
         return None
     try:
         path = recipe.data.path(features)
-        if is_matrix(path) or path.is_dir():
+        if is_matrix(path) or is_dir(path):
             return features_width(path)
     except DalrError:
         pass  # what is wrong with the features is reported with the data

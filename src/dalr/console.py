@@ -1,18 +1,86 @@
 """What a person sees while work goes on: lines, bars and tables on the terminal.
 
 Everything goes to standard error, so that standard output stays free for results. Without a terminal (a log
-file, CI) a bar becomes a line now and then.
+file, CI) a bar becomes a line now and then. All that dalr prints goes through `show` and `tell`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+from dalr.errors import StorageError
 
 _LINE_SECONDS = 15.0
+_BROKEN_PIPE = 141
+"""As a shell says it of a program that SIGPIPE ended."""
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal obeys instead of showing: all control characters but tab and newline, those that
+turn the direction of writing, and halves of characters that cannot be encoded."""
+
+
+def printable(text: str) -> str:
+    """`text` with escapes in place of what a terminal would obey: names and captions are other people's."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def show(text: str, *, end: str = "\n") -> None:
+    """Write a result to standard output, at once.
+
+    Raises:
+        StorageError: what standard output leads to takes no more.
+        SystemExit: nobody reads it any longer.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(printable(text) + end)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        raise SystemExit(_BROKEN_PIPE) from None
+    except OSError as error:
+        _silence(sys.stdout)
+        what = f"cannot write the result to standard output: {error.strerror}; send it to another place"
+        raise StorageError(what) from None
+
+
+def tell(text: str, *, end: str = "\n") -> None:
+    """Write a line to standard error; work does not end because nobody can read what it says of itself."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(printable(text) + end)
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere: at exit Python would try again, and fail with words of its own."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def occupy_standard_streams() -> None:
+    """Give standard streams that were closed (`2>&-`) to nowhere.
+
+    Otherwise the next file that is opened gets their number, and what a library prints would go into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    with suppress(AttributeError, OSError, ValueError):  # AttributeError: no stream, or one of a test's
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 class Bar:
@@ -34,8 +102,7 @@ class Console:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            tell(text)
 
     def detail(self, text: str) -> None:
         """A line for `-v` only."""
@@ -47,7 +114,7 @@ class Console:
         """A bar for `total` pieces of work with rate, time left and fields."""
         if self.quiet:
             yield Bar()
-        elif sys.stderr.isatty():
+        elif sys.stderr is not None and sys.stderr.isatty():
             with _rich_bar(name, total, unit) as bar:
                 yield bar
         else:
@@ -166,6 +233,6 @@ def _rich_bar(name: str, total: int, unit: str) -> Iterator[Bar]:
         class RichBar(_PacedBar):
             def update(self, done: int, **fields: str) -> None:
                 super().update(done, **fields)
-                progress.update(task, completed=done, extra=self.extra())
+                progress.update(task, completed=done, extra=printable(self.extra()))
 
         yield RichBar(pace)

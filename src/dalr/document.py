@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dalr.errors import ConfigError, Problem, did_you_mean
+from dalr.io.paths import expanded, refusal, regular
 from dalr.section import Section
 
 KeyPath = tuple[str | int, ...]
@@ -61,7 +62,7 @@ class Shelf:
         if name in known:
             return f"{name}.yaml", (self._place() / f"{name}.yaml").read_text(encoding="utf-8")
         try:
-            with open(reference, "rb") as file:
+            with open(regular(expanded(reference, self.kind)), "rb") as file:
                 content = file.read(_LARGEST + 1)
             if len(content) > _LARGEST:
                 what = f"larger than {_LARGEST // 1024} kB, which no {self.kind} is; expected keys and values"
@@ -69,8 +70,10 @@ class Shelf:
             return reference, content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ConfigError(Problem(where=reference, what=f"byte {error.start + 1} is not UTF-8")) from None
-        except (OSError, ValueError):
-            pass  # ValueError: a name that cannot be a path
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:
+            raise refusal(Path(reference), error, ConfigError) from None
         hint = did_you_mean(reference, known)
         what = f"no such file, and no shipped {self.kind} of that name; {hint}shipped: {', '.join(known)}"
         raise ConfigError(Problem(where=f"{self.kind} {reference!r}", what=what))

@@ -24,7 +24,8 @@ class Problem:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" if self.where else self.what
+        where = self.where.replace("\n", "\\n").replace("\r", "\\r")  # a name cannot begin a line of its own
+        return f"{where}: {self.what}" if where else self.what
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

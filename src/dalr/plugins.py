@@ -10,9 +10,9 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from dalr.errors import ConfigError, DalrError, Problem
+from dalr.io.paths import expanded, is_file, resolve
 
 
 def load_plugins(references: Sequence[str]) -> None:
@@ -45,8 +45,8 @@ def _load(reference: str) -> None:
             what = "no such module is installed; name a file that ends in .py, or an importable module"
             raise ConfigError(Problem(where=where, what=what)) from None
         return
-    path = Path(reference).resolve()
-    if not path.is_file():
+    path = resolve(expanded(reference, "--plugin"), ConfigError)
+    if not is_file(path, ConfigError):
         raise ConfigError(Problem(where=where, what=f"no such file: {path}"))
     name = f"dalr_plugin_{path.stem}"
     known = sys.modules.get(name)

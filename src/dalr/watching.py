@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dalr.console import Console
-from dalr.errors import ConfigError, CorruptFileError, DataError, Problem
+from dalr.errors import ConfigError, CorruptFileError, DataError, Problem, StorageError
 from dalr.evaluation.results import Details, Evaluation, Result
 from dalr.evaluation.table import lines_of
 from dalr.evaluation.tasks import RETRIEVAL, STS_TASKS, TRANSFER_TASKS

@@ -233,6 +233,9 @@ def test_a_folder_with_one_group_is_not_blamed_for_the_other(copy: Path, tmp_pat
     get("transfer", copy, tmp_path / "out")
     table, bad = verification(tmp_path / "out")
     assert bad == []
-    assert table.count("\n") > 10
+    assert "STS" not in table
+    assert "STS" in verification(tmp_path / "out", "sts")[0]
+    with pytest.raises(ConfigError, match="expected sts or transfer"):
+        verification(tmp_path / "out", "others")
     (tmp_path / "empty").mkdir()
     assert len(verification(tmp_path / "empty")[1]) == len(_names("sts")) + len(_names("transfer"))

@@ -177,6 +177,7 @@ class TestCommand:
         monkeypatch.setattr("time.sleep", lambda _: said_before.append(capsys.readouterr().err))
         monkeypatch.setattr("sys.argv", ["dalr", "train", "nowhere.yaml"])
         monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
         with pytest.raises(SystemExit) as ended:
             main()
         assert said_before == [""], "it waits to be stopped, and has said nothing"

@@ -33,13 +33,13 @@ class DataConfig(Section):
     """Which split of the pairs is used: one name, several, or `all`; needed where a file has more than one."""
     text: str | None = None
     """Plain text, one sentence a line."""
-    held_out_images: Annotated[int, Field(ge=0)] = 0
+    held_out_images: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """The last images of the pairs file, kept out of training for retrieval."""
     on_empty: Literal["error", "drop"] = "error"
     """What an empty caption or line is."""
-    max_tokens: Annotated[int, Field(ge=3)] = 32
+    max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] = 32
     """Longest training sentence in tokens of the student; longer ones are cut and counted."""
-    captions_per_image: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    captions_per_image: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["all"] = "all"
     """How many captions of an image are trained on, drawn once under the seed."""
     pairing_control: Literal["broken"] | None = None
     """Train without what pairs know: training captions are dealt out to the images at random, under the seed."""

@@ -27,11 +27,11 @@ _LARGEST_PART = 16_384
 class GroupsConfig(Section):
     """How many neighbours come together; None leaves a stream as it is."""
 
-    text: Annotated[int, Field(ge=2)] | None = None
+    text: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
     """Lines of text that are close by the teachers' similarity."""
-    images: Annotated[int, Field(ge=1)] | None = None
+    images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Images that are close by their features."""
-    captions: Annotated[int, Field(ge=1)] = 2
+    captions: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     """Captions that each of these images brings."""
 
 

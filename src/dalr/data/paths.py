@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from dalr.errors import ConfigError
+from dalr.io.paths import expanded
 
 _VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}]*))?\})")
 
@@ -15,7 +16,7 @@ def expand(path: str) -> Path:
     """`path` with environment variables and a leading `~` replaced.
 
     Raises:
-        ConfigError: a variable without a default is not set.
+        ConfigError: a variable without a default is not set, or what comes of it can be no path.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -25,4 +26,4 @@ def expand(path: str) -> Path:
             raise ConfigError(f"path {path!r} needs the environment variable {name}, which is not set")
         return found
 
-    return Path(_VARIABLE.sub(value, path)).expanduser()
+    return expanded(_VARIABLE.sub(value, path), f"path {path!r:.200}")

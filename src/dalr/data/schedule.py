@@ -31,7 +31,7 @@ class ScheduleConfig(Section):
     kind: Literal["spread", "every_k"] = "spread"
     """`spread` [ours]: both streams spread evenly, each read exactly once per epoch. `every_k` [release]: step t
     of an epoch is a pair step when t mod k = 0, streams reshuffled when exhausted."""
-    k: Annotated[int, Field(ge=2)] | None = None
+    k: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
     """For `every_k`; None is the release's ⌊text batches / pair batches⌋, which must be at least 2."""
     repeat_images: bool = False
     """Allow two captions of one image in a batch (terms then mask them)."""

@@ -29,11 +29,13 @@ from dalr.demo.teachers import (
     train_text_teachers,
 )
 from dalr.demo.world import WorldFiles, WorldSize, draw_world, write_world
+from dalr.errors import StorageError
 from dalr.evaluation.sts import load_scored_tsv
 from dalr.features.store import open_store, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
 from dalr.io.claim import require_ours
-from dalr.io.lock import LOCK
+from dalr.io.lock import LOCK, locked
+from dalr.io.paths import entries, is_dir, is_file
 from dalr.models.config import EncoderConfig, HeadsConfig
 from dalr.seed import derive_seed
 
@@ -66,7 +68,7 @@ def run_demo(out: Path, *, seed: int, console: Console, scale: Scale | None = No
     Raises:
         StorageError: `out` holds something that is not an earlier demo.
     """
-    require_ours(out, "an earlier demo", ours=(out / _MARK).is_file)
+    require_ours(out, "an earlier demo", ours=lambda: is_file(out / _MARK, StorageError))
     with locked(out):
         return _demo(out, seed=seed, console=console, scale=scale or Scale())
 
@@ -243,6 +245,6 @@ def _use_one_thread() -> None:
 def _clear(out: Path) -> None:
     """A demo folder is made anew each time; anything else is left alone."""
     with storage_errors(out):
-        for path in out.iterdir() if out.is_dir() else ():
+        for path in entries(out, StorageError):
             if path.name != LOCK:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if is_dir(path, StorageError) else path.unlink()

@@ -29,8 +29,9 @@ from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.results import Failed, MtebResult, Result
 from dalr.evaluation.run import Subject, failure
 from dalr.evaluation.sts import Embed
-from dalr.io.atomic import write_text
-from dalr.io.cache import cache_folder
+from dalr.io.atomic import remedy, write_text
+from dalr.io.cache import REMEDY, cache_folder
+from dalr.io.paths import regular
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +140,8 @@ def _kept_or_scored(task: MtebTask, subject: Subject, console: Console) -> MtebR
     with _heard(console):
         result = _score(task, subject, console)
     if path is not None:
-        write_text(path, _Kept(identity=identity, result=result).model_dump_json(indent=1) + "\n")
+        with remedy(REMEDY):
+            write_text(path, _Kept(identity=identity, result=result).model_dump_json(indent=1) + "\n")
     return result
 
 
@@ -157,7 +159,7 @@ def _identity(task: MtebTask) -> _Identity:
 def _read(path: Path) -> _Kept | None:
     """A cache entry; one that cannot be read is made anew."""
     try:
-        return _Kept.model_validate_json(path.read_bytes())
+        return _Kept.model_validate_json(regular(path).read_bytes())
     except (OSError, ValidationError):
         return None
 

@@ -26,6 +26,7 @@ from dalr.evaluation.official import (
 from dalr.evaluation.table import markdown
 from dalr.io.atomic import write_bytes
 from dalr.io.download import UnreachableError, download
+from dalr.io.paths import is_dir, is_file, regular, resolve
 
 PUBLIC_ADDRESS = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
 """Where SimCSE's download script gets it. Taken from that script; the address itself could not be tried when this
@@ -54,10 +55,10 @@ LICENCES: Mapping[str, tuple[str, ...]] = {
 """What the readme and licence files of the data sets ask of their users."""
 
 
-def require_group(group: str) -> None:
+def require_group(group: str, where: str = "dalr data get") -> None:
     """Raises ConfigError unless `group` is one of `GROUPS`."""
     if group not in GROUPS:
-        raise ConfigError(Problem(where="dalr data get", what=f"expected {' or '.join(GROUPS)}, found {group!r}"))
+        raise ConfigError(Problem(where=where, what=f"expected {' or '.join(GROUPS)}, found {group!r:.60}"))
 
 
 def require_licences(group: str, *, accepted: bool, ask: Callable[[], bool] | None, console: Console) -> None:
@@ -118,20 +119,28 @@ def obtain(
     return f"{out}: {len(expected)} files of {group}, {len(wanted)} of them new, {state}"
 
 
-def verification(data: Path) -> tuple[str, list[FileCheck]]:
+def verification(data: Path, group: str | None = None) -> tuple[str, list[FileCheck]]:
     """A Markdown table of what a data folder holds, and the files that are not as they should be.
 
-    A group of which there is no file at all is shown as missing, but is no fault of a folder that has the other.
+    Args:
+        group: the one of `GROUPS` that is asked for; None is every group that the folder has a file of, or all
+            where it has none.
+
+    Raises:
+        ConfigError: no such group.
     """
-    checks = {group: check_files(data, files_of_group(group)) for group in GROUPS}
+    if group is not None:
+        require_group(group, where="--group")
+    checks = {name: check_files(data, files_of_group(name)) for name in ([group] if group else GROUPS)}
+    begun = {name: each for name, each in checks.items() if any(check.state != State.MISSING for check in each)}
+    checks = begun or checks
     rows = []
     for each in checks.values():
         for name in dict.fromkeys(_set_of(check.official) for check in each):
             own = [check.state for check in each if _set_of(check.official) == name]
             counts = [sum(state in column for state in own) for column in _COLUMNS.values()]
             rows.append([name, str(len(own)), *map(str, counts)])
-    begun = [each for each in checks.values() if any(check.state != State.MISSING for check in each)]
-    bad = [check for each in begun or checks.values() for check in each if not check.good]
+    bad = [check for each in checks.values() for check in each if not check.good]
     return markdown(["set", "files", *_COLUMNS], rows), bad
 
 
@@ -150,10 +159,10 @@ def _set_of(official: OfficialFile) -> str:
 
 def _layout_below(folder: Path, wanted: Sequence[OfficialFile]) -> Path:
     """`folder`, or the folder at most two levels below it that holds SentEval's `downstream` layout."""
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise DataError(Problem(where="--from", what=f"no such folder: {folder.absolute()}"))
     for place in [folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))]:
-        if any((place / official.path).is_file() for official in wanted):
+        if any(is_file(place / official.path) for official in wanted):
             return place
     return folder
 
@@ -161,10 +170,10 @@ def _layout_below(folder: Path, wanted: Sequence[OfficialFile]) -> Path:
 def _copy(folder: Path, out: Path, wanted: Sequence[OfficialFile], *, allow_changed: bool) -> None:
     checks = check_files(folder, wanted)
     _require([check for check in checks if not _acceptable(check, allow_changed)])
-    if folder.resolve() == out.resolve():
+    if resolve(folder) == resolve(out):
         return
     for check in checks:
-        write_bytes(out / check.official.path, check.place.read_bytes())
+        write_bytes(out / check.official.path, regular(check.place).read_bytes())
 
 
 def _fetch_files(
@@ -198,7 +207,7 @@ def _fetch_archive(group: str, address: str, out: Path, console: Console, wait: 
     archive = out / address.rsplit("/", 1)[1]
     if address == PUBLIC_ADDRESS:
         console.say(f"note: {address} is the address that SimCSE's script names; it could not be tried beforehand")
-    if not archive.is_file():
+    if not is_file(archive):
         _download_with_bar(address, archive, console, wait)
     unpacked = out / "unpacked"
     unpack = f"unzip -d {unpacked} {archive}" if archive.suffix == ".zip" else f"tar -xf {archive} -C {unpacked}"

@@ -20,6 +20,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from dalr.errors import Problem
+from dalr.io.paths import is_file, regular
 
 _TASK_FILES: Mapping[str, str] = {
     **{f"STS{year}": f"STS/STS{year}-en-test/" for year in range(12, 17)},
@@ -180,7 +181,7 @@ def describe_folder(data: Path) -> str:
     found = [path for pattern in _PATTERNS for path in data.glob(pattern)]
     for gold in data.glob("STS/STS1?-en-test/STS.gs.*.txt"):
         sentences = gold.with_name(gold.name.replace(".gs.", ".input."))
-        if sentences.is_file():  # STS13's SMT has scores without sentences, STS12's ALL repeats the others
+        if is_file(sentences):  # STS13's SMT has scores without sentences, STS12's ALL repeats the others
             found += [gold, sentences]
     names = sorted(path.relative_to(data).as_posix() for path in found)
     return json.dumps([asdict(describe(data / name, name)) for name in names], indent=1) + "\n"
@@ -192,7 +193,7 @@ def describe(place: Path, path: str) -> OfficialFile:
     Raises:
         OSError: it cannot be read.
     """
-    content = place.read_bytes()
+    content = regular(place).read_bytes()
     lines = folded_lines(content)
     return OfficialFile(
         path=path,

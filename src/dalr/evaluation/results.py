@@ -20,6 +20,7 @@ from dalr.io.frame import data_frame
 
 if TYPE_CHECKING:
     import pandas
+from dalr.io.paths import regular
 
 FORMAT, VERSION = "dalr-evaluation", 1
 RUN_RESULT = "evaluation.json"
@@ -332,7 +333,7 @@ def read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
     """
     where = str(path)
     try:
-        tree = json.loads(path.read_bytes())  # numbers that are not finite are refused below, each with its key
+        tree = json.loads(regular(path).read_bytes())
     except OSError as error:
         raise DataError(Problem(where=where, what=f"cannot be read: {error.strerror}")) from None
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,7 @@ over an incomplete group.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -114,4 +114,7 @@ class SentenceVectors:
 
 
 def failure(task: str, error: DalrError) -> Failed:
-    return Failed(task=task, reason=str(error), exit_code=error.exit_code)
+    """What kept a task from a score; the task is not named again in the reason."""
+    own = [replace(problem, where="") if problem.where == task else problem for problem in error.problems]
+    reason = str(DalrError(own, total=error.total)) if own else str(error)
+    return Failed(task=task, reason=reason, exit_code=error.exit_code)

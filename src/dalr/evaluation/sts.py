@@ -68,7 +68,9 @@ def load_sts(data: Path, task: str) -> ScoredPairs:
 def load_scored_tsv(path: Path) -> ScoredPairs:
     """A user's own file: score, sentence, sentence, separated by tabs, without a header."""
     rows = _tab_rows(path, columns=3, at_least=False)
-    return _pairs(path.name, [(f"{path}:{number}", row[0], row[1], row[2]) for number, row in rows], split="own")
+    return _pairs(
+        path.name, path, [(f"{path}:{number}", row[0], row[1], row[2]) for number, row in rows], split="own"
+    )
 
 
 def _load_year(folder: Path, task: str) -> ScoredPairs:
@@ -82,7 +84,7 @@ def _load_year(folder: Path, task: str) -> ScoredPairs:
     if problems:
         raise DataError(problems)
     sizes = {subset: len(found) for subset, found in rows.items()}
-    return _pairs(task, [row for found in rows.values() for row in found], subset_sizes=sizes)
+    return _pairs(task, folder, [row for found in rows.values() for row in found], subset_sizes=sizes)
 
 
 def _load_subset(folder: Path, subset: str) -> list[tuple[str, str, str, str]]:
@@ -103,7 +105,7 @@ def _load_subset(folder: Path, subset: str) -> list[tuple[str, str, str, str]]:
 def _load_sts_benchmark(data: Path, split: str, task: str) -> ScoredPairs:
     path = data / "STS" / "STSBenchmark" / f"sts-{split}.csv"
     rows = _tab_rows(path, columns=7, at_least=True)
-    return _pairs(task, [(f"{path}:{number}", row[4], row[5], row[6]) for number, row in rows], split=split)
+    return _pairs(task, path, [(f"{path}:{number}", row[4], row[5], row[6]) for number, row in rows], split=split)
 
 
 def _load_sick(data: Path, task: str) -> ScoredPairs:
@@ -111,7 +113,7 @@ def _load_sick(data: Path, task: str) -> ScoredPairs:
     header, *rows = _tab_rows(path, columns=5, at_least=True)
     if header[1][:4] != ["pair_ID", "sentence_A", "sentence_B", "relatedness_score"]:
         raise DataError(Problem(where=f"{path}:1", what=f"expected SICK's header, found {header[1][:4]}"))
-    return _pairs(task, [(f"{path}:{number}", row[3], row[1], row[2]) for number, row in rows])
+    return _pairs(task, path, [(f"{path}:{number}", row[3], row[1], row[2]) for number, row in rows])
 
 
 def _tab_rows(path: Path, *, columns: int, at_least: bool) -> list[tuple[int, list[str]]]:
@@ -133,6 +135,7 @@ def _tab_rows(path: Path, *, columns: int, at_least: bool) -> list[tuple[int, li
 
 def _pairs(
     name: str,
+    place: Path,
     rows: list[tuple[str, str, str, str]],
     *,
     split: str = "test",
@@ -150,7 +153,7 @@ def _pairs(
         gold.append(value)
     if not problems and len(set(gold)) < 2:
         what = "all gold scores are equal, or there is only one pair: no correlation can be computed"
-        problems.append(Problem(where=name, what=what))
+        problems.append(Problem(where=str(place), what=what))
     if problems:
         raise DataError(problems)
     return ScoredPairs(

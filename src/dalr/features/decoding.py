@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dalr.io.paths import regular
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -87,7 +89,7 @@ def read_image(path: Path) -> Image:
     """
     file_size(path)
     try:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
     except OSError as error:
         raise ImageRefusedError(f"cannot be read: {_reason(error)}") from None
     return decode(data)

@@ -21,13 +21,14 @@ from jaxtyping import Float16, Float32
 
 from dalr.console import Bar, Console
 from dalr.data.rows import sentences_sha256
-from dalr.errors import CorruptFileError, DataError, Problem
+from dalr.errors import CorruptFileError, DataError, Problem, StorageError
 from dalr.features.decode_ahead import PictureBatch, decoded_ahead
 from dalr.features.making import PLACES, existing_store, refuse_other_making
 from dalr.features.picture_files import PicturePlan, plan_pictures
 from dalr.features.shard import map_shard, write_shard
 from dalr.features.store import SHARD_ROWS, row_problems, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
+from dalr.io.paths import exists, is_dir, resolve
 from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def write_image_store(
         StorageError: the disk refuses, or `out` is a folder of something else.
     """
     console = console or Console()
-    if not root.is_dir():
+    if not is_dir(root):
         raise DataError(Problem(where=str(root), what="expected the folder that holds the images"))
     making = _making(model, ids, batch_size, part_images)
     refuse_other_making(out, making, unfinished=out / WORK / _PLAN, resume=resume)
@@ -115,7 +116,7 @@ def write_image_store(
             rows=len(store), distinct=int(store.source["distinct"]), computed=0, bad=bad, width=store.width
         )
     with console.bar("look", len(ids), "image") as bar:
-        plan = plan_pictures(ids, root.resolve(), lambda done: bar.update(done))
+        plan = plan_pictures(ids, resolve(root), lambda done: bar.update(done))
     with storage_errors(out):
         (out / WORK).mkdir(parents=True, exist_ok=True)
     write_json(out / WORK / _PLAN, making)
@@ -253,7 +254,7 @@ def _seal(out: Path, part: _Part, vectors: Float16[np.ndarray, "good width"], ba
 def _sealed(out: Path, part: _Part, width: int, console: Console) -> _SealedPart | None:
     """A part that an earlier run sealed, if it verifies and its files are still the same."""
     folder = part.folder(out)
-    if not folder.exists():
+    if not exists(folder, StorageError):
         return None
     try:
         manifest = read_manifest(folder, format=_PART_FORMAT, version=_PART_VERSION, remedy="it is computed again")

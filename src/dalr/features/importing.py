@@ -13,6 +13,7 @@ import numpy as np
 from dalr.data.rows import has_surrogate
 from dalr.errors import DataError, Problem
 from dalr.features.store import row_problems, write_store
+from dalr.io.paths import regular
 from dalr.io.text import read_lines
 
 _BLOCK_ROWS = 65_536
@@ -53,7 +54,7 @@ def check_matrix(matrix: Path, ids_file: Path) -> tuple[list[str], np.ndarray]:
 def open_matrix(path: Path) -> np.ndarray:
     """A memory-mapped (rows, width) matrix of floats; pickled arrays are refused."""
     try:
-        with open(path, "rb") as file:
+        with open(regular(path), "rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
                 raise DataError(Problem(where=str(path), what="not an .npy file"))
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -13,6 +13,7 @@ from typing import Any
 
 from dalr.errors import ConfigError, CorruptFileError, Problem
 from dalr.features.store import FORMAT, FeatureStore, open_store, verify_store
+from dalr.io.paths import is_file, regular, require_place_for_folder
 from dalr.io.sealed import MANIFEST, refuse_foreign
 
 _RESULTS = ("distinct", "bad_images")
@@ -30,21 +31,22 @@ def refuse_other_making(
         ConfigError: another making, each difference with both values; or unfinished work without `resume`.
         StorageError: a folder of something else.
     """
+    require_place_for_folder(out, "--out")
     refuse_foreign(out, FORMAT, None if unfinished is None else unfinished.parent.name)
     if (made := _stated(out / MANIFEST, "metadata", "source")) is not None:
         _refuse_differences(out, "the store there", made, making)
-    if unfinished is None or not unfinished.is_file():
+    if unfinished is None or not is_file(unfinished):
         return
     if (started := _stated(unfinished)) is not None:
         _refuse_differences(out, "the unfinished store there", started, making)
-    if not resume and not (out / MANIFEST).is_file():
+    if not resume and not is_file(out / MANIFEST):
         what = f"unfinished work of an earlier run; go on with --resume, or delete {out} to start anew"
         raise ConfigError(Problem(where=f"--out {out}", what=what))
 
 
 def existing_store(out: Path, making: Mapping[str, Any]) -> FeatureStore | None:
     """The store at `out` if it is whole to the last byte and made in this way."""
-    if not (out / MANIFEST).is_file():
+    if not is_file(out / MANIFEST):
         return None
     try:
         verify_store(out)
@@ -57,7 +59,7 @@ def existing_store(out: Path, making: Mapping[str, Any]) -> FeatureStore | None:
 def _stated(path: Path, *keys: str) -> dict[str, Any] | None:
     """A making as a file states it, also of a store that is damaged; None where it cannot be told."""
     try:
-        stated = json.loads(path.read_bytes())
+        stated = json.loads(regular(path).read_bytes())
         for key in keys:
             stated = stated[key]
         return _plain(stated)

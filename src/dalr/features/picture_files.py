@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dalr.features.decoding import ImageRefusedError, checked_size, locate, stat_of
+from dalr.io.paths import regular
 from dalr.io.sealed import file_sha256
 
 _TAIL = 4096
@@ -87,7 +88,7 @@ def _groups(indices: Sequence[int], key: Callable[[int], Hashable]) -> list[list
 def _tail(file: PictureFile) -> Hashable:
     assert file.path is not None
     try:
-        with open(file.path, "rb") as stream:
+        with open(regular(file.path), "rb") as stream:
             stream.seek(max(file.size - _TAIL, 0))
             return hashlib.sha256(stream.read(_TAIL)).digest()
     except OSError:

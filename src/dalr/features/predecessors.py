@@ -25,6 +25,7 @@ from dalr.features.spool import Spool, pairs_line
 from dalr.features.store import row_problems, write_store
 from dalr.io.atomic import write_text, write_with
 from dalr.io.claim import new_folder, require_ours
+from dalr.io.paths import regular, size_of
 from dalr.io.text import ending, open_data, read_lines
 
 FOLDER_ENDINGS = (".hdf5", ".h5", ".json")
@@ -158,7 +159,7 @@ def _json_items(path: Path, progress: OnProgress | None) -> Iterator[tuple[str, 
         raise DataError(Problem(where=str(path), what=f"reading this needs ijson: {_INSTALL}")) from None
     last = None
     with open_data(path) as file:
-        total = path.stat().st_size
+        total = size_of(path)
         try:
             for key, value in ijson.kvitems(file, "", use_float=True):
                 yield key, value
@@ -179,7 +180,7 @@ def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[_Rows | None]:
     except ImportError:
         raise DataError(Problem(where=str(path), what=f"reading this needs h5py: {_INSTALL}")) from None
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(regular(path), "r")
     except FileNotFoundError:
         problems.append(Problem(where=str(path), what="no such file"))
         yield None

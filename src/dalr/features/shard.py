@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dalr.errors import CorruptFileError
+from dalr.io.paths import regular, size_of
 from dalr.io.sealed import file_sha256
 
 REMEDY = "make the store again with dalr features"
@@ -34,7 +35,7 @@ class Shard:
         self._sha256 = sha256
         self._verified = False
         self._start = int(self.array.offset)
-        self._file = os.open(path, os.O_RDONLY)
+        self._file = os.open(regular(path), os.O_RDONLY)
         self._seen = _state(os.fstat(self._file))
 
     def __del__(self) -> None:
@@ -61,9 +62,10 @@ class Shard:
             CorruptFileError: the file is gone, or does not have the bytes that were sealed.
         """
         try:
-            now = _state(self.path.stat())
-        except OSError as error:
-            what = f"expected the file that was opened, found none ({error.strerror})"
+            now = _state(os.stat(regular(self.path)))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            what = f"expected the file that was opened, found none ({reason})"
             raise CorruptFileError(f"{self.path}: {what}; {REMEDY}") from None
         if now != self._seen:
             self._verify()
@@ -94,11 +96,11 @@ def write_shard(path: Path, vectors: Shaped[np.ndarray, "_ width"]) -> None:
 
 def map_shard(path: Path, *, rows: int, width: int) -> np.memmap[tuple[int, int], np.dtype[np.float16]]:
     """Map the one tensor of a safetensors file: 8 bytes of header length, the header, then the data."""
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         header = int.from_bytes(file.read(8), "little")
-    if 8 + header + 2 * rows * width != path.stat().st_size:
+    if 8 + header + 2 * rows * width != size_of(path, CorruptFileError):
         what = f"expected {rows} rows of {width} fp16 numbers behind a header of {header} bytes"
-        raise CorruptFileError(f"{path}: {what}, found {path.stat().st_size} bytes in all; {REMEDY}")
+        raise CorruptFileError(f"{path}: {what}, found {size_of(path, CorruptFileError)} bytes in all; {REMEDY}")
     if rows == 0:
         return np.memmap(path, dtype=np.float16, mode="r", shape=(0, width))
     return np.memmap(path, dtype=np.float16, mode="r", offset=8 + header, shape=(rows, width))

@@ -12,6 +12,7 @@ from dalr.errors import DataError, Problem
 from dalr.features.importing import check_matrix, import_matrix, open_matrix
 from dalr.features.store import FeatureStore, open_store, store_width, write_store
 from dalr.io.cache import cache_folder, cached
+from dalr.io.paths import exists, is_file, refusal
 from dalr.io.sealed import MANIFEST, file_sha256
 
 
@@ -27,9 +28,12 @@ def open_features(path: Path, ids_file: Path | None) -> FeatureStore:
         return open_store(path)
     if ids_file is None:
         raise DataError(Problem(where=str(path), what="a matrix needs the file that names its rows (…_ids)"))
-    if not path.is_file() or not ids_file.is_file():
+    if not is_file(path) or not is_file(ids_file):
         check_matrix(path, ids_file)  # says all that is wrong, where hashing would stop at the first missing file
-    key = hashlib.sha256(f"{file_sha256(path)} {file_sha256(ids_file)} {ids_file.suffix}".encode()).hexdigest()
+    try:
+        key = hashlib.sha256(f"{file_sha256(path)} {file_sha256(ids_file)} {ids_file.suffix}".encode()).hexdigest()
+    except OSError as error:
+        raise refusal(Path(error.filename or path), error) from None
     return cached(
         cache_folder("features") / key[:32],
         read=open_store,
@@ -86,7 +90,7 @@ def as_matrix(store: FeatureStore) -> np.ndarray:
 
 
 def _require_store(path: Path) -> None:
-    if not (path / MANIFEST).is_file():
-        found = "no such folder" if not path.exists() else f"no {MANIFEST} in it"
+    if not is_file(path / MANIFEST):
+        found = "no such folder" if not exists(path) else f"no {MANIFEST} in it"
         what = f"expected a feature store ({found}); make one with dalr features, or name an .npy matrix"
         raise DataError(Problem(where=str(path), what=what))

@@ -19,6 +19,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import Tensor, nn
 
 from dalr.errors import ConfigError, Problem
+from dalr.io.paths import regular
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads, save_heads
 from dalr.models.outputs import at_width, inputs_of
@@ -199,7 +200,7 @@ class ObjectiveLoss(nn.Module):
         from safetensors.torch import load_file
 
         verify_heads(Path(path))
-        self.heads.load_state_dict(load_file(path))
+        self.heads.load_state_dict(load_file(regular(Path(path))))
 
     def _two_passes(self, features: Mapping[str, Any]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
         twice = {key: torch.cat([v, v]) if isinstance(v, Tensor) and v.ndim else v for key, v in features.items()}

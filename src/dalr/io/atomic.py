@@ -18,15 +18,18 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from dalr.console import tell
 from dalr.errors import StorageError
 
 _LONGEST_STEM = 200
 """Bytes of a name that its temporary name keeps."""
 _FOLDER_SYNC_IS_OPTIONAL = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _warned: set[str] = set()
+_remedy: ContextVar[str] = ContextVar("_remedy", default="choose another --out folder")
 _WRAPPED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 
 
@@ -106,6 +109,16 @@ def _write_into(path: Path, write: Callable[[Path], None]) -> None:
 
 
 @contextmanager
+def remedy(text: str) -> Iterator[None]:
+    """What to do where something inside cannot be written; without this, to choose another --out folder."""
+    token = _remedy.set(text)
+    try:
+        yield
+    finally:
+        _remedy.reset(token)
+
+
+@contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into our own words."""
     try:
@@ -137,8 +150,8 @@ def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
     if number == errno.ENOSPC:
         return StorageError(f"no space left writing {path}: free some and start again")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageError(f"no permission to write {path}: choose another --out folder")
-    return StorageError(f"cannot write {path}: {reason}; choose another --out folder")
+        return StorageError(f"no permission to write {path}: {_remedy.get()}")
+    return StorageError(f"cannot write {path}: {reason}; {_remedy.get()}")
 
 
 def _has_no_inodes(path: Path) -> bool:
@@ -196,7 +209,7 @@ def warn_once(text: str) -> None:
     """A warning about the machine, once per process."""
     if text not in _warned:
         _warned.add(text)
-        sys.stderr.write(f"warning: {text}\n")
+        tell(f"warning: {text}")
 
 
 def _write_all(path: Path, data: bytes) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from dalr.errors import CorruptFileError
-from dalr.io.atomic import storage_errors
+from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
+from dalr.io.atomic import remedy, storage_errors
 from dalr.io.lock import locked_output
+from dalr.io.paths import entries, expanded, is_dir, size_of
 
+REMEDY = "set DALR_CACHE to a folder that can be written, with space in it"
 KINDS = ("tokens", "features", "teachers", "mteb")
 _T = TypeVar("_T")
 _instead: ContextVar[Path | None] = ContextVar("_instead", default=None)
@@ -31,13 +33,30 @@ class CacheUse:
 
 
 def cache_root() -> Path:
-    """`$DALR_CACHE`, or `dalr` in the user's cache folder."""
+    """`$DALR_CACHE`, or `dalr` in the user's cache folder.
+
+    Raises:
+        ConfigError: neither is known.
+    """
     if (instead := _instead.get()) is not None:
         return instead
     if chosen := os.environ.get("DALR_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "dalr"
+        return expanded(chosen, "environment variable DALR_CACHE")
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return expanded(base, "environment variable XDG_CACHE_HOME") / "dalr"
+    return _home() / ".cache" / "dalr"
+
+
+def _home() -> Path:
+    """The user's home folder; containers and batch systems may give none to a user whom they do not know."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        what = (
+            f"there is no place for dalr's cache: HOME is not set and user {os.getuid()} has no home folder; "
+            "set DALR_CACHE to a folder that can be written"
+        )
+        raise ConfigError(Problem(where="environment variable DALR_CACHE", what=what)) from None
 
 
 @contextmanager
@@ -60,11 +79,11 @@ def cached(folder: Path, *, read: Callable[[Path], _T], write: Callable[[Path], 
 
     Of several processes that want a new entry one makes it, and the others wait for it.
     """
-    if folder.is_dir():
+    if is_dir(folder, StorageError):
         with suppress(CorruptFileError):
             return read(folder)
-    with locked_output(folder, wait=True):
-        if folder.is_dir():  # another process may have made it meanwhile
+    with remedy(REMEDY), locked_output(folder, wait=True):
+        if is_dir(folder, StorageError):  # another process may have made it meanwhile
             try:
                 return read(folder)
             except CorruptFileError:
@@ -76,12 +95,12 @@ def cached(folder: Path, *, read: Callable[[Path], _T], write: Callable[[Path], 
 
 def cache_use() -> list[CacheUse]:
     root = cache_root()
-    kinds = [root / kind for kind in KINDS if (root / kind).is_dir()]
+    kinds = [root / kind for kind in KINDS if is_dir(root / kind, StorageError)]
     return [
         CacheUse(
             kind=kind.name,
-            entries=sum(1 for _ in kind.iterdir()),
-            bytes=sum(path.stat().st_size for path in kind.rglob("*") if path.is_file()),
+            entries=len(entries(kind, StorageError)),
+            bytes=sum(size_of(path, StorageError) for path in kind.rglob("*")),
         )
         for kind in kinds
     ]
@@ -89,4 +108,5 @@ def cache_use() -> list[CacheUse]:
 
 def clean_cache() -> None:
     for use in cache_use():
-        shutil.rmtree(cache_folder(use.kind))
+        with remedy(REMEDY), storage_errors(cache_folder(use.kind)):
+            shutil.rmtree(cache_folder(use.kind))

@@ -11,6 +11,7 @@ from pathlib import Path
 from dalr.errors import StorageError
 from dalr.io.atomic import hidden_beside, make_folders, storage_errors, sync_folder, sync_tree
 from dalr.io.lock import LOCK
+from dalr.io.paths import entries, exists, is_dir
 
 _OURS_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.(tmp|old)\Z")
 
@@ -28,11 +29,11 @@ def require_ours(
         StorageError: a file, or a folder with other content.
     """
     with storage_errors(out):
-        if not out.exists():
+        if not exists(out, StorageError):
             return
-        if not out.is_dir():
+        if not is_dir(out, StorageError):
             raise StorageError(f"{out} is a file, and a folder for {what} was expected; {remedy}")
-        if all(is_unfinished(path) for path in out.iterdir()) or ours():
+        if all(is_unfinished(path) for path in entries(out, StorageError)) or ours():
             return
     found = f"{out} already exists and is not empty, and it is not {what}"
     raise StorageError(f"{found}; nothing was written: {remedy}")
@@ -58,7 +59,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         try:
             yield temporary
             sync_tree(temporary)
-            if out.is_dir():
+            if is_dir(out, StorageError):
                 out.rmdir()
             temporary.rename(out)
         except BaseException:

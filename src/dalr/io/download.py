@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dalr.errors import DataError, Problem
+from dalr.errors import DataError, Problem, StorageError
 from dalr.io.atomic import apply_umask, storage_errors, sync_file, sync_folder, write_text
+from dalr.io.paths import exists, is_file
 from dalr.io.sealed import file_sha256
 
 ATTEMPTS = 4
@@ -98,7 +99,8 @@ def download(
         if not pieced:
             raise DataError(Problem(where=address, what=refused))
         reason = refused
-    kept = f"; {part.name} holds what has arrived, and the next start goes on from there" if part.exists() else ""
+    begun = exists(part, StorageError)
+    kept = f"; {part.name} holds what has arrived, and the next start goes on from there" if begun else ""
     raise UnreachableError(Problem(where=address, what=f"{reason} (after {attempts} attempts){kept}"))
 
 
@@ -110,7 +112,7 @@ def discard(part: Path) -> None:
 
 def _fetch(address: str, part: Path, progress: Progress) -> bool:
     """Bring `part` to its full length; whether it was put together of more than one response."""
-    have = part.stat().st_size if part.is_file() else 0
+    have = part.stat().st_size if is_file(part, StorageError) else 0
     try:
         with _open(address, part, have) as (response, answer):
             if answer.start not in (0, have):
@@ -137,7 +139,7 @@ def _open(address: str, part: Path, have: int) -> Iterator[tuple[Any, _Answer]]:
     headers = {"Accept-Encoding": "identity", "User-Agent": "dalr"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if _version_file(part).is_file():
+        if is_file(_version_file(part), StorageError):
             headers["If-Range"] = _version_file(part).read_text()
     redirects = _Redirects()
     request = urllib.request.Request(address, headers=headers)

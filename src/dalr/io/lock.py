@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from dalr.errors import StorageError
 from dalr.io.atomic import make_folders, storage_errors, warn_once
+from dalr.io.paths import entries, is_dir
 
 LOCK = ".lock"
 _PATIENCE = 0.2
@@ -62,9 +63,9 @@ def locked_output(path: Path, *, wait: bool = False) -> Iterator[None]:
 def _remove_unfinished(path: Path) -> None:
     """Temporary names of `path`: its lock is held, so that nobody is at work on them."""
     unfinished = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.(tmp|old)\Z")
-    for each in path.parent.iterdir():
+    for each in entries(path.parent, StorageError):
         if unfinished.match(each.name):
-            shutil.rmtree(each, ignore_errors=True) if each.is_dir() else each.unlink(missing_ok=True)
+            shutil.rmtree(each, ignore_errors=True) if is_dir(each, StorageError) else each.unlink(missing_ok=True)
 
 
 def require_unlocked(folder: Path) -> None:
@@ -75,7 +76,7 @@ def require_unlocked(folder: Path) -> None:
     """
     path = folder / LOCK
     with storage_errors(path):
-        if not path.exists() and not path.is_symlink():
+        if not os.path.lexists(path):
             return
     lock = _taken(path, folder)
     if lock is not None:

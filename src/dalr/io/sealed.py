@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dalr.errors import CorruptFileError
+from dalr.errors import CorruptFileError, StorageError
 from dalr.io.atomic import (
     apply_umask,
     hidden_beside,
@@ -30,6 +30,7 @@ from dalr.io.atomic import (
     write_json,
 )
 from dalr.io.claim import require_ours
+from dalr.io.paths import entries, exists, is_dir, is_file, refusal, regular
 from dalr.io.records import parse_record
 
 MANIFEST = "manifest.json"
@@ -94,7 +95,7 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
     """
     path = folder / MANIFEST
     try:
-        raw = parse_record(path.read_bytes())
+        raw = parse_record(regular(path).read_bytes())
         content = {key: raw[key] for key in ("format", "version", "metadata", "files")}
         sealed_as = raw["sha256"]
         files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in raw["files"].items()}
@@ -181,20 +182,27 @@ def remove_sealed(folder: Path) -> None:
 def sweep(folder: Path, *names: str) -> None:
     """Delete what a killed process left half-written or half-removed of things whose names start with `names`."""
     hidden = tuple(f".{name}" for name in names)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in entries(folder, StorageError):
         if path.name.startswith(hidden) and path.suffix in (".tmp", ".old"):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True) if is_dir(path, StorageError) else path.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def known_sha256(path: Path) -> str:
-    """The checksum of a file, read once as long as its size and its time stay."""
-    status = path.stat()
-    return _as_it_was(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    """The checksum of a file, read once as long as its size and its time stay.
+
+    Raises:
+        CorruptFileError: it cannot be read.
+    """
+    try:
+        status = os.stat(regular(path))
+        return _as_it_was(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    except OSError as error:
+        raise refusal(path, error, CorruptFileError) from None
 
 
 @cache
@@ -204,11 +212,11 @@ def _as_it_was(path: Path, *_: int) -> str:
 
 def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any]) -> Manifest:
     files: dict[str, tuple[int, str]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if is_file(path, StorageError)):
         apply_umask(path)
         sync_file(path)
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))
-    for path in sorted(path for path in folder.rglob("*") if path.is_dir()):
+    for path in sorted(path for path in folder.rglob("*") if is_dir(path, StorageError)):
         sync_folder(path)
     entries = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in files.items()}
     content = {"format": format, "version": version, "metadata": dict(metadata), "files": entries}
@@ -217,7 +225,7 @@ def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
-    if folder.exists():
+    if exists(folder, StorageError):
         retired = hidden_beside(folder, "old")
         os.replace(folder, retired)
         try:
@@ -266,9 +274,9 @@ def refuse_foreign(folder: Path, format: str, work: str | None = None) -> None:
     """
 
     def ours() -> bool:
-        if (folder / MANIFEST).is_file():
+        if is_file(folder / MANIFEST, StorageError):
             with suppress(OSError, ValueError, AttributeError, RecursionError):
-                return bool(json.loads((folder / MANIFEST).read_bytes()).get("format") == format)
-        return work is not None and (folder / work).is_dir()
+                return bool(json.loads(regular(folder / MANIFEST).read_bytes()).get("format") == format)
+        return work is not None and is_dir(folder / work, StorageError)
 
     require_ours(folder, f"a {format} folder", ours=ours)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dalr.errors import DataError, Problem
+from dalr.io.paths import refusal, regular, size_of
 
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
@@ -68,7 +69,7 @@ def read_data(path: Path) -> bytes:
     with open_data(path) as file:
         if not isinstance(file, GzipFile):
             return file.read()
-        packed = path.stat().st_size
+        packed = size_of(path)
         limit = max(_FREE, _RATIO * packed)
         parts: list[bytes] = []
         size = 0
@@ -85,7 +86,7 @@ def read_data(path: Path) -> bytes:
 def open_data(path: Path) -> Iterator[BinaryIO | GzipFile]:
     """A file open for reading in pieces, unpacked if it is gzip; errors while it is read are ours, as above."""
     try:
-        with open(path, "rb") as raw:
+        with open(regular(path), "rb") as raw:
             packed = raw.read(len(_GZIP)) == _GZIP
             raw.seek(0)
             if path.suffix.lower() == ".gz" and not packed:
@@ -96,7 +97,7 @@ def open_data(path: Path) -> Iterator[BinaryIO | GzipFile]:
     except (BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(Problem(where=str(path), what=f"not whole gzip: {error}")) from None
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be a file's
-        raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
+        raise refusal(path, error) from None
 
 
 def first_line(path: Path) -> str:

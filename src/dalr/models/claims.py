@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.errors import ModelFileError, Problem
+from dalr.io.paths import regular
 
 Shapes = Sequence[tuple[int, ...]]
 
@@ -36,7 +37,7 @@ def require_plausible(folder: Path, *, shapes: Shapes, where: str) -> None:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(regular(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(Problem(where=where, what=f"{path}: not JSON: {error!r:.120}")) from None
     if not isinstance(config, dict):
@@ -60,7 +61,7 @@ def stored_shapes(folder: Path, where: str) -> Shapes:
     shapes: list[tuple[int, ...]] = []
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(path, framework="numpy") as file:
+            with safe_open(regular(path), framework="numpy") as file:
                 shapes += [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             what = f"{path} cannot be loaded: not whole safetensors ({error!s:.120}); fetch it again"

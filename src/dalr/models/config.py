@@ -19,17 +19,17 @@ class EncoderConfig(Section):
     revision: str | None = None
     pooling: PoolingMode | None = None
     """None keeps what the model itself states; a plain Hugging Face encoder states nothing and needs it."""
-    num_layers: Annotated[int, Field(ge=1)] | None = None
+    num_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Keep only the first layers."""
-    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = None
     """Longest input; None is the encoder's own limit."""
 
 
 class LoraSection(Section):
     """Adapters of low rank that are trained in place of the student's own weights (`models/lora.py`)."""
 
-    rank: Annotated[int, Field(ge=1)] = 16
-    alpha: Annotated[int, Field(ge=1)] = 32
+    rank: Annotated[int, Field(ge=1, le=65_536)] = 16
+    alpha: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """The adapter's product is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: tuple[str, ...] | None = None
@@ -41,7 +41,7 @@ class StudentConfig(EncoderConfig):
 
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Hidden and attention dropout; None keeps the model's own (0.1 for BERT)."""
-    freeze_layers: Annotated[int, Field(ge=1)] | None = None
+    freeze_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Layers, from the first on, that are not trained."""
     freeze_embeddings: bool = False
     lora: LoraSection | None = None
@@ -58,8 +58,8 @@ class HeadsConfig(Section):
 
     sentence: bool = True
     """z = tanh(W h + b); false: z = h."""
-    grounding_dim: Annotated[int, Field(ge=1)] = 256
-    aligner_dim: Annotated[int, Field(ge=1)] = 256
+    grounding_dim: Annotated[int, Field(ge=1, le=65_536)] = 256
+    aligner_dim: Annotated[int, Field(ge=1, le=65_536)] = 256
     aligner_norm: Literal["layer", "batch"] = "layer"
     aligner_output: Literal["linear", "norm_relu"] = "linear"
     """`norm_relu` is the release, whose aligners cannot produce a negative cosine."""
@@ -71,8 +71,8 @@ class TeacherConfig(Section):
     model: str | None = None
     revision: str | None = None
     pooling: PoolingMode | None = None
-    num_layers: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    num_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = None
     features: str | None = None
     """A feature store with the ids of the captions (and of the text lines, where terms apply to text)."""
     weight: Annotated[float, Field(gt=0)] = 1.0

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, StorageError
+from dalr.io.paths import exists, is_file
 from dalr.io.sealed import MANIFEST, remove_sealed, write_sealed
 from dalr.models.loading import quiet_libraries
 from dalr.models.lora import merged
@@ -33,7 +34,9 @@ def save_model(encoder: SentenceTransformer, folder: Path) -> None:
 
 def seal_model(folder: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write a model's files, and seal them; a model that is there is replaced."""
-    if folder.exists() and not (folder / MANIFEST).is_file():  # of dalr before it sealed models
+    if exists(folder, StorageError) and not is_file(
+        folder / MANIFEST, StorageError
+    ):  # of dalr before it sealed models
         remove_sealed(folder)
     write_sealed(folder, format=PRODUCT, version=VERSION, metadata={}, fill=fill)
 

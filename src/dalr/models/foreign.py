@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.errors import ModelFileError, Problem
+from dalr.io.paths import is_file, regular
 
 _ADAPTER = "adapter_config.json"
 _KERNELS = "_implementation"
@@ -47,7 +48,7 @@ def refuse_foreign_code(folders: Sequence[Path], where: str) -> None:
 
 def _settings(folder: Path) -> list[Path]:
     names = ("config.json", _ADAPTER, "sentence_*config.json")
-    return sorted({path for name in names for path in folder.glob(name) if path.is_file()})
+    return sorted({path for name in names for path in folder.glob(name) if is_file(path, ModelFileError)})
 
 
 def _faults(path: Path) -> Iterator[str]:
@@ -55,7 +56,7 @@ def _faults(path: Path) -> Iterator[str]:
         yield "an adapter names the model that it belongs to, which is not looked for; merge the two and save that"
         return
     try:
-        settings = json.loads(path.read_bytes())
+        settings = json.loads(regular(path).read_bytes())
     except (OSError, ValueError, RecursionError):
         return  # whoever needs the file says so
     yield from _kernels(settings)

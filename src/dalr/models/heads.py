@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dalr.errors import ModelFileError, Problem
 from dalr.io.atomic import write_with
+from dalr.io.paths import regular
 from dalr.models.config import HeadsConfig
 from dalr.models.verification import verify_heads
 from dalr.objectives import Need
@@ -108,7 +109,7 @@ def ground(
 
     verify_heads(path)
     try:
-        tensors = load_file(path)
+        tensors = load_file(regular(path))
     except (OSError, SafetensorError) as error:
         raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
     grounded = []

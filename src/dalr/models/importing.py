@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
 from dalr.io.atomic import write_json
+from dalr.io.paths import resolve
 from dalr.io.sealed import file_sha256, refuse_foreign, write_sealed
 from dalr.models.claims import require_plausible
 from dalr.models.config import EncoderConfig, PoolingMode
@@ -91,7 +92,7 @@ def import_checkpoint(
         what = f"no affine sentence head in {weights}; leave --head out, or say --head drop"
         raise ConfigError(Problem(where="--head keep", what=what))
     imported = ImportedModel(
-        checkpoint=checkpoint.resolve(),
+        checkpoint=resolve(checkpoint, ModelFileError),
         weights=weights.name,
         sha256=file_sha256(weights),
         architecture=architecture.config.model_type,

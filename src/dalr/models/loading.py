@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
+from dalr.io.paths import is_file, regular
 from dalr.io.sealed import known_sha256
 from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.config import EncoderConfig, StudentConfig
@@ -46,14 +47,14 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     """
     folder = find_model(config.model, config.revision)
     where = f"model {config.model!r}"
-    if not (folder / "modules.json").is_file() and config.pooling is None:
+    if not is_file(folder / "modules.json", ModelFileError) and config.pooling is None:
         what = "a plain encoder states no pooling; say pooling: cls or mean (SimCSE and its relatives use cls)"
         raise ConfigError(Problem(where=where, what=what))
     folders = _module_folders(folder, where)
     _refuse_unsafe_or_incomplete(folders, where)
     refuse_foreign_code(folders, where)
     for place in folders:
-        if (place / "config.json").is_file():
+        if is_file(place / "config.json", ModelFileError):
             require_plausible(place, shapes=stored_shapes(place, where), where=where)
     dropout = config.dropout if isinstance(config, StudentConfig) else None
     try:
@@ -104,10 +105,10 @@ def ends_in_normalize(config: EncoderConfig) -> bool:
         ModelFileError: missing, or a `modules.json` that is none.
     """
     folder = find_model(config.model, config.revision)
-    if not (folder / "modules.json").is_file():
+    if not is_file(folder / "modules.json", ModelFileError):
         return False
     _module_folders(folder, f"model {config.model!r}")
-    types = [str(entry["type"]) for entry in json.loads((folder / "modules.json").read_bytes())]
+    types = [str(entry["type"]) for entry in json.loads(regular(folder / "modules.json").read_bytes())]
     return any(name.endswith(".Normalize") for name in types[-1:])
 
 
@@ -119,7 +120,7 @@ def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> 
         safe = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
         local = {"local_files_only": True, "trust_remote_code": False}
         modules: list[nn.Module]
-        if (folder / "modules.json").is_file():
+        if is_file(folder / "modules.json", ModelFileError):
             stored = SentenceTransformer(
                 str(folder),
                 device="cpu",
@@ -159,10 +160,10 @@ def _pooling(width: int, mode: str | None) -> nn.Module:
 def _module_folders(folder: Path, where: str) -> list[Path]:
     """Folders of the modules that `modules.json` names; only classes of sentence-transformers are loaded."""
     path = folder / "modules.json"
-    if not path.is_file():
+    if not is_file(path, ModelFileError):
         return [folder]
     try:
-        entries = json.loads(path.read_bytes())
+        entries = json.loads(regular(path).read_bytes())
         types = [str(entry["type"]) for entry in entries]
         paths = [str(entry["path"]) for entry in entries]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dalr.errors import ModelFileError, Problem
+from dalr.io.paths import regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,7 +93,7 @@ def _stored_settings(folder: Path, where: str) -> dict[str, Any]:
     """The image part of `processor_config.json`, or `preprocessor_config.json`."""
     for name in ("processor_config.json", "preprocessor_config.json"):
         try:
-            stored = json.loads((folder / name).read_bytes())
+            stored = json.loads(regular(folder / name).read_bytes())
         except FileNotFoundError:
             continue
         except (OSError, ValueError, RecursionError) as error:

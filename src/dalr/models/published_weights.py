@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.errors import ModelFileError, Problem
+from dalr.io.paths import entries, exists, is_dir, is_file, regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,14 +29,14 @@ def weights_file(folder: Path) -> Path:
     Raises:
         ModelFileError: not a folder, or no such file in it.
     """
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
+    if not is_dir(folder, ModelFileError):
+        found = "a file" if exists(folder, ModelFileError) else "nothing"
         what = f"expected the folder of a checkpoint (config.json, tokenizer, {PICKLED}), found {found} there"
         raise ModelFileError(Problem(where=str(folder), what=what))
     for name in (SAFE, PICKLED):
-        if (folder / name).is_file():
+        if is_file(folder / name, ModelFileError):
             return folder / name
-    found = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+    found = ", ".join([path.name for path in entries(folder, ModelFileError)][:20]) or "nothing"
     what = f"expected {SAFE} or {PICKLED} (in one piece), found {found}"
     raise ModelFileError(Problem(where=str(folder), what=what))
 
@@ -77,7 +78,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        with open(path, "rb") as file:
+        with open(regular(path), "rb") as file:
             mapped = file.read(len(_ZIP)) == _ZIP  # the format before 2020 is no zip and cannot be mapped
         loaded: Any = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises whatever its reader trips over

@@ -14,6 +14,7 @@ from typing import Any
 
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, CorruptFileError, ModelFileError, Problem
+from dalr.io.paths import exists, is_dir, is_file, regular, require_regular_below
 from dalr.models.verification import has_checksums, is_checkpoint, verify_model
 
 CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
@@ -30,14 +31,16 @@ def inside_run(reference: str) -> str:
         ConfigError: a run without a finished model.
         CorruptFileError: the model's files are not those that were written.
     """
-    folder = Path(reference)
+    if not reference.strip():
+        return reference
+    folder = expand(reference)
     inside = folder / "model"
-    if (folder / "run.json").is_file() and not inside.is_dir():
+    if is_file(folder / "run.json", ModelFileError) and not is_dir(inside, ModelFileError):
         raise ConfigError(Problem(where=reference, what="a run folder without model/: the training did not finish"))
     if is_checkpoint(folder) or has_checksums(inside):
         verify_model(inside)
         return str(inside)
-    return str(inside) if (inside / "modules.json").is_file() else reference
+    return str(inside) if is_file(inside / "modules.json", ModelFileError) else reference
 
 
 def find_model(reference: str, revision: str | None = None) -> Path:
@@ -93,7 +96,7 @@ def peek_config(reference: str, revision: str | None = None) -> dict[str, Any] |
     else:
         path = folder / "config.json"
     try:
-        config = json.loads(path.read_bytes()) if path is not None else None
+        config = json.loads(regular(path).read_bytes()) if path is not None else None
     except (OSError, ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None
@@ -107,7 +110,7 @@ def states_pooling(reference: str) -> bool:
         return True
     if folder is None or has_checksums(folder):
         return True
-    return not (folder / "config.json").is_file() or (folder / "modules.json").is_file()
+    return not is_file(folder / "config.json", ModelFileError) or is_file(folder / "modules.json", ModelFileError)
 
 
 def hidden_width(config: dict[str, Any]) -> int | None:
@@ -144,8 +147,10 @@ def _local(reference: str) -> Path | None:
     """The folder that `reference` names, or None if it reads as a hub id."""
     if reference.startswith(_PACKAGE):
         return _inside_package(reference)
+    if not reference.strip():
+        raise ModelFileError(Problem(where=f"model {reference!r}", what="expected a folder or a hub id"))
     path = expand(reference)
-    if path.exists():
+    if exists(path, ModelFileError):
         return path
     looks_like_path = reference.startswith((".", "/", "~", "$")) or reference.count("/") > 1
     if looks_like_path:
@@ -163,21 +168,22 @@ def _inside_package(reference: str) -> Path:
         what = f"the Python package {name!r} is not installed: pip install {name.replace('_', '-')}"
         raise ModelFileError(Problem(where=f"model {reference!r}", what=what))
     folder = Path(next(iter(spec.submodule_search_locations))) / inner
-    if not folder.is_dir():
+    if not is_dir(folder, ModelFileError):
         raise ModelFileError(Problem(where=f"model {reference!r}", what=f"the package has no folder {inner!r}"))
     return folder
 
 
 def _checked(reference: str, folder: Path) -> Path:
     where = f"model {reference!r}"
-    if folder.exists() and not folder.is_dir():
+    if exists(folder, ModelFileError) and not is_dir(folder, ModelFileError):
         raise ModelFileError(Problem(where=where, what=f"expected a model folder, {folder} is a file"))
     verify_model(folder)
-    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+    if not is_file(folder / "config.json", ModelFileError) and not is_file(folder / "modules.json", ModelFileError):
         what = (
             f"no config.json and no modules.json in {folder}; expected a Hugging Face or SentenceTransformer folder"
         )
         raise ModelFileError(Problem(where=where, what=what))
+    require_regular_below(folder, ModelFileError)
     if not any(folder.rglob("*.safetensors")):
         what = f"no safetensors weights in {folder}; pickled .bin weights are not loaded: {CONVERT}"
         raise ModelFileError(Problem(where=where, what=what))

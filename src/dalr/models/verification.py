@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.errors import CorruptFileError
+from dalr.io.paths import is_dir, is_file, regular
 from dalr.io.records import parse_record
 from dalr.io.sealed import MANIFEST, known_sha256, read_manifest, verify_sealed
 
@@ -42,18 +43,18 @@ def verify_model(folder: Path) -> None:
         _verify_folder(folder.parent, CHECKPOINT)
     manifest, record = folder / MANIFEST, folder.parent / RECORD
     name = f"{MODEL}/{MANIFEST}"
-    if folder.name == MODEL and (manifest.is_file() or record.is_file()):
+    if folder.name == MODEL and (is_file(manifest, CorruptFileError) or is_file(record, CorruptFileError)):
         try:
             stated = _stated(record)
         except CorruptFileError:
-            if not manifest.is_file():  # else it verifies by itself, and who needs the record says what is wrong
-                raise
+            if not is_file(manifest, CorruptFileError):
+                raise  # else it verifies by itself, and who needs the record says what is wrong with it
         else:
             if name in stated:
                 _compare(manifest, stated[name], record)
-    if manifest.is_file() and _is_ours(manifest):
-        _verify_folder(folder, IMPORTED if (folder / IMPORT_RECORD).is_file() else PRODUCT)
-    elif (folder / IMPORT_RECORD).is_file():
+    if is_file(manifest, CorruptFileError) and _is_ours(manifest):
+        _verify_folder(folder, IMPORTED if is_file(folder / IMPORT_RECORD, CorruptFileError) else PRODUCT)
+    elif is_file(folder / IMPORT_RECORD, CorruptFileError):
         raise CorruptFileError(
             f"{manifest}: expected the checksums of this imported model, found no such file; {_REMEDY}"
         )
@@ -73,20 +74,22 @@ def verify_heads(path: Path) -> None:
 
 def has_checksums(folder: Path) -> bool:
     """Whether the files of a model folder are known by their checksums, whatever their state."""
-    beside = folder.name == MODEL and (is_checkpoint(folder.parent) or bool(_states_product(folder.parent)))
+    beside = folder.name == MODEL and (is_checkpoint(folder.parent) or _states_product(folder.parent))
     manifest = folder / MANIFEST
-    return beside or (folder / IMPORT_RECORD).is_file() or (manifest.is_file() and _is_ours(manifest))
+    sealed = is_file(manifest, CorruptFileError) and _is_ours(manifest)
+    return beside or sealed or is_file(folder / IMPORT_RECORD, CorruptFileError)
 
 
 def is_product_manifest(path: Path) -> bool:
     """Whether this is the manifest of a run's product, which is no part of the model's content."""
-    return path.name == MANIFEST and f'"format": "{PRODUCT}"'.encode() in path.read_bytes()
+    return path.name == MANIFEST and f'"format": "{PRODUCT}"'.encode() in regular(path).read_bytes()
 
 
 def unverified(folder: Path) -> str | None:
     """A line on a run's product that has no checksums, because an earlier dalr wrote it; None for all others."""
     run = folder.parent
-    if folder.name != MODEL or not (run / RECORD).is_file() or is_checkpoint(run) or has_checksums(folder):
+    of_run = folder.name == MODEL and is_file(run / RECORD, CorruptFileError)
+    if not of_run or is_checkpoint(run) or has_checksums(folder):
         return None
     return f"note: {folder} was written without checksums, so damage to its files cannot be noticed"
 
@@ -95,10 +98,10 @@ def is_checkpoint(folder: Path) -> bool:
     """Whether a folder is a checkpoint of a run: by its manifest, or by its place where that is gone."""
     named_so = folder.parent.name == "checkpoints" and _STEP.fullmatch(folder.name) is not None
     manifest = folder / MANIFEST
-    if not manifest.is_file():
-        return named_so and folder.is_dir()
+    if not is_file(manifest, CorruptFileError):
+        return named_so and is_dir(folder, CorruptFileError)
     try:
-        content = parse_record(manifest.read_bytes())
+        content = parse_record(regular(manifest).read_bytes())
     except (OSError, ValueError):
         content = None
     format = content.get("format") if isinstance(content, dict) else None
@@ -114,10 +117,10 @@ def _verify_folder(folder: Path, format: str, *, only: str | None = None) -> Non
 
 def _stated(path: Path) -> Mapping[str, str]:
     """The checksums in a run's `run.json`; none where there is no such file or an earlier dalr wrote it."""
-    if not path.is_file():
+    if not is_file(path, CorruptFileError):
         return {}
     try:
-        record: Any = parse_record(path.read_bytes())
+        record: Any = parse_record(regular(path).read_bytes())
     except (OSError, ValueError) as error:
         raise CorruptFileError(
             f"{path}: expected the record of a run with the checksums of its files, found {error}; {_REMEDY}"
@@ -153,7 +156,7 @@ def _compare(path: Path, expected: str, where: Path) -> None:
 def _is_ours(manifest: Path) -> bool:
     """Whether a `manifest.json` is one of dalr's, also when it is damaged; other programs use the name too."""
     try:
-        content = parse_record(manifest.read_bytes())
+        content = parse_record(regular(manifest).read_bytes())
     except (OSError, ValueError):
         return True
     return isinstance(content, dict) and len(_OUR_KEYS & content.keys()) >= 4

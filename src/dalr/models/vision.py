@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from dalr.errors import DalrError, ModelFileError, Problem
+from dalr.io.paths import is_file, regular
 from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.device import pick_device
 from dalr.models.embedding import OnProgress
@@ -197,7 +198,7 @@ def _load_network(folder: Path, output: str) -> Any:
     with quiet_libraries():
         import transformers
 
-        config = json.loads((folder / "config.json").read_bytes())
+        config = json.loads(regular(folder / "config.json").read_bytes())
         projected = "CLIPVisionModelWithProjection" in (config.get("architectures") or [])
         family: Any = transformers.CLIPVisionModelWithProjection if projected else transformers.AutoModel
         network, report = family.from_pretrained(
@@ -244,7 +245,7 @@ def _probe(network: Any, pixels: PixelReader, device: torch.device) -> Float32[n
 
 def _network_folder(folder: Path) -> Path:
     """Where `config.json` is: the folder itself, or the first module of a SentenceTransformer."""
-    if (folder / "config.json").is_file():
+    if is_file(folder / "config.json", ModelFileError):
         return folder
     inner = sorted(path.parent for path in folder.glob("*/config.json"))
     return inner[0] if inner else folder
@@ -252,7 +253,7 @@ def _network_folder(folder: Path) -> Path:
 
 def _model_type(folder: Path) -> str:
     try:
-        return str(json.loads((folder / "config.json").read_bytes()).get("model_type"))
+        return str(json.loads(regular(folder / "config.json").read_bytes()).get("model_type"))
     except (OSError, ValueError, AttributeError, RecursionError):
         return "none stated"
 

@@ -26,7 +26,7 @@ class Consistency(Term):
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.2
     classifier_weight: Annotated[float, Field(ge=0)] = 0.0
     unmatched: Literal["derangement", "roll"] = "derangement"
-    roll: Annotated[int, Field(ge=1)] = 5
+    roll: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     """Rows to roll by with `unmatched: roll`."""
 
     @property

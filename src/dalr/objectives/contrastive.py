@@ -51,7 +51,7 @@ class Grounding(MarginFields, Term):
     clip_text_branch: bool = False
     """KDMCSE's second branch, against t = tanh(W_t c + b_t)."""
     mask_same_image: bool = True
-    candidates: Annotated[int, Field(ge=2)] | None = None
+    candidates: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
     """Images that a caption finds its own among: those of the batch, and others of the training set up to this
     number, drawn for each step. Frozen features make them free of an encoder: one product more. None: the batch."""
     threshold_quantile: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dalr.errors import ConfigError, Problem
+from dalr.io.paths import is_file, regular
 from dalr.objectives.alignment import CrossModalAlignment, IntraModalAlignment
 from dalr.objectives.consistency import Consistency
 from dalr.objectives.contrastive import Grounding, InfoNCE
@@ -102,8 +103,9 @@ def source_sha256(kind: type[Term]) -> str:
     """
     try:
         file = inspect.getsourcefile(kind)
-        source = Path(file).read_bytes() if file is not None and Path(file).is_file() else None
-        source = source if source is not None else inspect.getsource(kind).encode()
+        path = Path(file) if file is not None else None
+        known = path is not None and is_file(path, ConfigError)
+        source = regular(path).read_bytes() if path is not None and known else inspect.getsource(kind).encode()
     except (OSError, TypeError):
         source = f"{kind.__module__}.{kind.__qualname__}".encode()
     return hashlib.sha256(source).hexdigest()

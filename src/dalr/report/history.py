@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dalr.errors import DataError, Problem
+from dalr.io.paths import exists
 from dalr.io.records import parse_record
 from dalr.io.text import read_lines
 
@@ -90,7 +91,7 @@ def read_history(folder: Path) -> History:
     except ValueError as error:
         raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
     metrics = folder / "metrics.jsonl"
-    return History(folder=folder, record=record, curves=_read_curves(metrics) if metrics.exists() else ())
+    return History(folder=folder, record=record, curves=_read_curves(metrics) if exists(metrics) else ())
 
 
 def _read_curves(path: Path) -> tuple[Curve, ...]:

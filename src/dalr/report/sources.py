@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from dalr.errors import ConfigError, DalrError, DataError, Problem
 from dalr.evaluation.results import RUN_RESULT, Comparison, Evaluation, merged, read_results
+from dalr.io.paths import exists, is_dir, is_file, resolve
 from dalr.report.history import History, read_history
 
 
@@ -74,7 +75,7 @@ class _Found:
     @property
     def name(self) -> str:
         if self.history is not None:
-            return self.history.folder.resolve().as_posix()
+            return resolve(self.history.folder).as_posix()
         assert self.evaluation is not None
         return self.evaluation.model
 
@@ -88,7 +89,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     """
     if not paths:
         raise ConfigError(Problem(where="RUN|JSON", what="name at least one run folder or result file"))
-    twice = sorted({str(path) for path in paths if [p.resolve() for p in paths].count(path.resolve()) > 1})
+    twice = sorted({str(path) for path in paths if [resolve(p) for p in paths].count(resolve(path)) > 1})
     if twice:
         raise ConfigError([Problem(where=name, what="named more than once") for name in twice])
     problems: list[Problem] = []
@@ -138,10 +139,10 @@ def _is_same_model(one: _Found, other: _Found) -> bool:
 
 
 def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
-    if not path.is_dir():
+    if not is_dir(path):
         evaluations, comparisons = _read_results(path)
         return [_Found(source=path, evaluation=each, history=None) for each in evaluations], comparisons
-    if not (path / "run.json").is_file():
+    if not is_file(path / "run.json"):
         what = "expected a run folder (with run.json) or a file of `dalr evaluate --json`, found another folder"
         raise DataError(Problem(where=str(path), what=what))
     problems: list[Problem] = []
@@ -152,7 +153,7 @@ def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
     except DalrError as error:
         problems += error.problems
     try:
-        if (path / RUN_RESULT).exists():
+        if exists(path / RUN_RESULT):
             evaluations, comparisons = _read_results(path / RUN_RESULT)
     except DataError as error:
         problems += error.problems

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dalr.console import Console
-from dalr.io.atomic import write_text
+from dalr.io.atomic import remedy, write_text
+from dalr.io.paths import require_place_for_file
 from dalr.report import diagnostic_tables, score_tables
 from dalr.report.evaluation_page import SECTIONS, evaluation_page
 from dalr.report.latex import latex_document
@@ -34,16 +35,22 @@ def write_report(
         DataError: what was named cannot be read; all problems at once, and nothing is written.
         StorageError: a file cannot be written.
     """
+    for option, path in (("--out", out), ("--markdown", markdown), ("--latex", latex)):
+        if path is not None:
+            require_place_for_file(path, option)
     sources = read_sources(paths)
     heading = title if title is not None else _title([each.label for each in sources.subjects])
     with (console or Console()).bar("report", len(SECTIONS), "section") as bar:
         page = evaluation_page(sources, title=heading, progress=lambda done: bar.update(done))
-    write_text(out, render(page))
+    with remedy("choose another --out file"):
+        write_text(out, render(page))
     tables = paper_tables(sources)
     if markdown is not None:
-        write_text(markdown, markdown_document(heading, tables))
+        with remedy("choose another --markdown file"):
+            write_text(markdown, markdown_document(heading, tables))
     if latex is not None:
-        write_text(latex, latex_document(tables))
+        with remedy("choose another --latex file"):
+            write_text(latex, latex_document(tables))
 
 
 def _title(labels: Sequence[str]) -> str:

@@ -13,10 +13,11 @@ from jaxtyping import Float32, Int64
 
 from dalr.data.dataset import load_dataset, read_pairs
 from dalr.data.rows import Pairs
-from dalr.errors import ConfigError, DataError, Problem
+from dalr.errors import ConfigError, DataError, ModelFileError, Problem
 from dalr.evaluation.loaded import RetrievalTask
 from dalr.features.source import is_matrix, open_features
 from dalr.features.store import FeatureStore, open_store
+from dalr.io.paths import refusal, regular
 from dalr.scoring.request import Place, Request
 from dalr.scoring.runs import recipe_of_run
 
@@ -63,11 +64,16 @@ def grounded_retrieval(place: Place, pictures_of: Callable[[Path | None], Pictur
 
     Raises:
         ConfigError: there are none.
+        ModelFileError: they cannot be read.
     """
     if place.heads is None:
         what = "retrieval is measured in the grounding space; name the heads of a training run with --heads"
         raise ConfigError(Problem(where=place.name, what=what))
     heads: Path = place.heads
+    try:
+        regular(heads)
+    except (OSError, ValueError) as error:
+        raise refusal(heads, error, ModelFileError) from None
     pictures = pictures_of(place.run)
 
     def project(sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

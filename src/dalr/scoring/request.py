@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from dalr.console import Console
+from dalr.data.paths import expand
 from dalr.data.reading import Reading
 from dalr.evaluation.run import MapMethod
+from dalr.io.paths import expanded, is_file
 from dalr.models.config import EncoderConfig, PoolingMode
 from dalr.models.reference import inside_run
 from dalr.models.verification import unverified
@@ -43,6 +45,13 @@ class Request:
     map_method: MapMethod = "pca"
     console: Console = field(default_factory=Console)
 
+    def __post_init__(self) -> None:
+        """Paths with `~`, and those that can be nobody's, are the same in Python as on the command line."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Path):
+                object.__setattr__(self, each.name, expanded(value, each.name))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -56,7 +65,7 @@ class Place:
 
 def locate(model: str, request: Request) -> Place:
     """The encoder and the heads of a model, a run, or a checkpoint of a run."""
-    folder = Path(model)
+    folder = expand(model) if model.strip() else Path()
     encoder = EncoderConfig(model=inside_run(model), pooling=request.pooling, num_layers=request.num_layers)
     if (note := unverified(Path(encoder.model))) is not None:
         request.console.say(note)
@@ -64,6 +73,6 @@ def locate(model: str, request: Request) -> Place:
     return Place(
         name=model,
         encoder=encoder,
-        heads=request.heads or (heads if heads.is_file() else None),
-        run=folder if (folder / "run.json").is_file() else None,
+        heads=request.heads or (heads if is_file(heads) else None),
+        run=folder if is_file(folder / "run.json") else None,
     )

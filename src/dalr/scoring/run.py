@@ -28,6 +28,7 @@ from dalr.evaluation.results import (
 from dalr.evaluation.run import evaluate as score
 from dalr.evaluation.run import failure, load_tasks
 from dalr.evaluation.tasks import RETRIEVAL, resolve_tasks
+from dalr.io.paths import is_dir, is_file
 from dalr.models.config import EncoderConfig
 from dalr.scoring.pictures import Pictures, grounded_retrieval, pictures_for_heads, zero_training_retrieval
 from dalr.scoring.request import Place, Request, locate
@@ -149,7 +150,7 @@ def _load(names: Sequence[str], request: Request) -> tuple[list[LoadedTask], lis
     if request.data is None:
         what = f"needed for {', '.join(from_files)}: a folder in SentEval's layout, as `dalr data get` makes one"
         raise ConfigError(Problem(where="--data", what=what))
-    if not request.data.is_dir():
+    if not is_dir(request.data):
         raise DataError(Problem(where="--data", what=f"no such folder: {request.data.absolute()}"))
     options = Options(classifier=CLASSIFIERS[request.classifier], allow_changed_data=request.allow_changed_data)
     tasks, failed = load_tasks(from_files, request.data, options)
@@ -167,7 +168,7 @@ def keep(evaluation: Evaluation, path: Path, console: Console) -> Evaluation:
     A folder that cannot be written, such as a colleague's, is a warning: the scores are worth more than the record.
     """
     try:
-        if path.is_file():
+        if is_file(path):
             (earlier,), _ = read_results(path)
             evaluation = merged(earlier, evaluation)
     except (DataError, ValueError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.errors import DataError, Problem
+from dalr.io.paths import regular
 from dalr.io.records import parse_record
 from dalr.schema import Recipe
 
@@ -33,7 +34,7 @@ def run_record(run: Path) -> dict[str, Any]:
     """
     path = run / "run.json"
     try:
-        record = parse_record(path.read_bytes())
+        record = parse_record(regular(path).read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(Problem(where=str(path), what=f"cannot be read: {error}")) from None
     if not isinstance(record, dict):

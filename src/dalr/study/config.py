@@ -55,7 +55,7 @@ class MethodConfig(Section):
     overrides: Changes = {}
     """After all that `like` brings, the searched keys included."""
     search: SearchConfig | None = None
-    trials: Annotated[int, Field(ge=1)] | None = None
+    trials: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Of a random search; None takes the study's."""
 
 
@@ -91,7 +91,7 @@ class StudyConfig(Section):
     """Of the trials. Where it is also a final seed, the chosen trial is that final run."""
     select_by: Literal["sts-b", "tsv", "retrieval"] = "sts-b"
     """The kind of development score that chooses settings; every recipe must have it as `development.kind`."""
-    trials: Annotated[int, Field(ge=1)] | None = None
+    trials: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Of every random search."""
     unequal_trials: str | None = None
     """Why methods may have different numbers of trials; stands under the table."""

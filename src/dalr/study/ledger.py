@@ -17,8 +17,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from dalr.data.paths import expand
-from dalr.errors import ConfigError, DalrError, Problem
+from dalr.errors import ConfigError, DalrError, Problem, StorageError
 from dalr.io.atomic import storage_errors, write_json
+from dalr.io.paths import exists, is_dir, is_file, regular
 from dalr.io.records import parse_record
 from dalr.io.sealed import MANIFEST, known_sha256
 from dalr.models.reference import find_model
@@ -83,7 +84,7 @@ def ticket_file(folder: Path) -> Path:
 def read_ticket(folder: Path) -> Ticket | None:
     """The ticket of a run's folder; None where there is none that can be read."""
     try:
-        return Ticket.model_validate(parse_record(ticket_file(folder).read_bytes()))
+        return Ticket.model_validate(parse_record(regular(ticket_file(folder)).read_bytes()))
     except (OSError, ValueError):  # a number that is not finite, or a model that does not fit, is one too
         return None
 
@@ -106,11 +107,11 @@ def differences(was: Ticket, now: Ticket) -> list[str]:
 def set_aside(folder: Path, why: str) -> Path:
     """Rename a run's folder, and its ticket with it, to the next free `NAME.WHY-N`."""
     number = 1
-    while (aside := folder.with_name(f"{folder.name}.{why}-{number}")).exists():
+    while exists(aside := folder.with_name(f"{folder.name}.{why}-{number}"), StorageError):
         number += 1
     with storage_errors(folder):
         os.replace(folder, aside)
-        if ticket_file(folder).exists():
+        if exists(ticket_file(folder), StorageError):
             os.replace(ticket_file(folder), ticket_file(aside))
     return aside
 
@@ -149,18 +150,18 @@ def _model_content(reference: str) -> str:
         folder = find_model(reference) if reference.startswith(_PACKAGE) else expand(reference)
     except DalrError:
         return "missing"
-    return _content(folder) if folder.exists() else "a hub model"
+    return _content(folder) if exists(folder) else "a hub model"
 
 
 def _content(path: Path) -> str:
     """Checksum of a file, of a sealed folder by its manifest, or of all files of another folder."""
-    if (path / MANIFEST).is_file():
+    if is_file(path / MANIFEST):
         path = path / MANIFEST
-    if path.is_file():
+    if is_file(path):
         return known_sha256(path)
-    if not path.is_dir():
+    if not is_dir(path):
         return "missing"
-    files = sorted(each for each in path.rglob("*") if each.is_file())
+    files = sorted(each for each in path.rglob("*") if is_file(each))
     listed = "".join(f"{each.relative_to(path).as_posix()} {known_sha256(each)}\n" for each in files)
     return hashlib.sha256(listed.encode()).hexdigest()
 

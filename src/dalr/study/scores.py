@@ -23,6 +23,7 @@ from dalr.evaluation.results import (
     read_results,
 )
 from dalr.evaluation.tasks import RETRIEVAL, STS_TASKS, resolve_tasks
+from dalr.io.paths import exists, is_dir
 from dalr.models.config import EncoderConfig
 from dalr.objectives import Need
 from dalr.schema import Recipe
@@ -64,7 +65,7 @@ class Examiner:
             problems = [Problem(where=each.task, what=each.reason) for each in failed]
         except (ConfigError, DataError) as error:
             problems = [_in_study(problem) for problem in error.problems]
-        if request.exclude_overlap is not None and not request.exclude_overlap.exists():
+        if request.exclude_overlap is not None and not exists(request.exclude_overlap):
             what = f"nothing there: {request.exclude_overlap}"
             problems.append(Problem(where="evaluate.exclude_overlap", what=what))
         if problems:
@@ -125,7 +126,7 @@ class Examiner:
         except (DataError, ValueError):
             return None
         model = folder / "model"
-        if model.is_dir() and found.model_sha256 != encoder_sha256(EncoderConfig(model=str(model))):
+        if is_dir(model) and found.model_sha256 != encoder_sha256(EncoderConfig(model=str(model))):
             return None
         return found if self._settings(found.settings) == self._settings(settings_of(self._request(()))) else None
 

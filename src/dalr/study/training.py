@@ -17,7 +17,8 @@ from typing import Any
 
 from dalr.api import train
 from dalr.console import Console
-from dalr.errors import ConfigError, CorruptFileError, DalrError
+from dalr.errors import ConfigError, CorruptFileError, DalrError, StorageError
+from dalr.io.paths import entries, exists, is_dir, regular
 from dalr.io.records import parse_record
 from dalr.study.ledger import (
     Failure,
@@ -67,13 +68,13 @@ def settled(run: PlannedRun, ticket: Ticket, *, replace: bool, console: Console)
         ConfigError: the folder holds another run; with the difference.
     """
     was = read_ticket(run.folder)
-    if was is not None and was.key != ticket.key and run.folder.exists():
+    if was is not None and was.key != ticket.key and exists(run.folder, StorageError):
         if not replace:
             raise refuse_other(run.folder, was, ticket)
         aside = set_aside(run.folder, "other")
         console.say(f"{run.name}: renamed to {aside.name} ({'; '.join(differences(was, ticket))})")
         return None
-    has_it = was is not None and was.key == ticket.key and (run.folder / "model").is_dir()
+    has_it = was is not None and was.key == ticket.key and is_dir(run.folder / "model", StorageError)
     return _finished(run, run.folder) if has_it else None
 
 
@@ -122,7 +123,7 @@ def impossible(run: PlannedRun, error: DalrError) -> Trained:
 
 def _go_on(folder: Path, ticket: Ticket) -> bool:
     """Whether an unfinished training in `folder` goes on from its checkpoint; another run is moved aside."""
-    if not folder.exists() or not any(folder.iterdir()):
+    if not entries(folder, StorageError):
         return False
     was = read_ticket(folder)
     without_weights = _record(folder).get("status") == "finished"  # with them, the run would not be wanted
@@ -161,7 +162,7 @@ def _record(folder: Path) -> Mapping[str, Any]:
         CorruptFileError: it holds a number that is not finite.
     """
     try:
-        record = parse_record((folder / "run.json").read_bytes())
+        record = parse_record(regular(folder / "run.json").read_bytes())
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         return {}
     except ValueError as error:

@@ -17,6 +17,7 @@ from dalr.data.paths import expand
 from dalr.errors import DataError
 from dalr.evaluation.results import RUN_RESULT, Details, read_results, write_results
 from dalr.io.atomic import storage_errors, write_bytes, write_json, write_text
+from dalr.io.paths import is_file, regular
 from dalr.report.latex import latex_document
 from dalr.report.markdown import markdown_document
 from dalr.report.page import render
@@ -52,7 +53,7 @@ def is_study(folder: Path) -> bool:
     if any(folder.glob("runs/*/*.ticket.json")) or any(folder.glob("results/**/*.ticket.json")):
         return True
     try:
-        stated = json.loads((folder / JSON).read_bytes())
+        stated = json.loads(regular(folder / JSON).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(stated, dict) and {"name", "dalr"} <= stated.keys()
@@ -75,8 +76,8 @@ def _record(trained: Trained, *, overlap_with: str | None) -> None:
     write_json(run.record / "run.json", record)
     write_ticket(run.record, ticket)
     with storage_errors(run.record):
-        if (run.folder / "metrics.jsonl").is_file():
-            write_bytes(run.record / "metrics.jsonl", (run.folder / "metrics.jsonl").read_bytes())
+        if is_file(run.folder / "metrics.jsonl"):
+            write_bytes(run.record / "metrics.jsonl", regular(run.folder / "metrics.jsonl").read_bytes())
     try:
         (evaluation,), _ = read_results(run.folder / RUN_RESULT)
     except (DataError, ValueError):

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dalr.errors import StorageError
 from dalr.io.atomic import storage_errors, write_bytes
+from dalr.io.paths import exists, regular
 from dalr.io.sealed import (
     MANIFEST,
     file_sha256,
@@ -51,7 +53,7 @@ def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | 
         save_heads(task.heads, temporary / HEADS)
 
     metadata: Mapping[str, object] = {"step": step, "score": score}
-    if folder.exists():  # of a run that went on from before it; no resume point names it
+    if exists(folder, StorageError):  # of a run that went on from before it; no resume point names it
         remove_sealed(folder)
     write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
     return Checkpoint(folder=folder, step=step, score=score)
@@ -100,7 +102,7 @@ def publish(checkpoint: Checkpoint, run: Path) -> dict[str, str]:
     source, model, heads = checkpoint.folder / MODEL, run / MODEL, run / HEADS
     with storage_errors(model):
         seal_model(model, lambda temporary: _copy_into(source, temporary))
-        write_bytes(heads, (checkpoint.folder / HEADS).read_bytes())
+        write_bytes(heads, regular(checkpoint.folder / HEADS).read_bytes())
         return {f"{MODEL}/{MANIFEST}": file_sha256(model / MANIFEST), HEADS: file_sha256(heads)}
 
 

@@ -12,22 +12,24 @@ from dalr.section import Section
 
 Reporter = Literal["tensorboard", "wandb", "trackio"]
 LearningRateSchedule = Literal["linear", "cosine", "constant"]
+MOST_STEPS = 100_000_000
+"""More than any training makes; a larger number is a slip of the pen."""
 Compile = Literal["off", "on", "cuda-graphs"]
 
 
 class TrainingConfig(Section):
     """How long, how fast, in which precision."""
 
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     """Rows of a step, over all ranks."""
     gather: bool = True
     """On several ranks: the sentence vectors of all ranks meet in the objective, so that the training is that of
     one rank with the whole batch. Without, each rank compares its own rows only."""
-    mini_batch_size: Annotated[int, Field(ge=1)] | None = None
+    mini_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Rows that a rank keeps activations of at a time (gradient caching): a large batch in little memory, for one
     more forward of the student."""
-    epochs: Annotated[int, Field(ge=1)] = 1
-    max_steps: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    max_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
     """Steps in all; takes the place of `epochs`."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-5
     """Of the student, and of the heads unless they have their own."""
@@ -36,7 +38,7 @@ class TrainingConfig(Section):
     learning_rate_schedule: LearningRateSchedule = "linear"
     """After the warm-up: a line or half a cosine down to 0, or no change."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0, le=MOST_STEPS)] = 0
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Warm-up as a share of all steps, in place of `warmup_steps`."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -53,20 +55,20 @@ class TrainingConfig(Section):
     """`on` compiles the student's forward (`training/compilation.py`), with rows bucketed or padded. `cuda-graphs`
     also replays its launches, with all rows `data.max_tokens` wide. Either needs a compiler, and has dropout draw
     other bits."""
-    dimensions: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    dimensions: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = ()
     """Widths at which the objective is evaluated (`objectives/widths.py`), such as [384, 128, 64]: the first k
     numbers of an exported vector are then a vector themselves. Empty: the whole vector alone."""
     dimension_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     """One a width, relative to each other; None: all equal."""
-    log_every: Annotated[int, Field(ge=1)] = 10
+    log_every: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 10
     report_to: tuple[Reporter, ...] = ()
     """Where the records of `metrics.jsonl` also go (`training/reporting.py`)."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that assemble batches; 0 does it between steps (0.3 ms a batch)."""
-    save_every: Annotated[int, Field(ge=1)] | None = 500
+    save_every: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = 500
     """Steps between checkpoints that a stopped run goes on from; null writes one only when asked to stop. One takes
     three times the bytes of the model, and about 2 s for BERT-base."""
-    keep: Annotated[int, Field(ge=1)] = 1
+    keep: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 1
     """How many of them are kept; one more while the newest is being written."""
 
     def warmup(self, steps: int) -> int:
@@ -112,9 +114,9 @@ class DevelopmentConfig(Section):
     as `validation` to `dalr.train`."""
     data: str | None = None
     """The SentEval folder or the TSV file."""
-    every: Annotated[int, Field(ge=1)] = 125
+    every: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 125
     """Steps between scores; the last step is always scored."""
-    patience: Annotated[int, Field(ge=1)] | None = None
+    patience: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
     """End training after so many scores in a row without a gain; None: never."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """What counts as a gain for `patience`, in points over the best score before."""

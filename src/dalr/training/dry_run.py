@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dalr.training.step import Step
     from dalr.training.task import TrainingTask
 
+_COUNTED_EPOCHS = 20
+"""Epochs whose batches are counted one by one; counting millions would take hours."""
 _TIMED = 3
 """Steps of each kind that are timed; the median counts."""
 
@@ -125,8 +127,8 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
         step = Step(
             task=task, ranks=ranks, gather=True, mini_batch_size=recipe.training.mini_batch_size, seed=recipe.seed
         )
-        steps = recipe.training.max_steps or data.plan.steps(recipe.training.epochs)
-        counts = _count(data.plan, steps)
+        counts = _count(data.plan, recipe.training.max_steps, recipe.training.epochs)
+        steps = sum(counts.values())
         optimization = Optimization(task, recipe.training, steps=steps, heads=task.heads)
         trials = []
         with console.bar("dry run", len(first) * (_TIMED + 1), "step") as bar:
@@ -162,15 +164,22 @@ def _first_batches(plan: Plan) -> list[PlannedBatch]:
     return list(found.values())
 
 
-def _count(plan: Plan, steps: int) -> dict[Kind, int]:
-    """How many of the first `steps` batches are of each kind."""
-    counts: dict[Kind, int] = {stream.kind: 0 for stream in plan.streams}
-    left, epoch = steps, 0
-    while left > 0:
-        for kind in plan.kinds(epoch)[:left]:
-            counts[kind] += 1
-            left -= 1
-        epoch += 1
+def _count(plan: Plan, steps: int | None, epochs: int) -> dict[Kind, int]:
+    """How many batches of each kind there are in `steps` batches, or in all `epochs` where no number is set.
+
+    The first epochs are counted; of a longer training the rest is taken to be like them.
+    """
+    counted: list[Kind] = []
+    passes = min(epochs, _COUNTED_EPOCHS) if steps is None else _COUNTED_EPOCHS
+    for epoch in range(passes):
+        counted += plan.kinds(epoch)
+        if steps is not None and len(counted) >= steps:
+            break
+    total = steps if steps is not None else len(counted) * epochs // passes
+    if total <= len(counted):
+        return {stream.kind: counted[:total].count(stream.kind) for stream in plan.streams}
+    counts = {stream.kind: total * counted.count(stream.kind) // len(counted) for stream in plan.streams}
+    counts[plan.streams[-1].kind] += total - sum(counts.values())
     return counts
 
 

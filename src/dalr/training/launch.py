@@ -13,16 +13,12 @@ import sys
 import time
 from collections.abc import Sequence
 
+from dalr.console import tell
 from dalr.errors import ConfigError, Problem
 from dalr.models.device import usable_cores
 
 _MEANINGFUL = (2, 3, 4, 5, 6, 130, 143)
 _FIRST_RANK_SECONDS = 30.0
-
-
-def process_rank() -> int:
-    """The rank that a launcher gave to this process; 0 where there is none."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def leave_it_to_the_first_rank() -> None:
@@ -66,7 +62,7 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
         failures = [failure for _, failure in sorted(error.failures.items())]
         for failure in failures:
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # with which the agent ends the others
-                sys.stderr.write(f"error on rank {failure.local_rank}: killed by {failure.signal_name()}\n")
+                tell(f"error on rank {failure.local_rank}: killed by {failure.signal_name()}")
         return next((failure.exitcode for failure in failures if failure.exitcode in _MEANINGFUL), 1)
     except SignalException as error:  # passed on to all ranks, which have sealed a checkpoint by now
         return 128 + int(error.sigval)

@@ -9,8 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dalr.io.paths import regular
+
 if TYPE_CHECKING:
     from torch import nn
+
 
 _PACKAGES = ("dalr", "torch", "transformers", "sentence-transformers", "accelerate", "tokenizers", "numpy")
 
@@ -29,7 +32,7 @@ def provenance(module: nn.Module) -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().split("\n"):
+        for line in regular(Path("/proc/cpuinfo")).read_text().split("\n"):
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

@@ -12,7 +12,6 @@ forward does not go with gradient caching, and would have to search for unused h
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from dalr.console import tell
 from dalr.errors import ConfigError, DalrError, Problem
+from dalr.io.environment import local_rank, world_size
 from dalr.models.device import pick_device
 
 _BUCKET_BYTES = 32 * 2**20
@@ -131,7 +132,7 @@ def joined(batch_size: int) -> Iterator[Ranks]:
     Raises:
         ConfigError: a batch that the ranks cannot share equally, a launcher that shards the model.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = world_size()
     if world == 1:
         yield Ranks(device=pick_device("auto"))
         return
@@ -145,7 +146,7 @@ def joined(batch_size: int) -> Iterator[Ranks]:
     if batch_size % world or batch_size // world < 1:
         what = f"{batch_size} rows over all ranks, which {world} ranks cannot share equally"
         raise ConfigError(Problem(where="training.batch_size", what=what))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = local_rank()
     cuda = torch.cuda.is_available() and torch.cuda.device_count() > 0
     if cuda and local >= torch.cuda.device_count():
         what = f"rank {local} of this machine has no GPU of its own: it has {torch.cuda.device_count()}"
@@ -165,7 +166,7 @@ def joined(batch_size: int) -> Iterator[Ranks]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         reason = str(error).split("] ")[-1].split("\n")[0]
-        sys.stderr.write(f"rank {rank}: stopped, because another rank has ended ({reason:.120})\n")
+        tell(f"rank {rank}: stopped, because another rank has ended ({reason:.120})")
         raise SystemExit(1) from None
     finally:
         dist.destroy_process_group()

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dalr.io.atomic import storage_errors, write_bytes
+from dalr.io.paths import regular
 from dalr.objectives import Losses
 
 
@@ -86,7 +87,7 @@ class MetricsFile:
         if self.path is None:
             return b""
         with storage_errors(self.path):
-            return self.path.read_bytes()
+            return regular(self.path).read_bytes()
 
     def write(self, record: dict[str, Any]) -> None:
         if self.path is None:

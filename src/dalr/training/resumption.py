@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dalr.errors import ConfigError, CorruptFileError, Problem
+from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
+from dalr.io.paths import exists, regular
 from dalr.io.sealed import NewerFormatError, read_manifest, remove_sealed, verify_sealed, write_sealed
 from dalr.training.checkpoint import Checkpoint, checkpoint_folder, read_checkpoint
 
@@ -62,7 +63,7 @@ class ResumePoint:
         return {name: sums[name] for name in self.tally.term_counts}
 
     def metrics(self) -> bytes:
-        return (self.folder / "metrics.jsonl").read_bytes()
+        return regular(self.folder / "metrics.jsonl").read_bytes()
 
     def restore(self, task: nn.Module, optimization: Optimization) -> None:
         """Put weights and optimizer back as they were.
@@ -103,7 +104,7 @@ def save_point(
         (temporary / "metrics.jsonl").write_bytes(metrics)
 
     metadata = {"step": step, "run": run_id}
-    if folder.exists():  # rejected when the run went on, and now come to again
+    if exists(folder, StorageError):  # rejected when the run went on, and now come to again
         remove_sealed(folder)
     write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
     older = [path for path in points(run) if _step(path) < step]
@@ -142,7 +143,7 @@ def read_point(folder: Path, *, run: Path, run_id: str) -> ResumePoint:
     if manifest.metadata.get("run") != run_id or not isinstance(step, int) or _step(folder) != step:
         raise CorruptFileError(f"{folder}: sealed as step {step} of run {manifest.metadata.get('run')}; {_REMEDY}")
     try:
-        tally = Tally.model_validate_json((folder / "tally.json").read_bytes())
+        tally = Tally.model_validate_json(regular(folder / "tally.json").read_bytes())
     except ValidationError as error:
         raise CorruptFileError(f"{folder / 'tally.json'}: {error}; {_REMEDY}") from None
     return ResumePoint(folder=folder, step=step, tally=tally, best=_best(tally, run))
@@ -157,7 +158,7 @@ def best_steps(run: Path) -> Iterator[int]:
     """Steps of the best checkpoints that points name."""
     for folder in points(run):
         try:
-            best = Tally.model_validate_json((folder / "tally.json").read_bytes()).best_step
+            best = Tally.model_validate_json(regular(folder / "tally.json").read_bytes()).best_step
         except (OSError, ValidationError):  # a damaged one: nothing goes on from it
             continue
         if best is not None:

@@ -25,7 +25,9 @@ from dalr.data.paths import expand
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
 from dalr.io.atomic import storage_errors, write_json
 from dalr.io.claim import require_ours
+from dalr.io.environment import process_rank, require_meeting
 from dalr.io.lock import locked, require_unlocked
+from dalr.io.paths import is_file, regular
 from dalr.io.records import parse_record
 from dalr.io.sealed import sweep
 from dalr.models.verification import CHECKSUMS, unverified
@@ -33,7 +35,6 @@ from dalr.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.identity import differences, identity
 from dalr.training.inputs import FromProgram, TrainingData, load_training_data
-from dalr.training.launch import process_rank
 from dalr.training.metrics import Metrics, read_metrics
 from dalr.training.provenance import provenance
 from dalr.training.reporting import reports
@@ -102,6 +103,7 @@ def run(
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after the step was finished and a resume point sealed.
     """
     main = process_rank() == 0
+    require_meeting()
     if main:
         require_unlocked(out)
         _require_ours(out, resume)
@@ -317,7 +319,7 @@ def _result(out: Path, record: Record) -> TrainResult:
 def _require_ours(out: Path, resume: Resume | None) -> None:
     """Refuse a folder that holds something else than a run to go on with: nothing is overwritten by accident."""
     with storage_errors(out):
-        is_run = (out / "run.json").is_file()
+        is_run = is_file(out / "run.json", StorageError)
     if is_run and resume is None:
         what = "already exists and is not empty: it holds a run"
         raise StorageError(f"{out} {what}; choose another --out, or --resume to resume it")
@@ -334,12 +336,12 @@ def _sweep(out: Path) -> None:
 def _earlier(out: Path) -> Record | None:
     """What the run to go on with says of itself; None where it had not yet begun."""
     path = out / "run.json"
-    if not path.is_file():
+    if not is_file(path, StorageError):
         return None
     try:
-        record: Record = parse_record(path.read_bytes())
+        record: Record = parse_record(regular(path).read_bytes())
         missing = {"id", "recipe", "identity"} - record.keys()
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CorruptFileError(f"{path}: cannot be read ({error}); start anew with another --out") from None
     if missing:
         what = f"no {', '.join(sorted(missing))} in it, so it cannot be gone on with"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dalr.errors import StorageError
 from dalr.io.atomic import storage_errors
+from dalr.io.paths import size_of
 from dalr.training.resumption import distinct_tensors
 
 if TYPE_CHECKING:
@@ -43,4 +44,4 @@ def in_mb(number: int) -> str:
 
 
 def _used(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(size_of(path, StorageError) for path in folder.rglob("*"))

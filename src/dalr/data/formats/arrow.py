@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.data.formats.collecting import Collector, Source
 from dalr.errors import DataError, Problem
+from dalr.io.paths import is_file, regular, require_regular_below, resolve
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,7 +30,7 @@ def read_parquet(source: Source, into: Collector) -> None:
     with _as_problems(where, "Parquet"):
         import pyarrow.parquet as parquet
 
-        with parquet.ParquetFile(source.path) as file:
+        with parquet.ParquetFile(regular(source.path)) as file:
             chosen = _columns(file.schema_arrow, source, into, where)
             if chosen is not None:
                 _rows(file.iter_batches(_BATCH, columns=chosen), into, where)
@@ -37,7 +38,7 @@ def read_parquet(source: Source, into: Collector) -> None:
 
 def is_parquet(source: Source) -> bool:
     try:
-        with open(source.path, "rb") as file:
+        with open(regular(source.path), "rb") as file:
             return file.read(4) == b"PAR1"
     except (OSError, ValueError):
         return False
@@ -60,7 +61,7 @@ def read_datasets(source: Source, into: Collector) -> None:
 
 def is_datasets(source: Source) -> bool:
     saved = (source.path / "dataset_dict.json", source.path / "state.json")
-    return is_hub(source.path) or any(path.is_file() for path in saved)
+    return is_hub(source.path) or any(is_file(path) for path in saved)
 
 
 def is_hub(path: Path) -> bool:
@@ -76,6 +77,7 @@ def _splits(path: Path) -> Iterator[tuple[str | None, Any]]:
         loaded = load_dataset(name, revision=revision or None)
     else:
         _refuse_foreign_names(path)
+        require_regular_below(path)
         loaded = load_from_disk(str(path))
     if isinstance(loaded, DatasetDict):
         yield from loaded.items()
@@ -86,12 +88,12 @@ def _splits(path: Path) -> Iterator[tuple[str | None, Any]]:
 def _refuse_foreign_names(folder: Path) -> None:
     """The files that a saved data set names must be its own: names from data never become paths elsewhere."""
     folders = [folder]
-    if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_bytes())["splits"]
+    if is_file(folder / "dataset_dict.json"):
+        splits = json.loads(regular(folder / "dataset_dict.json").read_bytes())["splits"]
         _require_plain(folder, splits)
         folders = [folder / split for split in splits]
     for each in folders:
-        files = json.loads((each / "state.json").read_bytes())["_data_files"]
+        files = json.loads(regular(each / "state.json").read_bytes())["_data_files"]
         _require_plain(each, [file["filename"] for file in files])
 
 
@@ -101,7 +103,7 @@ def _require_plain(folder: Path, names: list[object]) -> None:
             raise DataError(
                 Problem(where=str(folder), what=f"{name!r:.80} is not the name of a file in this folder")
             )
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        if not resolve(folder / name).is_relative_to(resolve(folder)):
             raise DataError(Problem(where=str(folder), what=f"{name!r:.80} leads out of this folder"))
 
 

@@ -1,0 +1,78 @@
+"""Numbers that a launcher or a person puts into the environment, read in one place.
+
+`torchrun`, `accelerate` and job scripts say by variables which process of how many this is. A wrong one is a
+configuration error with its name, not a failure somewhere in a library.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from dalr.errors import ConfigError, Problem
+
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")
+_MEETING = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What several processes need to find each other."""
+
+
+def whole_number(name: str, default: int, *, least: int = 0) -> int:
+    """The value of a variable, or `default` where it is not set or empty.
+
+    Raises:
+        ConfigError: it is no whole number, or less than `least`.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not _NUMBER.match(text) or int(text) < least:
+        what = f"expected a whole number of at least {least}, found {text!r:.60}; correct the variable, or unset it"
+        raise ConfigError(Problem(where=f"environment variable {name}", what=what))
+    return int(text)
+
+
+def process_rank() -> int:
+    """The rank that a launcher gave to this process; 0 where there is none.
+
+    Raises:
+        ConfigError: it is no rank of `world_size`.
+    """
+    rank, world = whole_number("RANK", 0), world_size()
+    if rank >= world:
+        what = (
+            f"rank {rank} of {world}; ranks go from 0 to WORLD_SIZE - 1: correct RANK or WORLD_SIZE, or unset both"
+        )
+        raise ConfigError(Problem(where="environment variable RANK", what=what))
+    return rank
+
+
+def world_size() -> int:
+    """How many processes a launcher has started; 1 where there is none.
+
+    Raises:
+        ConfigError: it is no number of processes.
+    """
+    return whole_number("WORLD_SIZE", 1, least=1)
+
+
+def local_rank() -> int:
+    """Which process of its machine this is, and so which GPU it takes."""
+    return whole_number("LOCAL_RANK", 0)
+
+
+def require_meeting() -> None:
+    """What several processes need to meet, before any of them waits for the others.
+
+    Raises:
+        ConfigError: `WORLD_SIZE` stands alone, as a job script may leave it.
+    """
+    if world_size() == 1:
+        return
+    missing = [name for name in _MEETING if not os.environ.get(name, "").strip()]
+    if missing:
+        what = (
+            f"{world_size()} processes are to train together, but {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set; start with torchrun or --nproc, or unset WORLD_SIZE"
+        )
+        raise ConfigError(Problem(where="environment variable WORLD_SIZE", what=what))
+    whole_number("MASTER_PORT", 0, least=1)
