@@ -335,7 +335,7 @@ class TestFeatures:
     def test_import_over_something_else(self, cli: Cli, tiny_data: TinyData, tmp_path: Path) -> None:
         outcome = cli("features", "import", tiny_data.matrix, "--ids", tiny_data.ids, "--out", tiny_data.folder)
         assert outcome.code == 6
-        assert "nothing was overwritten" in outcome.err
+        assert "nothing was written" in outcome.err
 
     def test_text(self, cli: Cli, toys: Toys, tmp_path: Path) -> None:
         data = toys.data

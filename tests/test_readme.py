@@ -1,4 +1,4 @@
-"""What the README shows is there: every module in its tree, every command, the recipe, the Python."""
+"""What the README shows works: every command, the recipe, the study, the Python."""
 
 from __future__ import annotations
 
@@ -15,42 +15,6 @@ from dalr.recipe import load_recipe
 from dalr.study import load_study, make_plan
 
 ROOT = Path(__file__).parent.parent
-_ENTRY = re.compile(r"^(?P<indent> *)(?P<name>\S+)(?P<phrase> {2,}\S.*| \S.*)?$")
-
-
-def _tree() -> dict[str, str]:
-    """Path below the root -> phrase, from the fenced block under "What is where"."""
-    block = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1].split("```")[1]
-    entries: dict[str, str] = {}
-    folders: list[str] = []
-    for line in block.strip("\n").split("\n"):
-        match = _ENTRY.match(line)
-        assert match is not None, line
-        depth = len(match["indent"]) // 2
-        folders[depth:] = [match["name"].rstrip("/")]
-        entries["/".join(folders)] = (match["phrase"] or "").strip()
-    return entries
-
-
-def test_every_module_is_in_the_tree() -> None:
-    modules = {
-        path.relative_to(ROOT).as_posix()
-        for folder in ("src", "benchmarks")
-        for path in (ROOT / folder).rglob("*.py")
-        if path.name not in ("__init__.py", "__main__.py")
-    }
-    assert modules == {name for name in _tree() if name.endswith(".py")}
-
-
-def test_every_file_in_the_tree_exists_and_has_a_phrase() -> None:
-    for name, phrase in _tree().items():
-        assert (ROOT / name).exists(), name
-        assert phrase or (ROOT / name).is_dir(), f"{name} has no phrase"
-
-
-def test_the_tree_names_every_shipped_recipe() -> None:
-    listed = {name.strip() for name in _tree()["src/dalr/recipes"].split(",")}
-    assert listed == {path.stem for path in (ROOT / "src/dalr/recipes").glob("*.yaml")}
 
 
 def _blocks(language: str) -> list[str]:
@@ -93,8 +57,3 @@ def test_the_study_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (tmp_path / f"{name}.yaml").write_text(block, encoding="utf-8")
     plan = make_plan(load_study("my-study.yaml"), tmp_path / "out")
     assert {method: len(trials) for method, trials in plan.trials.items()} == {"one-term": 8, "all-terms": 8}
-
-
-def test_the_tree_names_every_shipped_study() -> None:
-    listed = {name.strip() for name in _tree()["src/dalr/studies"].split(",")}
-    assert listed == {path.stem for path in (ROOT / "src/dalr/studies").glob("*.yaml")}

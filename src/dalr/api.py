@@ -44,7 +44,7 @@ __all__ = ["DryRun", "Evaluation", "Recipe", "TrainResult", "evaluate", "load_re
 
 Pairs = str | Path | Iterable[Any]
 """A pairs file, or (image id, captions) items, mappings, or a `datasets.Dataset`."""
-Text = str | Path | Iterable[str]
+Text = str | Path | Iterable[Any]
 """A text file, or sentences."""
 
 

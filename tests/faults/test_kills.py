@@ -83,5 +83,5 @@ def test_a_kill_before_anything_was_said_leaves_a_folder_that_can_be_begun_in(to
 def test_a_run_that_stands_in_the_way_says_how_to_go_on_with_it(toys: Toys, tmp_path: Path) -> None:
     recipe = toys.recipe(tmp_path)
     train(recipe, tmp_path / "run", *SETTINGS)
-    with pytest.raises(StorageError, match="or --resume to go on with it"):
+    with pytest.raises(StorageError, match="or --resume to resume it"):
         train(recipe, tmp_path / "run", *SETTINGS)

@@ -252,5 +252,5 @@ class TestCommand:
 
     def test_a_folder_in_use_is_left_alone(self, tmp_path: Path) -> None:
         path = write_json(tmp_path, {"1": record()})
-        with pytest.raises(StorageError, match="nothing was overwritten"):
+        with pytest.raises(StorageError, match="nothing was written"):
             import_json(path, tmp_path)

@@ -240,7 +240,7 @@ def test_somebody_elses_folder_is_not_overwritten_and_an_import_is_replaced(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
-    with pytest.raises(StorageError, match="nothing was overwritten"):
+    with pytest.raises(StorageError, match="nothing was written"):
         import_checkpoint(plain.folder, tmp_path / "out")
     assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
     shutil.rmtree(tmp_path / "out")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.errors import CorruptFileError
-from dalr.io.paths import is_dir, is_file, regular
+from dalr.io.paths import exists, is_dir, is_file, regular
 from dalr.io.records import parse_record
 from dalr.io.sealed import MANIFEST, known_sha256, read_manifest, verify_sealed
 
@@ -139,14 +139,9 @@ def _states_product(run: Path) -> bool:
 
 
 def _compare(path: Path, expected: str, where: Path) -> None:
-    try:
-        found = known_sha256(path)
-    except FileNotFoundError:
-        raise CorruptFileError(
-            f"{path}: expected sha256 {expected[:12]}… ({where}), found no such file; {_REMEDY}"
-        ) from None
-    except OSError as error:
-        raise CorruptFileError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from None
+    if not exists(path, CorruptFileError):
+        raise CorruptFileError(f"{path}: expected sha256 {expected[:12]}… ({where}), found no such file; {_REMEDY}")
+    found = known_sha256(path)
     if found != expected:
         raise CorruptFileError(
             f"{path}: expected sha256 {expected[:12]}… ({where}), found {found[:12]}…; {_REMEDY}"

@@ -189,7 +189,7 @@ def _evaluate_conflicts(config: StudyConfig, evaluate: EvaluateConfig) -> Found:
         yield ("evaluate", "classifier"), what
     for key, path in (("data", evaluate.data), ("exclude_overlap", evaluate.exclude_overlap)):
         try:
-            expand(path or "")
+            expand(path) if path is not None else None
         except ConfigError as error:
             yield ("evaluate", key), str(error)
 
