@@ -28,6 +28,7 @@ from dalr.study.ledger import (
     write_ticket,
 )
 from dalr.study.plan import PlannedRun
+from dalr.study.records import Records, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,8 @@ class Trained:
     """A run that is finished, or failed."""
 
     run: PlannedRun
-    folder: Path
-    """Where its `run.json` and scores lie: the run's own folder, or its record."""
+    known_by: RunRecord | None = None
+    """The record that stands for its folder; None where the folder has its weights, or it failed."""
     development: float | None = None
     """× 100."""
     record: Mapping[str, Any] | None = None
@@ -52,7 +53,7 @@ class Trained:
     @property
     def has_weights(self) -> bool:
         """Whether its model is there, and not just its record."""
-        return self.failure is None and self.folder == self.run.folder
+        return self.failure is None and self.known_by is None
 
 
 def settled(run: PlannedRun, ticket: Ticket, *, replace: bool, console: Console) -> Trained | None:
@@ -69,13 +70,13 @@ def settled(run: PlannedRun, ticket: Ticket, *, replace: bool, console: Console)
         console.say(f"{run.name}: renamed to {aside.name} ({'; '.join(differences(was, ticket))})")
         return None
     has_it = was is not None and was.key == ticket.key and (run.folder / "model").is_dir()
-    return _finished(run, run.folder) if has_it else None
+    return _finished(run) if has_it else None
 
 
-def recorded(run: PlannedRun, ticket: Ticket) -> Trained | None:
+def recorded(run: PlannedRun, ticket: Ticket, records: Records) -> Trained | None:
     """The run as the study's `results/` have it, without weights; None if they lack it or have another."""
-    was = read_ticket(run.record)
-    return _finished(run, run.record) if was is not None and was.key == ticket.key else None
+    found = records.find(run.path, ticket.key)
+    return _trained(run, {**found.record, "recipe": found.recipe}, found) if found is not None else None
 
 
 def make(run: PlannedRun, ticket: Ticket, *, console: Console) -> Trained:
@@ -95,7 +96,7 @@ def make(run: PlannedRun, ticket: Ticket, *, console: Console) -> Trained:
             console.say(f"{run.name}: begun anew, what was there is {aside.name} ({error})")
             write_ticket(run.folder, ticket)
             train(run.recipe, out=run.folder, console=console)
-        trained = _finished(run, run.folder)
+        trained = _finished(run)
         assert trained is not None, "a training that returns has finished"
         return trained
     except DalrError as error:
@@ -112,7 +113,7 @@ def failed(run: PlannedRun, ticket: Ticket, error: DalrError) -> Trained:
 def impossible(run: PlannedRun, error: DalrError) -> Trained:
     """A run that was not even tried; what its folder holds stays as it is."""
     failure = Failure(reason=str(error), exit_code=error.exit_code)
-    return Trained(run=run, folder=run.folder, failure=failure)
+    return Trained(run=run, failure=failure)
 
 
 def _go_on(folder: Path, ticket: Ticket) -> bool:
@@ -127,13 +128,15 @@ def _go_on(folder: Path, ticket: Ticket) -> bool:
     return False
 
 
-def _finished(run: PlannedRun, folder: Path) -> Trained | None:
-    """What `folder` says of the run; None if it is not there or not finished."""
-    record = _record(folder)
-    if record.get("status") != "finished":
-        return None
+def _finished(run: PlannedRun) -> Trained | None:
+    """What its folder says of the run; None if it is not there or not finished."""
+    record = _record(run.folder)
+    return _trained(run, record, None) if record.get("status") == "finished" else None
+
+
+def _trained(run: PlannedRun, record: Mapping[str, Any], known_by: RunRecord | None) -> Trained:
     score = record.get("result", {}).get("best_score")
-    return Trained(run=run, folder=folder, development=score, record=record)
+    return Trained(run=run, known_by=known_by, development=score, record=record)
 
 
 def _record(folder: Path) -> Mapping[str, Any]:
