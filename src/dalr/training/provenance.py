@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-_PACKAGES = ("dalr", "torch", "transformers", "sentence-transformers", "accelerate", "tokenizers", "numpy")
+_PACKAGES = ("dalr", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
 
 
 def provenance(module: nn.Module) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from dalr.objectives.token_level import GlobalToLocal
 from dalr.objectives.widths import make_widths
 from dalr.seed import seed_everything
 from dalr.training.batches import Collator, StreamData, TokenRows, Vectors
-from dalr.training.compilation import CompiledForward, compiled_layout, require_compiler
 from dalr.training.development import Development, make_development
 from dalr.training.inputs import Inputs, image_names, sentences_by_kind
 from dalr.training.neighbours import grouped
@@ -58,7 +57,6 @@ class Setup:
 
 def prepare(job: Job, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
-    require_compiler(job.training.compile, ranks.device)
     development = make_development(job.development, inputs, job.training.dimensions)
     student = load_encoder(job.student)
     token_teachers: tuple[TokenTeacher, ...] = ()
@@ -76,7 +74,6 @@ def prepare(job: Job, inputs: Inputs, console: Console, ranks: Ranks) -> Setup:
     report: dict[str, int | str] = {
         "precision": task.precision,
         "padding": task.layout,
-        "compile": job.training.compile,
         "device": str(ranks.device),
         "ranks": ranks.world,
     }
@@ -155,7 +152,6 @@ def _task(
     if job.training.dimensions:
         record_widths(student, job.training.dimensions)
     student = student.to(device)
-    mode = job.training.compile
     return TrainingTask(
         student=student,
         heads=heads,
@@ -165,7 +161,6 @@ def _task(
         precision=precision,
         layout=_layout(job, student, precision),
         widths=make_widths(job.training.dimensions, job.training.dimension_weights),
-        compiled=CompiledForward(student, mode, max_tokens=job.data.max_tokens) if mode != "off" else None,
     ).to(device)
 
 
@@ -176,8 +171,6 @@ def _layout(job: Job, student: SentenceTransformer, precision: Precision) -> Lay
         ConfigError: the recipe asks for packed rows, and the student cannot.
     """
     wanted = job.training.padding
-    if job.training.compile != "off":
-        return compiled_layout(job.training.compile, None if wanted == "auto" else wanted)
     if wanted in ("bucketed", "padded"):
         return wanted
     found = best_layout(student, dtype=torch.bfloat16 if precision == "bf16" else None)
