@@ -21,7 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("training", "evaluation", "encode"),
     ("config", "report", "integrations"),
     ("recipe",),
-    ("api", "scoring", "watching", "demo", "check", "starter", "study"),
+    ("api", "scoring", "demo", "check", "starter", "study"),
     ("cli",),
     ("__main__",),
 )

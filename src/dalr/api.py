@@ -16,7 +16,7 @@ from dalr.config import Recipe, conflicts
 from dalr.console import Console
 from dalr.errors import ConfigError, Problem
 from dalr.evaluation.results import Evaluation
-from dalr.models.config import PoolingMode
+from dalr.models.choices import PoolingMode
 from dalr.recipe import load_recipe
 from dalr.scoring import Request
 from dalr.scoring import evaluate as evaluate_models

@@ -34,6 +34,7 @@ from dalr.evaluation.sts import load_scored_tsv
 from dalr.features.store import open_store, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
 from dalr.models.config import EncoderConfig, HeadsConfig
+from dalr.report.drawing import require_drawing
 from dalr.seed import derive_seed
 
 _MARK, _FORMAT = "demo.json", "dalr-demo-2"
@@ -63,8 +64,10 @@ def run_demo(out: Path, *, seed: int, console: Console, scale: Scale | None = No
     """Run the whole path into `out` and return the table as Markdown, with what it says in words.
 
     Raises:
+        ConfigError: matplotlib, which draws the report, is not installed.
         StorageError: `out` holds something that is not an earlier demo.
     """
+    require_drawing()
     scale = scale or Scale()
     started = time.monotonic()
     _clear(out)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -31,8 +30,7 @@ from dalr.evaluation.results import (
     transfer_average,
 )
 from dalr.evaluation.sts import Embed
-
-MapMethod = Literal["pca", "t-sne", "none"]
+from dalr.evaluation.tasks import MapMethod
 
 
 @dataclass(frozen=True, kw_only=True)

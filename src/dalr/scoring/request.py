@@ -8,8 +8,9 @@ from pathlib import Path
 
 from dalr.console import Console
 from dalr.data.reading import Reading
-from dalr.evaluation.run import MapMethod
-from dalr.models.config import EncoderConfig, PoolingMode
+from dalr.evaluation.tasks import MapMethod
+from dalr.models.choices import PoolingMode
+from dalr.models.config import EncoderConfig
 from dalr.models.reference import inside_run
 
 _ALL = Reading()

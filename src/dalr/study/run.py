@@ -135,7 +135,7 @@ class _Run:
             }
         scored = self._examine(finals, examiner)
         result = self._result(trials, chosen, scored)
-        write_study(result, self.plan)
+        write_study(result, self.plan, self.console)
         return result
 
     def finished(self) -> dict[str, Trained]:
