@@ -33,8 +33,7 @@ from dalr.objectives import Losses
 from dalr.recipe import load_recipe
 from dalr.seed import seed_everything
 from dalr.training.batches import Batch, BatchDataset, StreamData, TokenRows
-from dalr.training.compilation import CompiledForward
-from dalr.training.config import Compile, TrainingConfig
+from dalr.training.config import TrainingConfig
 from dalr.training.loop import fit
 from dalr.training.optimization import Optimization
 from dalr.training.ranks import Ranks
@@ -112,10 +111,8 @@ class World:
         streams = tuple(Stream(kind=kind, text_keys=np.arange(len(self.tokens[kind]))) for kind in kinds)
         return Plan(streams=streams, schedule=ScheduleConfig(), batch_size=self.batch, seed=0)
 
-    def task(
-        self, *, recipe: str, precision: Literal["fp32", "bf16"], padding: str, compile: Compile = "off"
-    ) -> TrainingTask:
-        """Student, heads and objective as `dalr train` makes them; a compiled one needs its `padding` named."""
+    def task(self, *, recipe: str, precision: Literal["fp32", "bf16"], padding: str) -> TrainingTask:
+        """Student, heads and objective as `dalr train` makes them."""
         chosen = load_recipe(recipe)
         student = self.student()
         found = best_layout(student, dtype=torch.bfloat16 if precision == "bf16" else None)
@@ -134,7 +131,6 @@ class World:
             objective=chosen.objective,
             precision=precision,
             layout=found if padding == "auto" else padding,  # type: ignore[arg-type]
-            compiled=CompiledForward(student, compile, max_tokens=MAX_TOKENS) if compile != "off" else None,
         )
         return task.to(self.device)
 

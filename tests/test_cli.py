@@ -477,7 +477,7 @@ class TestTrainAndEvaluate:
         [
             (["--tasks", "STS-C"], 2, "did you mean 'STS-B'?"),
             (["--data", "/nowhere"], 3, "no such folder: /nowhere"),
-            (["--pooling", "max"], 2, "expected cls or mean, found 'max'"),
+            (["--pooling", "max"], 2, "'max' is not one of"),
             (["--num-layers", "9"], 2, "num_layers is 9, but the encoder has 2 layers"),
         ],
     )

@@ -22,7 +22,7 @@ NEVER = {"resolve", "expanduser"}
 """Also raise RuntimeError, so that the `try` above is not enough."""
 STREAMS = {"typer.echo", "sys.stdout.write", "sys.stderr.write", "print", "builtins.print"}
 
-LOOK_FOR_ALL = {"io/paths.py", "watching.py"}
+LOOK_FOR_ALL = {"io/paths.py"}
 WRITE_UNDER_STORAGE_ERRORS = {"io/atomic.py", "io/lock.py", "io/sealed.py", "io/download.py"}
 """Called by writers inside `storage_errors`."""
 READ_WHAT_THEY_MADE = {"demo/report.py", "demo/run.py", "demo/student.py", "features/spool.py"}

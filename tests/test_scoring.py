@@ -219,9 +219,9 @@ class TestOptions:
         ("options", "code", "words"),
         [
             ([], 2, "--data: needed for STS-B"),
-            (["--classifier", "svm"], 2, "unknown classifier 'svm'; known: senteval, senteval-fast, lbfgs"),
+            (["--classifier", "svm"], 2, "'svm' is not one of 'senteval', 'senteval-fast', 'lbfgs'"),
             (["--classifier", "lbfgs", "--fast"], 2, "--fast: settings of the senteval classifier, not of lbfgs"),
-            (["--map", "umap"], 2, "--map: expected pca, t-sne or none, found 'umap'"),
+            (["--map", "umap"], 2, "'umap' is not one of 'pca', 'none'"),
             (["--data", "/nowhere"], 3, "--data: no such folder: /nowhere"),
         ],
     )

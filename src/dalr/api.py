@@ -23,7 +23,7 @@ from dalr.evaluation.results import Evaluation
 from dalr.features.importing import read_ids
 from dalr.features.source import features_in_memory
 from dalr.io.paths import expanded
-from dalr.models.config import PoolingMode
+from dalr.models.choices import PoolingMode
 from dalr.recipe import Overrides, Reference, load_recipe
 from dalr.schema import Recipe
 from dalr.scoring import Request, evaluate_model

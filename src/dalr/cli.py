@@ -20,22 +20,21 @@ import typer
 
 from dalr.console import Console, occupy_standard_streams, show, tell
 from dalr.errors import ConfigError, DalrError, Problem, StorageError
-from dalr.io.paths import expanded, is_dir, require_place_for_file
+from dalr.evaluation.tasks import Classifier, MapMethod
+from dalr.io.paths import expanded, is_dir, is_file, require_place_for_file
+from dalr.models.choices import HeadChoice, PoolingMode
 from dalr.version import VERSION
 
 if TYPE_CHECKING:
     from dalr.data.reading import Reading
     from dalr.evaluation.results import Failed
-    from dalr.evaluation.run import MapMethod
-    from dalr.models.config import EncoderConfig, PoolingMode
-    from dalr.models.import_record import HeadChoice
-    from dalr.scoring import Request
+    from dalr.models.config import EncoderConfig
 
 app = typer.Typer(
     name="dalr",
     help="Sentence encoders from image-caption pairs and plain text: train, evaluate, use.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -55,8 +54,8 @@ Plugin = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE|MODULE", help="Python file or module that registers terms; run with your rights."),
 ]
-Pooling = Annotated[str | None, typer.Option(help="cls or mean, for a model that states none.")]
 Layers = Annotated[int | None, typer.Option(min=1, max=10_000, help="Keep only the first layers of the model.")]
+Pooling = Annotated[PoolingMode | None, typer.Option(help="For a model that states none.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0, ...")]
 Format = Annotated[str | None, typer.Option(help="What --pairs is [default: told by its name and content].")]
@@ -327,11 +326,8 @@ def evaluate(
         ),
     ] = None,
     mteb: Annotated[list[str] | None, typer.Option(metavar="TASK", help="A task of the mteb package.")] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="MODEL is a training's folder: score its checkpoints as they appear.")
-    ] = False,
     classifier: Annotated[
-        str, typer.Option(help="For transfer tasks: senteval (the protocol) or lbfgs (solved to the end).")
+        Classifier, typer.Option(help="For transfer tasks; lbfgs is solved to the end, senteval as the protocol.")
     ] = "senteval",
     fast: Annotated[bool, typer.Option("--fast", help="SentEval's quick settings for transfer tasks.")] = False,
     json_file: Json = None,
@@ -360,9 +356,7 @@ def evaluate(
         bool,
         typer.Option("--allow-changed-data", help="Score files that are not the official ones, and say so."),
     ] = False,
-    map_method: Annotated[
-        str, typer.Option("--map", help="Plane of the report's map of sentences: pca, t-sne or none.")
-    ] = "pca",
+    map_method: Annotated[MapMethod, typer.Option("--map", help="Plane of the report's map of sentences.")] = "pca",
     plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -383,7 +377,7 @@ def evaluate(
         tasks=_names(tasks if tasks is not None else "" if mteb else "sts"),
         mteb=mteb or (),
         classifier="senteval-fast" if fast else classifier,
-        pooling=_pooling(pooling),
+        pooling=pooling,
         num_layers=num_layers,
         heads=heads,
         pairs=pairs,
@@ -394,13 +388,10 @@ def evaluate(
         device=device,
         exclude_overlap=exclude_overlap,
         allow_changed_data=allow_changed_data,
-        map_method=_map_method(map_method),
+        map_method=map_method,
         console=Console(quiet=quiet, verbose=verbose),
     )
     _require_place(json_file, "--json")
-    if watch:
-        _exit_for(_show_watched(models, request, json_file))
-        return
     if json_file is not None:
         require_writable(json_file)
     found = score(models, request)
@@ -415,25 +406,6 @@ def evaluate(
     if found.failed:
         raise typer.Exit(found.failed[0].exit_code)
     _exit_for(failed.values())
-
-
-def _show_watched(models: list[str], request: Request, json_file: Path | None) -> list[Failed]:
-    from dalr.watching import WATCHED, watch
-
-    problems = []
-    if len(models) != 1:
-        problems.append(Problem(where="--watch", what=f"watches one training, found {len(models)} models"))
-    if json_file is not None:
-        problems.append(Problem(where="--json", what=f"not with --watch, which writes to {WATCHED} in the run"))
-    if problems:
-        raise ConfigError(problems)
-    failed: list[Failed] = []
-    for watched in watch(Path(models[0]), request):
-        show(watched.line())
-        for each in watched.evaluation.failed:
-            _show_failed(each)
-        failed += watched.evaluation.failed
-    return failed
 
 
 def _show_failed(failed: Failed) -> None:
@@ -501,7 +473,8 @@ def study(
         show(markdown_table(main_table))
     for sentence in verdict(result):
         show(f"\n{sentence}")
-    show(f"\n{folder / MARKDOWN}, {folder / PAGE}")
+    written = [path for path in (folder / MARKDOWN, folder / PAGE) if is_file(path)]
+    show("\n" + ", ".join(map(str, written)))
     for each in result.failures:
         tell(f"error: {each.run} ({each.phase}): {each.reason}")
     if code := exit_code_of(result):
@@ -538,10 +511,10 @@ def import_model(
         Path, typer.Argument(help="Folder as published: config.json, tokenizer, pytorch_model.bin.")
     ],
     out: Annotated[Path, typer.Option(help="The SentenceTransformer folder to write.")],
-    pooling: Annotated[str, typer.Option(help="cls, as these methods evaluate, or mean.")] = "cls",
+    pooling: Annotated[PoolingMode, typer.Option(help="cls is how these methods evaluate.")] = "cls",
     head: Annotated[
-        str | None,
-        typer.Option(help="The trained sentence head: drop or keep [default: as --method evaluates, or drop]."),
+        HeadChoice | None,
+        typer.Option(help="The trained sentence head [default: as --method evaluates, or drop]."),
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="simcse, simcse-supervised, rankcse, diffcse, mcse, kdmcse or dalr.")
@@ -558,8 +531,8 @@ def import_model(
         imported = import_checkpoint(
             checkpoint,
             out,
-            pooling=_pooling(pooling) or "cls",
-            head=_head(head),
+            pooling=pooling,
+            head=head,
             method=method,
             drop_unknown=drop_unknown,
         )
@@ -860,39 +833,13 @@ def _captions_and_lines(pairs: Path | None, reading: Reading, text: Path | None)
 
 
 def _encoder(
-    model: str, pooling: str | None, num_layers: int | None, max_tokens: int | None = None
+    model: str, pooling: PoolingMode | None, num_layers: int | None, max_tokens: int | None = None
 ) -> EncoderConfig:
     from dalr.models.config import EncoderConfig
     from dalr.models.reference import inside_run
 
-    return EncoderConfig(
-        model=inside_run(model), pooling=_pooling(pooling), num_layers=num_layers, max_tokens=max_tokens
-    )
-
-
-def _pooling(name: str | None) -> PoolingMode | None:
-    match name:
-        case None | "cls" | "mean":
-            return name
-        case _:
-            raise ConfigError(Problem(where="--pooling", what=f"expected cls or mean, found {name!r}"))
-
-
-def _head(name: str | None) -> HeadChoice | None:
-    match name:
-        case None | "drop" | "keep":
-            return name
-        case _:
-            raise ConfigError(Problem(where="--head", what=f"expected drop or keep, found {name!r}"))
+    return EncoderConfig(model=inside_run(model), pooling=pooling, num_layers=num_layers, max_tokens=max_tokens)
 
 
 def _names(listed: str) -> list[str]:
     return [name.strip() for name in listed.split(",")] if listed else []
-
-
-def _map_method(name: str) -> MapMethod:
-    match name:
-        case "pca" | "t-sne" | "none":
-            return name
-        case _:
-            raise ConfigError(Problem(where="--map", what=f"expected pca, t-sne or none, found {name!r}"))

@@ -267,7 +267,7 @@ def _map(random: np.random.Generator, pairs: int) -> EmbeddingMap:
     centres = random.normal(size=(len(STS_TASKS), 2)) * 6
     points = np.repeat(centres, pairs, axis=0) + random.normal(size=(len(STS_TASKS) * pairs, 2)) * 2
     return EmbeddingMap(
-        method="t-sne",
+        method="pca",
         x=tuple(points[:, 0].tolist()),
         y=tuple(points[:, 1].tolist()),
         task=tuple(np.repeat(STS_TASKS, pairs).tolist()),

@@ -233,7 +233,7 @@ def test_every_kind_of_picture_is_there(read: Reader) -> None:
     for task in STS_TASKS:
         scatters = [label for label in labels if f"pairs of {task}, " in label]
         assert len(scatters) == (2 if task == "SICK-R" else 3)
-    assert sum("in the plane, by t-SNE" in label for label in labels) == 3
+    assert sum("in the plane, by PCA" in label for label in labels) == 3
 
 
 def test_pictures_are_described_by_their_numbers(models: Evaluations, read: Reader) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,7 @@ MINI = [
     *("flickr8k-mini-self-taught", "flickr8k-mini-self-taught-ablation", "flickr8k-mini-self-taught-controls"),
 ]
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
+SAID = {"name", "description"}
 NAMES = ["demo", *MINI, "paper-ablation", "paper-main"]
 
 
@@ -93,7 +97,11 @@ def test_the_controls_differ_from_what_they_control_in_pictures_alone(name: str,
                 continue
             case _:
                 pytest.fail(f"no control: {method}")
-        assert control.model_dump(exclude={"name"}) == chosen.recipe.model_dump(exclude={"name"})
+        assert control.model_dump(exclude=SAID) == chosen.recipe.model_dump(exclude=SAID)
+
+
+def active(recipe: Mapping[str, Any]) -> list[str]:
+    return [name for name, term in recipe["objective"].items() if term is not None]
 
 
 @pytest.mark.parametrize("name", MINI)
@@ -108,6 +116,17 @@ def test_a_study_still_knows_its_published_records(
     found = plan(name, tmp_path)
     there = finished_runs(found, Console(quiet=True))
     assert len(there) == found.trainings, "some would be trained again"
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_a_published_record_says_what_its_run_is(name: str) -> None:
+    lines = (RESULTS / name / "results" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    recipes = {line["run"].split("/")[1]: line["recipe"] for line in map(json.loads, lines)}
+    for method, recipe in recipes.items():
+        said = recipe["description"]
+        if said.startswith("SimCSE:"):
+            assert active(recipe) == ["infonce"]
+        assert method in said or method in said.lower().partition(":")[0]
 
 
 @pytest.mark.parametrize("name", ["flickr8k-mini-ablation", "flickr8k-mini-self-taught-ablation"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pretend import Bench, make_bench, not_finite, score
@@ -41,6 +43,11 @@ def with_teacher(bench: Bench) -> Bench:
         "objective.list_net": {},
     }
     return bench
+
+
+def read_records(bench: Bench) -> dict[str, dict[str, Any]]:
+    lines = (bench.out / "results/toy.jsonl").read_text().splitlines()
+    return {line["run"]: line for line in map(json.loads, lines)}
 
 
 def failing(*arguments: object) -> Evaluation:
@@ -138,7 +145,7 @@ class TestGoingOn:
     ) -> None:
         bench = make_bench(toys, tmp_path, monkeypatch, pages=True)
         with_evaluation(bench).run()
-        names = ["study.json", "study.md", "study.tex", "study.html", "results/runs/plain/seed-1/evaluation.json"]
+        names = ["study.json", "study.md", "study.tex", "study.html", "results/toy.jsonl"]
         before = [(bench.out / name).read_bytes() for name in names]
         for name in names:
             (bench.out / name).unlink()
@@ -312,8 +319,11 @@ class TestRecords:
         assert all("STS avg" in each.scores for method in result.methods.values() for each in method.seeds)
 
     def test_scores_that_a_record_lacks_are_made_with_the_run_itself(self, records: Bench) -> None:
-        for file in records.out.glob("results/runs/plain/*/evaluation.json"):
-            file.unlink()
+        lines = read_records(records)
+        for run in lines:
+            if run.startswith("runs/plain/"):
+                lines[run]["evaluation"] = None
+        (records.out / "results/toy.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
         records.run()
         assert records.trainer.trained == ["plain/trial-01", "plain/seed-1"], "the trial not chosen is not needed"
         assert records.examined == ["runs/plain/trial-01", "runs/plain/seed-1"]
@@ -340,7 +350,7 @@ class TestRecords:
         with monkeypatch.context() as patch:
             patch.setattr("dalr.study.scores.evaluate_one", failing)
             bench.run(replace=True)
-        assert not list(bench.out.glob("results/runs/*/*/evaluation.json"))
+        assert all(line["evaluation"] is None for line in read_records(bench).values())
         shutil.rmtree(bench.out / "runs")
         bench.examined.clear()
         bench.run()
@@ -368,8 +378,9 @@ class TestRecords:
         )
         del bench.tree["evaluate"]
         bench.run()
-        assert not (bench.out / "results/runs/plain/seed-1/evaluation.json").exists()
-        assert (bench.out / "results/runs/plain/trial-01/evaluation.json").exists()
+        lines = read_records(bench)
+        assert lines["runs/plain/seed-1"]["evaluation"] is None
+        assert lines["runs/plain/trial-01"]["evaluation"] is not None
 
     def test_they_name_no_folder_of_the_machine(self, bench: Bench) -> None:
         with_evaluation(with_teacher(bench)).run()
@@ -377,12 +388,91 @@ class TestRecords:
         trained = list(bench.trainer.trained)
         run_study(load_study(bench.write()), out=moved, console=Console(quiet=True))
         assert bench.trainer.trained == trained, "another folder makes no other run"
-        record = json.loads((moved / "results/runs/grounded/seed-1/run.json").read_text())
+        text = (moved / "results/toy.jsonl").read_text()
+        [record] = [line for line in map(json.loads, text.splitlines()) if line["run"] == "runs/grounded/seed-1"]
         assert record["recipe"]["teachers"][0]["model"] == "${prepared:teacher}"
         assert record["recipe"]["name"] == "toy-grounded-seed-1"
-        for file in (moved / "results").rglob("*.json*"):
-            assert str(bench.out) not in file.read_text()
-            assert str(moved) not in file.read_text()
+        assert str(bench.out) not in text
+        assert str(moved) not in text
+
+    def test_a_record_is_written_after_each_run(self, bench: Bench) -> None:
+        bench.trainer.killed_at = 3
+        with pytest.raises(KeyboardInterrupt):
+            bench.run()
+        assert list(read_records(bench)) == ["runs/plain/trial-00", "runs/plain/trial-01"]
+        bench.trainer.killed_at = None
+        shutil.rmtree(bench.out / "runs")
+        bench.trainer.trained.clear()
+        bench.run()
+        assert bench.trainer.trained == EVERYTHING[2:]
+
+    def test_a_record_holds_its_recipe_once_and_its_curve(self, bench: Bench) -> None:
+        with_evaluation(bench).run()
+        line = read_records(bench)["runs/plain/seed-1"]
+        assert line["recipe"]["training"]["learning_rate"] == 1e-3
+        assert "recipe" not in line["record"]
+        assert line["record"]["status"] == "finished"
+        assert line["metrics"] == [{"step": 1}]
+        assert line["evaluation"]["details"]["sts"] == {}
+
+    def test_the_files_of_other_studies_are_read_and_left(self, records: Bench) -> None:
+        other = records.out / "results/other.jsonl"
+        (records.out / "results/toy.jsonl").rename(other)
+        before = other.read_bytes()
+        records.tree["seeds"] = [0, 1, 2]
+        records.run()
+        assert records.trainer.trained == ["plain/seed-2", "grounded/seed-2"]
+        assert other.read_bytes() == before
+        assert set(read_records(records)) == {"runs/plain/seed-2", "runs/grounded/seed-2"}
+
+    @pytest.mark.parametrize(
+        ("damage", "words"),
+        [
+            (lambda text: text[: len(text) // 2], "JSON"),
+            (lambda text: text.replace('"key"', '"kee"', 1), "key"),
+            (lambda text: text.replace('"version":1', '"version":2', 1), "version"),
+            (lambda text: text + "\n", "JSON"),
+        ],
+    )
+    def test_a_damaged_file_is_named_and_left(
+        self, records: Bench, damage: Callable[[str], str], words: str
+    ) -> None:
+        file = records.out / "results/toy.jsonl"
+        file.write_text(damaged := damage(file.read_text()))
+        with pytest.raises(DataError, match=rf"toy\.jsonl:\d+.*{words}"):
+            records.run()
+        assert file.read_text() == damaged
+        assert records.trainer.trained == []
+
+
+class TestDescriptions:
+    """A run's record says what the run is, not what the recipe says that its method starts from."""
+
+    def described(self, bench: Bench) -> dict[str, str]:
+        bench.run()
+        return {run: line["recipe"]["description"] for run, line in read_records(bench).items()}
+
+    def test_what_is_taken_as_it_is_keeps_the_recipes(self, bench: Bench) -> None:
+        recipe = bench.folder / "recipe.yaml"
+        recipe.write_text(recipe.read_text() + "\ndescription: a toy\n")
+        assert self.described(bench)["runs/grounded/seed-1"] == "a toy"
+
+    def test_a_changed_recipe_is_no_longer_what_it_says(self, bench: Bench) -> None:
+        assert self.described(bench)["runs/plain/trial-00"] == "plain: recipe.yaml, with objective.grounding"
+
+    def test_a_methods_own_words_come_first(self, bench: Bench) -> None:
+        bench.tree["methods"]["plain"]["description"] = "SimCSE"
+        bench.tree["methods"]["control"] = {"like": "plain", "overrides": {"training.weight_decay": 0.1}}
+        found = self.described(bench)
+        assert found["runs/plain/seed-1"] == "SimCSE"
+        assert found["runs/control/seed-1"] == "control: like plain, with training.weight_decay"
+
+    def test_words_make_no_other_run(self, bench: Bench) -> None:
+        bench.run()
+        bench.trainer.trained.clear()
+        bench.tree["methods"]["plain"]["description"] = "SimCSE"
+        bench.run()
+        assert bench.trainer.trained == []
 
 
 class TestLike:

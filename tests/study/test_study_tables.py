@@ -236,14 +236,10 @@ def test_the_files_of_a_study(toys: Toys, tmp_path: Path, monkeypatch: pytest.Mo
     assert sts["items"]["interval"][0] > 0
     assert "± " in (bench.out / "study.md").read_text()
     assert r"$\pm$" in (bench.out / "study.tex").read_text()
-    kept = bench.out / "results" / "runs" / "grounded"
-    assert sorted(path.name for path in (kept / "seed-1").iterdir()) == [
-        "evaluation.json",
-        "metrics.jsonl",
-        "run.json",
-    ]
-    assert sorted(path.name for path in (kept / "trial-00").iterdir()) == ["metrics.jsonl", "run.json"]
-    small = json.loads((kept / "seed-1" / "evaluation.json").read_text())
+    lines = map(json.loads, (bench.out / "results/toy.jsonl").read_text().splitlines())
+    kept = {line["run"]: line["evaluation"] for line in lines}
+    small = kept["runs/grounded/seed-1"]
+    assert kept["runs/grounded/trial-00"] is None, "not chosen, so not scored"
     whole = json.loads((bench.out / "runs/grounded/seed-1/evaluation.json").read_text())
     assert small["tasks"] == whole["tasks"]
     assert small["details"]["sts"] == {}

@@ -37,6 +37,7 @@ from dalr.io.claim import require_ours
 from dalr.io.lock import LOCK, locked
 from dalr.io.paths import entries, is_dir, is_file
 from dalr.models.config import EncoderConfig, HeadsConfig
+from dalr.report.drawing import require_drawing
 from dalr.seed import derive_seed
 
 _MARK, _FORMAT = "demo.json", "dalr-demo-2"
@@ -66,8 +67,10 @@ def run_demo(out: Path, *, seed: int, console: Console, scale: Scale | None = No
     """Run the whole path into `out` and return the table as Markdown, with what it says in words.
 
     Raises:
+        ConfigError: matplotlib, which draws the report, is not installed.
         StorageError: `out` holds something that is not an earlier demo.
     """
+    require_drawing()
     require_ours(out, "an earlier demo", ours=lambda: is_file(out / _MARK, StorageError))
     with locked(out):
         return _demo(out, seed=seed, console=console, scale=scale or Scale())

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
 
 from dalr.evaluation.metrics import unit_rows
 from dalr.evaluation.results import EmbeddingMap
+from dalr.evaluation.tasks import MapMethod
 from dalr.seed import generator
 
 _PER_TASK = 200
-"""Sentences drawn of each task: enough to see, few enough for t-SNE to take seconds."""
+"""Sentences drawn of each task: enough to see."""
 _LEAST = 3
 
 
 def embedding_map(
     tasks: Mapping[str, Sequence[str]],
     vectors_of: Callable[[Sequence[str]], Float32[np.ndarray, "n d"]],
-    method: Literal["pca", "t-sne", "none"],
+    method: MapMethod,
 ) -> EmbeddingMap | None:
     """L2-normalised vectors of some sentences of each task (task -> its sentences) in two dimensions.
 
@@ -39,7 +39,7 @@ def embedding_map(
     if len(names) < _LEAST:
         return None
     unit = unit_rows(vectors_of(chosen))
-    points = _principal_axes(unit) if method == "pca" else _t_sne(unit)
+    points = _principal_axes(unit)
     return EmbeddingMap(
         method=method,
         x=tuple(np.round(points[:, 0], 4).tolist()),
@@ -54,14 +54,4 @@ def _principal_axes(unit: np.ndarray) -> np.ndarray:
     first = axes[:, -1:-3:-1]
     signs = np.sign(first[np.abs(first).argmax(axis=0), [0, 1]])  # which end is positive is a matter of taste
     points: np.ndarray = centred @ (first * signs)
-    return points
-
-
-def _t_sne(unit: np.ndarray) -> np.ndarray:
-    from sklearn.manifold import TSNE
-
-    perplexity = min(30.0, (len(unit) - 1) / 3)
-    points: np.ndarray = TSNE(metric="cosine", perplexity=perplexity, init="random", random_state=0).fit_transform(
-        unit
-    )
     return points

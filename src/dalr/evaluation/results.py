@@ -197,7 +197,7 @@ class EmbeddingMap(Result):
     """Sentences of several tasks in the plane."""
 
     method: str
-    """`pca` or `t-sne`."""
+    """`pca`."""
     x: tuple[float, ...]
     y: tuple[float, ...]
     task: tuple[str, ...]

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -30,9 +29,8 @@ from dalr.evaluation.results import (
     transfer_average,
 )
 from dalr.evaluation.sts import Embed
+from dalr.evaluation.tasks import MapMethod
 from dalr.version import VERSION
-
-MapMethod = Literal["pca", "t-sne", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)

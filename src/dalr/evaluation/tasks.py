@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from dalr.errors import ConfigError, Problem
 
@@ -16,6 +17,12 @@ TRANSFER_TASKS: tuple[str, ...] = ("MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "
 GEOMETRY, RETRIEVAL = "geometry", "retrieval"
 
 TASKS: tuple[str, ...] = (*STS_TASKS, STS_DEV, *TRANSFER_TASKS, GEOMETRY, RETRIEVAL)
+
+Classifier = Literal["senteval", "senteval-fast", "lbfgs"]
+"""How transfer tasks are solved (`evaluation/classifier`)."""
+
+MapMethod = Literal["pca", "none"]
+"""How the report's map of sentences is made."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {"sts": STS_TASKS, "transfer": TRANSFER_TASKS}
 

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from dalr.models.choices import PoolingMode
 from dalr.section import Section
-
-PoolingMode = Literal["cls", "mean"]
 
 
 class EncoderConfig(Section):

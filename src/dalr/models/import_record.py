@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from dalr.models.config import PoolingMode
+from dalr.models.choices import HeadChoice, PoolingMode
 from dalr.models.layout import Dropped, Layout
 from dalr.version import VERSION
 
-HeadChoice = Literal["drop", "keep"]
 _VERSION = 1
 
 

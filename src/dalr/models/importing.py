@@ -19,11 +19,12 @@ from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
 from dalr.io.atomic import write_json
 from dalr.io.paths import resolve
 from dalr.io.sealed import file_sha256, refuse_foreign, write_sealed
+from dalr.models.choices import HeadChoice, PoolingMode
 from dalr.models.claims import require_plausible
-from dalr.models.config import EncoderConfig, PoolingMode
+from dalr.models.config import EncoderConfig
 from dalr.models.export import save_encoder
 from dalr.models.foreign import refuse_foreign_code
-from dalr.models.import_record import HeadChoice, ImportedModel
+from dalr.models.import_record import ImportedModel
 from dalr.models.layout import Layout, read_layout
 from dalr.models.loading import TOKENIZER_FILES, load_encoder, quiet_libraries
 from dalr.models.published_weights import never_opened, read_weights, weights_file

@@ -16,7 +16,7 @@ from dalr.report.score_tables import results_of, task_order
 from dalr.report.sources import Subject
 from dalr.report.tables import formatted
 
-_METHODS = {"pca": "PCA", "t-sne": "t-SNE"}
+_METHODS = {"pca": "PCA"}
 
 
 def gold_against_cosine(evaluated: Evaluated) -> list[Figure]:
@@ -127,8 +127,7 @@ def embedding_maps(evaluated: Evaluated) -> Figure | None:
     methods = " and ".join(sorted({_METHODS.get(plan.method, plan.method) for _, plan in found}))
     caption = (
         f"Sentences in the plane, by {methods}, coloured by the task they come from. Tasks on islands of their "
-        "own mean that a vector tells where a sentence comes from; directions and, with t-SNE, distances "
-        "between islands mean nothing."
+        "own mean that a vector tells where a sentence comes from; directions mean nothing."
     )
     keys = tuple(Key(name=task, colour=colour) for task, colour in colours.items())
     return Figure(title="", caption=caption, panels=panels, legend=keys)

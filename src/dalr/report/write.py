@@ -9,6 +9,7 @@ from dalr.console import Console
 from dalr.io.atomic import remedy, write_text
 from dalr.io.paths import require_place_for_file
 from dalr.report import diagnostic_tables, score_tables
+from dalr.report.drawing import require_drawing
 from dalr.report.evaluation_page import SECTIONS, evaluation_page
 from dalr.report.latex import latex_document
 from dalr.report.markdown import markdown_document
@@ -31,13 +32,14 @@ def write_report(
     The same input gives the same bytes. `markdown` and `latex` get the score tables alone.
 
     Raises:
-        ConfigError: nothing was named, or something twice.
+        ConfigError: nothing was named, or something twice; or matplotlib is not installed.
         DataError: what was named cannot be read; all problems at once, and nothing is written.
         StorageError: a file cannot be written.
     """
     for option, path in (("--out", out), ("--markdown", markdown), ("--latex", latex)):
         if path is not None:
             require_place_for_file(path, option)
+    require_drawing()
     sources = read_sources(paths)
     heading = title if title is not None else _title([each.label for each in sources.subjects])
     with (console or Console()).bar("report", len(SECTIONS), "section") as bar:

@@ -9,9 +9,10 @@ from pathlib import Path
 from dalr.console import Console
 from dalr.data.paths import expand
 from dalr.data.reading import Reading
-from dalr.evaluation.run import MapMethod
+from dalr.evaluation.tasks import MapMethod
 from dalr.io.paths import expanded, is_file
-from dalr.models.config import EncoderConfig, PoolingMode
+from dalr.models.choices import PoolingMode
+from dalr.models.config import EncoderConfig
 from dalr.models.reference import inside_run
 from dalr.models.verification import unverified
 

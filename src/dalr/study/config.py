@@ -42,6 +42,8 @@ class PreparedConfig(Section):
     """A run that others need: its model is `${prepared:NAME}` in their changes."""
 
     recipe: str
+    description: str = ""
+    """Of its run; without one, the recipe's, or which keys are changed."""
     overrides: Changes = {}
 
 
@@ -52,6 +54,8 @@ class MethodConfig(Section):
     """A shipped name, or a path that starts at the study file."""
     like: str | None = None
     """A method whose recipe, changes and chosen setting this one has too: an ablation, a control."""
+    description: str = ""
+    """Of its runs; without one, the recipe's, or which keys are changed."""
     overrides: Changes = {}
     """After all that `like` brings, the searched keys included."""
     search: SearchConfig | None = None

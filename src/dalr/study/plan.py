@@ -5,7 +5,7 @@ Order of changes, later ones win: the study's overrides, the method's, the trial
 DIR/prepared/NAME            runs that others need
 DIR/runs/METHOD/trial-NN     one setting each, under the tuning seed
 DIR/runs/METHOD/seed-N       the chosen setting under each seed
-DIR/results/                 small records of all of these, by which a run is known when its weights are gone
+DIR/results/STUDY.jsonl      a line on each of these, by which a run is known when its weights are gone
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dalr.document import Change, dotted
 from dalr.errors import ConfigError, Problem
 from dalr.recipe import load_recipe
 from dalr.schema import Recipe
+from dalr.study.config import MethodConfig, PreparedConfig
 from dalr.study.names import references, with_models
 from dalr.study.reading import Study
 from dalr.study.search import Setting, trials_of
 
-RESULTS = "results"
 _THERE = " · there"
-_OURS = frozenset({"seed", "name"})
+_OURS = frozenset({"seed", "name", "description"})
 """Keys that the study itself sets."""
 
 
@@ -39,8 +39,8 @@ class PlannedRun:
     label: str
     """`prepared`, `trial-03`, `seed-1`."""
     folder: Path
-    record: Path
-    """Where its small record goes, and may be while the folder is not there."""
+    path: str
+    """Of the folder, inside the study's."""
     recipe: Recipe
     setting: Setting
     needs: tuple[str, ...] = ()
@@ -192,7 +192,8 @@ def _method_run(study: Study, out: Path, method: str, label: str, setting: Setti
         method=method,
         label=label,
         setting=setting,
-        folder=Path("runs", method, label),
+        description=_description(method, own, base.recipe if own is base else f"like {tuned_as}"),
+        path=f"runs/{method}/{label}",
     )
 
 
@@ -206,7 +207,8 @@ def _prepared_run(study: Study, out: Path, name: str) -> PlannedRun:
         method=name,
         label="prepared",
         setting={},
-        folder=Path("prepared", name),
+        description=_description(name, own, own.recipe),
+        path=f"prepared/{name}",
     )
 
 
@@ -219,7 +221,8 @@ def _run(
     method: str,
     label: str,
     setting: Setting,
-    folder: Path,
+    description: str | None,
+    path: str,
 ) -> PlannedRun:
     everything = [*study.changes(("overrides",), study.config.overrides), *changes]
     mentioned = dict.fromkeys(name for change in everything for name in references(change.value))
@@ -232,9 +235,10 @@ def _run(
         for change in everything
     ]
     full_name = f"{study.config.name}-{method}-{label}"
-    named = Change(where=study.place(("name",)), key="name", value=full_name)
+    own = {"name": full_name} | ({"description": description} if description is not None else {})
+    named = [Change(where=study.place(("name",)), key=key, value=value) for key, value in own.items()]
     try:
-        recipe = load_recipe(reference, changes=[*resolved, named])
+        recipe = load_recipe(reference, changes=[*resolved, *named])
     except ConfigError as error:
         section = "prepare" if label == "prepared" else "methods"
         where = study.place((section, method, "recipe"))
@@ -246,12 +250,19 @@ def _run(
     return PlannedRun(
         method=method,
         label=label,
-        folder=out / folder,
-        record=out / RESULTS / folder,
+        folder=out / path,
+        path=path,
         recipe=recipe,
         setting=setting,
         needs=needs,
     )
+
+
+def _description(name: str, own: MethodConfig | PreparedConfig, base: str) -> str | None:
+    """What a run's record says it is; None leaves the recipe's own words, which hold while nothing is changed."""
+    if own.description:
+        return own.description
+    return f"{name}: {base}, with {', '.join(own.overrides)}" if own.overrides else None
 
 
 def _listed(values: Mapping[str, object]) -> str:

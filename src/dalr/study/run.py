@@ -17,9 +17,10 @@ from dalr.errors import Attempts, DataError, NumericsError
 from dalr.evaluation.results import Evaluation
 from dalr.io.claim import require_ours
 from dalr.io.lock import locked
-from dalr.study.ledger import Ticket, make_ticket
+from dalr.study.ledger import Ticket, make_ticket, read_ticket
 from dalr.study.plan import Plan, PlannedRun, make_plan, prepared_model
 from dalr.study.reading import Study
+from dalr.study.records import Records, holds_study, record_of
 from dalr.study.result import (
     Difference,
     FailedRun,
@@ -33,7 +34,7 @@ from dalr.study.result import (
 from dalr.study.scores import Evaluated, Examiner, scores_of
 from dalr.study.statistics import item_tests, paired_difference, summary
 from dalr.study.training import Trained, impossible, make, recorded, settled
-from dalr.study.writing import is_study, write_study
+from dalr.study.writing import write_study
 from dalr.training.inputs import load_training_data
 from dalr.version import VERSION
 
@@ -42,16 +43,16 @@ Scored = Mapping[str, list[tuple[int, Trained, Evaluated]]]
 
 
 def run_study(study: Study, *, out: Path, console: Console, replace: bool = False) -> StudyResult:
-    """Run what is missing of a study in `out`, and write its tables there.
+    """Run what is missing of a study in `out`, and write its tables there, and after each run its record.
 
     With `replace`, folders that hold another run than the study wants are renamed; without, they are refused.
 
     Raises:
         ConfigError: recipes with problems, or folders that hold other runs; nothing was trained.
-        DataError: the evaluation's data is not there; nothing was trained.
+        DataError: the evaluation's data is not there, or records cannot be read; nothing was trained.
         StorageError: `out` cannot be written, or another process runs a study in it.
     """
-    require_ours(out, "a study", ours=lambda: is_study(out))
+    require_ours(out, "a study", ours=lambda: holds_study(out))
     with locked(out):
         run = _Run(make_plan(study, out), console=console, replace=replace)
         try:
@@ -105,6 +106,7 @@ class _Run:
         self.done = 0
         for run in plan.prepared:
             self.keys[run.method] = self._ticket(run).key
+        self.known = Records(plan.out, self.config.name)
 
     def all(self) -> StudyResult:
         examiner = self._examiner()
@@ -135,7 +137,7 @@ class _Run:
             }
         scored = self._examine(finals, examiner)
         result = self._result(trials, chosen, scored)
-        write_study(result, self.plan, runs=[each for each in self.records.values() if each.has_weights])
+        write_study(result, self.plan, self.console)
         return result
 
     def finished(self) -> dict[str, Trained]:
@@ -192,8 +194,11 @@ class _Run:
 
     def _unscored(self, run: PlannedRun, seed: int, examiner: Examiner | None) -> bool:
         """Whether the record of a final run lacks scores that its weights would give."""
+        found = self.known.find(run.path, self._ticket(run).key)
         return examiner is not None and not examiner.has_scored(
-            run.recipe, run.record, first_seed=seed == self.config.seeds[0]
+            run.recipe,
+            found.evaluation if found is not None else None,
+            first_seed=seed == self.config.seeds[0],
         )
 
     def _prepare(self, run: PlannedRun, bar: Bar, *, weights: bool) -> None:
@@ -213,6 +218,7 @@ class _Run:
             bar.skip(1)
         trained = there or self._make(run, bar)
         self.records[run.name] = trained
+        self._keep(trained)
         if trained.failure is not None:
             self._fail(run.name, phase, trained.failure.reason, trained.failure.exit_code)
         self.done += known is None
@@ -224,7 +230,15 @@ class _Run:
         """The run if it is finished in its folder, or where no weights are wanted, known by its record."""
         ticket = self._ticket(run)
         trained = settled(run, ticket, replace=self.replace, console=self.inner)
-        return recorded(run, ticket) if trained is None and not weights else trained
+        return recorded(run, ticket, self.known) if trained is None and not weights else trained
+
+    def _keep(self, trained: Trained) -> None:
+        """Write the record of a run whose weights are there."""
+        ticket = read_ticket(trained.run.folder) if trained.has_weights else None
+        if ticket is not None:
+            asked = self.config.evaluate
+            overlap = asked.exclude_overlap if asked is not None else None
+            self.known.keep(record_of(trained.run, ticket, trained.record or {}, overlap_with=overlap))
 
     def _make(self, run: PlannedRun, bar: Bar) -> Trained:
         """The run, trained now, and before it whatever it reads."""
@@ -255,7 +269,10 @@ class _Run:
                     found = Evaluated()
                     if examiner is not None:
                         first = seed == self.config.seeds[0]
-                        found = examiner.examine(trained.run.recipe, trained.folder, first_seed=first)
+                        recorded = trained.known_by.evaluation if trained.known_by is not None else None
+                        run = trained.run
+                        found = examiner.examine(run.recipe, run.folder, recorded=recorded, first_seed=first)
+                        self._keep(trained)
                         if found.earlier:
                             bar.skip(1)
                         self._note_failures(trained.run, found)
@@ -309,7 +326,7 @@ class _Run:
         chosen: Trained | None,
         scored: list[tuple[int, Trained, Evaluated]],
     ) -> MethodResult:
-        seeds = [_seed_result(seed, trained, found, self.plan.out) for seed, trained, found in scored]
+        seeds = [_seed_result(seed, trained, found) for seed, trained, found in scored]
         names = dict.fromkeys(name for each in seeds for name in each.scores)
         return MethodResult(
             recipe=self.config.methods[self.config.tuned_as(method)].recipe or "",
@@ -390,11 +407,11 @@ def _evaluations(scored: list[tuple[int, Trained, Evaluated]]) -> dict[int, Eval
     return {seed: found.evaluation for seed, _, found in scored if found.evaluation is not None}
 
 
-def _seed_result(seed: int, trained: Trained, found: Evaluated, out: Path) -> SeedResult:
+def _seed_result(seed: int, trained: Trained, found: Evaluated) -> SeedResult:
     record = trained.record or {}
     result = record.get("result", {})
     return SeedResult(
-        run=trained.run.folder.relative_to(out).as_posix(),
+        run=trained.run.path,
         seed=seed,
         scores=scores_of(found.evaluation, trained.development),
         steps=record.get("steps"),

@@ -71,16 +71,16 @@ class Examiner:
         if problems:
             raise DataError(problems)
 
-    def has_scored(self, recipe: Recipe, folder: Path, *, first_seed: bool) -> bool:
-        """Whether a run's folder or record has all that is asked of it."""
-        earlier = self._earlier(folder)
+    def has_scored(self, recipe: Recipe, recorded: Evaluation | None, *, first_seed: bool) -> bool:
+        """Whether a run's record has all that is asked of it."""
+        earlier = self._of_these_settings(recorded)
         return earlier is not None and set(self._tasks(recipe, first_seed=first_seed)) <= set(earlier.tasks)
 
-    def examine(self, recipe: Recipe, folder: Path, *, first_seed: bool) -> Evaluated:
-        """The scores of a finished run."""
+    def examine(self, recipe: Recipe, folder: Path, *, recorded: Evaluation | None, first_seed: bool) -> Evaluated:
+        """The scores of a finished run: those of its record where it is known by that, or else of its folder."""
         try:
             tasks = self._tasks(recipe, first_seed=first_seed)
-            earlier = self._earlier(folder)
+            earlier = self._of_these_settings(recorded) if recorded is not None else self._earlier(folder)
             missing = [task for task in tasks if earlier is None or task not in earlier.tasks]
             if missing:
                 request = self._request(missing)
@@ -118,7 +118,7 @@ class Examiner:
         )
 
     def _earlier(self, folder: Path) -> Evaluation | None:
-        """What the folder has, if it is of these settings and of the weights there; a record has none."""
+        """What the folder has, if it is of these settings and of the weights there."""
         from dalr.models.loading import encoder_sha256
 
         try:
@@ -127,6 +127,11 @@ class Examiner:
             return None
         model = folder / "model"
         if is_dir(model) and found.model_sha256 != encoder_sha256(EncoderConfig(model=str(model))):
+            return None
+        return self._of_these_settings(found)
+
+    def _of_these_settings(self, found: Evaluation | None) -> Evaluation | None:
+        if found is None:
             return None
         return found if self._settings(found.settings) == self._settings(settings_of(self._request(()))) else None
 

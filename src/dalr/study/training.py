@@ -30,6 +30,7 @@ from dalr.study.ledger import (
     write_ticket,
 )
 from dalr.study.plan import PlannedRun
+from dalr.study.records import Records, RunRecord
 
 _SCORES = ("best_score", "untrained_score")
 _ROUNDING = 1e-6
@@ -41,8 +42,8 @@ class Trained:
     """A run that is finished, or failed."""
 
     run: PlannedRun
-    folder: Path
-    """Where its `run.json` and scores lie: the run's own folder, or its record."""
+    known_by: RunRecord | None = None
+    """The record that stands for its folder; None where the folder has its weights, or it failed."""
     development: float | None = None
     """× 100."""
     record: Mapping[str, Any] | None = None
@@ -58,7 +59,7 @@ class Trained:
     @property
     def has_weights(self) -> bool:
         """Whether its model is there, and not just its record."""
-        return self.failure is None and self.folder == self.run.folder
+        return self.failure is None and self.known_by is None
 
 
 def settled(run: PlannedRun, ticket: Ticket, *, replace: bool, console: Console) -> Trained | None:
@@ -75,13 +76,13 @@ def settled(run: PlannedRun, ticket: Ticket, *, replace: bool, console: Console)
         console.say(f"{run.name}: renamed to {aside.name} ({'; '.join(differences(was, ticket))})")
         return None
     has_it = was is not None and was.key == ticket.key and is_dir(run.folder / "model", StorageError)
-    return _finished(run, run.folder) if has_it else None
+    return _finished(run) if has_it else None
 
 
-def recorded(run: PlannedRun, ticket: Ticket) -> Trained | None:
+def recorded(run: PlannedRun, ticket: Ticket, records: Records) -> Trained | None:
     """The run as the study's `results/` have it, without weights; None if they lack it or have another."""
-    was = read_ticket(run.record)
-    return _finished(run, run.record) if was is not None and was.key == ticket.key else None
+    found = records.find(run.path, ticket.key)
+    return _trained(run, {**found.record, "recipe": found.recipe}, found) if found is not None else None
 
 
 def make(run: PlannedRun, ticket: Ticket, *, console: Console) -> Trained:
@@ -101,7 +102,7 @@ def make(run: PlannedRun, ticket: Ticket, *, console: Console) -> Trained:
             console.say(f"{run.name}: begun anew, what was there is {aside.name} ({error})")
             write_ticket(run.folder, ticket)
             train(run.recipe, out=run.folder, console=console)
-        trained = _finished(run, run.folder)
+        trained = _finished(run)
         assert trained is not None, "a training that returns has finished"
         return trained
     except DalrError as error:
@@ -118,7 +119,7 @@ def failed(run: PlannedRun, ticket: Ticket, error: DalrError) -> Trained:
 def impossible(run: PlannedRun, error: DalrError) -> Trained:
     """A run that was not even tried; what its folder holds stays as it is."""
     failure = Failure(reason=str(error), exit_code=error.exit_code)
-    return Trained(run=run, folder=run.folder, failure=failure)
+    return Trained(run=run, failure=failure)
 
 
 def _go_on(folder: Path, ticket: Ticket) -> bool:
@@ -133,19 +134,22 @@ def _go_on(folder: Path, ticket: Ticket) -> bool:
     return False
 
 
-def _finished(run: PlannedRun, folder: Path) -> Trained | None:
-    """What `folder` says of the run; None if it is not there or not finished."""
-    record = _record(folder)
-    if record.get("status") != "finished":
-        return None
+def _finished(run: PlannedRun) -> Trained | None:
+    """What its folder says of the run; None if it is not there or not finished."""
+    record = _record(run.folder)
+    return _trained(run, record, None) if record.get("status") == "finished" else None
+
+
+def _trained(run: PlannedRun, record: Mapping[str, Any], known_by: RunRecord | None) -> Trained:
     result = record.get("result")
     scores = {key: result.get(key) for key in _SCORES} if isinstance(result, dict) else {"": result}
     for key, score in scores.items():
         if not _can_be_score(score):
             name = f"result.{key}" if key else "result"
             what = f"{name}: expected a score from -100 to 100 or null, found {score!r:.40}"
-            raise CorruptFileError(f"{folder / 'run.json'}: {what}; {_REMEDY}")
-    return Trained(run=run, folder=folder, development=scores.get("best_score"), record=record)
+            where = run.folder / "run.json" if known_by is None else f"record of {run.name}"
+            raise CorruptFileError(f"{where}: {what}; {_REMEDY}")
+    return Trained(run=run, known_by=known_by, development=scores.get("best_score"), record=record)
 
 
 def _can_be_score(value: object) -> bool:

@@ -14,7 +14,6 @@ Reporter = Literal["tensorboard", "wandb", "trackio"]
 LearningRateSchedule = Literal["linear", "cosine", "constant"]
 MOST_STEPS = 100_000_000
 """More than any training makes; a larger number is a slip of the pen."""
-Compile = Literal["off", "on", "cuda-graphs"]
 
 
 class TrainingConfig(Section):
@@ -51,10 +50,6 @@ class TrainingConfig(Section):
     """What becomes of short rows: `packed` lays the real tokens of a batch end to end, `bucketed` runs rows of
     similar length together, `padded` fills all up to the longest. `auto` is packed where the student's
     architecture allows it, else bucketed. The batch, and so the negatives, are the same."""
-    compile: Compile = "off"
-    """`on` compiles the student's forward (`training/compilation.py`), with rows bucketed or padded. `cuda-graphs`
-    also replays its launches, with all rows `data.max_tokens` wide. Either needs a compiler, and has dropout draw
-    other bits."""
     dimensions: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = ()
     """Widths at which the objective is evaluated (`objectives/widths.py`), such as [384, 128, 64]: the first k
     numbers of an exported vector are then a vector themselves. Empty: the whole vector alone."""
@@ -82,19 +77,6 @@ class TrainingConfig(Section):
         weights = self.dimension_weights
         if weights is not None and len(weights) != len(self.dimensions):
             raise ValueError(f"{len(weights)} dimension_weights for {len(self.dimensions)} dimensions")
-        return self
-
-    @model_validator(mode="after")
-    def _compiled_shapes_are_few(self) -> TrainingConfig:
-        if self.compile == "off":
-            return self
-        fits = ("auto", "bucketed", "padded") if self.compile == "on" else ("auto", "padded")
-        if self.padding not in fits:
-            what = f"compile: {self.compile} with padding: {self.padding}, which would be compiled anew each step"
-            raise ValueError(f"{what}; padding may be {', '.join(fits)}")
-        if self.compile == "cuda-graphs" and self.mini_batch_size is not None:
-            what = "compile: cuda-graphs with mini_batch_size: a replayed backward writes over the gradients that"
-            raise ValueError(f"{what} mini-batches add up; use compile: on")
         return self
 
     @model_validator(mode="after")

@@ -14,8 +14,7 @@ from dalr.io.paths import regular
 if TYPE_CHECKING:
     from torch import nn
 
-
-_PACKAGES = ("dalr", "torch", "transformers", "sentence-transformers", "accelerate", "tokenizers", "numpy")
+_PACKAGES = ("dalr", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
 
 
 def provenance(module: nn.Module) -> dict[str, Any]:

@@ -248,8 +248,6 @@ def _train(
                 listener=progress,
                 done=point.step if point is not None else 0,
             )
-            if setup.task.compiled is not None:
-                console.detail(f"compile: {setup.task.compiled.summary()}")
             return _finished(out, record, progress, ranks)
         except BaseException as error:
             reason = str(error) if isinstance(error, Exception) else "interrupted"

@@ -33,7 +33,6 @@ from dalr.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.batches import BatchDataset, StreamData, TokenRows
 from dalr.training.callbacks import Validation
-from dalr.training.compilation import CompiledForward, compiled_layout, require_compiler
 from dalr.training.development import Development, make_development
 from dalr.training.inputs import TrainingData
 from dalr.training.neighbours import grouped
@@ -60,7 +59,6 @@ def prepare(
     recipe: Recipe, data: TrainingData, console: Console, ranks: Ranks, validation: Validation | None = None
 ) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
-    require_compiler(recipe.training.compile, ranks.device)
     development = make_development(recipe.development, data, recipe.training.dimensions, validation)
     student = load_encoder(recipe.student)
     token_teachers: tuple[TokenTeacher, ...] = ()
@@ -77,7 +75,6 @@ def prepare(
     report: dict[str, int | str] = {
         "precision": task.precision,
         "padding": task.layout,
-        "compile": recipe.training.compile,
         "device": str(ranks.device),
         "ranks": ranks.world,
     }
@@ -171,7 +168,6 @@ def _task(
     if recipe.training.dimensions:
         record_widths(student, recipe.training.dimensions)
     student = student.to(device)
-    mode = recipe.training.compile
     return TrainingTask(
         student=student,
         heads=heads,
@@ -180,7 +176,6 @@ def _task(
         precision=precision,
         layout=_layout(recipe, student, precision),
         widths=make_widths(recipe.training.dimensions, recipe.training.dimension_weights),
-        compiled=CompiledForward(student, mode, max_tokens=recipe.data.max_tokens) if mode != "off" else None,
     ).to(device)
 
 
@@ -191,8 +186,6 @@ def _layout(recipe: Recipe, student: SentenceTransformer, precision: Precision) 
         ConfigError: the recipe asks for packed rows, and the student cannot.
     """
     wanted = recipe.training.padding
-    if recipe.training.compile != "off":
-        return compiled_layout(recipe.training.compile, None if wanted == "auto" else wanted)
     if wanted in ("bucketed", "padded"):
         return wanted
     found = best_layout(student, dtype=torch.bfloat16 if precision == "bf16" else None)

@@ -7,7 +7,6 @@ in bf16 where that pays; heads and objective are fp32.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -24,7 +23,6 @@ from dalr.objectives import Losses, Objective
 from dalr.objectives.inputs import Inputs
 from dalr.objectives.widths import Widths
 from dalr.training.batches import Batch, TokenBatch
-from dalr.training.compilation import CompiledForward
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -45,7 +43,6 @@ class TrainingTask(nn.Module):
         precision: Precision = "fp32",
         layout: Layout = "padded",
         widths: Widths | None = None,
-        compiled: CompiledForward | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -56,9 +53,7 @@ class TrainingTask(nn.Module):
         self.precision = precision
         self.layout = layout
         self.widths = widths
-        self.compiled = compiled
-        if compiled is None:
-            use_bit_dropout(student)
+        use_bit_dropout(student)
         _freeze_pooler(student)
 
     def forward(self, batch: Batch) -> Losses:
@@ -86,14 +81,9 @@ class TrainingTask(nn.Module):
     def two_passes(self, tokens: TokenBatch) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """h^a and h^b from one forward over the tokens repeated twice, in fp32."""
         ids, mask, lengths = tokens.ids.repeat(2, 1), tokens.mask.repeat(2, 1), tokens.lengths * 2
-        compiled = self.compiled
-        if compiled is not None:
-            ids, mask = compiled.widened(ids, mask)
         half = torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
-        with half, compiled.in_place() if compiled is not None else nullcontext():
+        with half:
             vectors = sentence_vectors(self.student, ids, mask, lengths=lengths, layout=self.layout)
-        if compiled is not None:
-            vectors = compiled.kept(vectors)
         first, second = vectors.to(self.dtype).chunk(2)
         return first, second
 

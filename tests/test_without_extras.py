@@ -1,0 +1,64 @@
+"""What works, and what says why not, where matplotlib and accelerate are not installed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tiny import Toys
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+
+def dalr(*arguments: object, folder: Path, hidden: str) -> subprocess.CompletedProcess[str]:
+    path = [str(Path(__file__).parent / "without"), str(SOURCE)]
+    return subprocess.run(
+        [sys.executable, "-m", "dalr", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "HIDDEN": hidden},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", [["demo", "--out", "demo"], ["report", "run"]])
+def test_without_matplotlib_what_ends_in_a_page_stops_at_the_start(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    done = dalr(*command, folder=tmp_path, hidden="matplotlib")
+    assert done.returncode == 2
+    assert "drawn by matplotlib, which is not installed; pip install 'dalr[report]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+
+
+def test_without_matplotlib_a_study_trains_and_says_which_page_is_missing(toys: Toys, tmp_path: Path) -> None:
+    recipe = toys.recipe(tmp_path)
+    (tmp_path / "study.yaml").write_text(
+        f"name: toy\nseeds: [0]\nselect_by: tsv\noverrides: {{training.max_steps: 1}}\n"
+        f"methods:\n  only: {{recipe: {recipe}}}\n"
+    )
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "study.html").write_text("of earlier results")
+    done = dalr("study", "study.yaml", "--out", "out", folder=tmp_path, hidden="matplotlib accelerate peft")
+    assert done.returncode == 0, done.stderr
+    assert "study.html is not written" in done.stderr
+    assert "pip install 'dalr[report]'" in done.stderr
+    written = {each.name for each in (tmp_path / "out").iterdir()}
+    assert {"study.json", "study.md", "study.tex", "results"} <= written
+    assert "study.html" not in written
+    assert "study.html" not in done.stdout
+
+
+def test_nothing_imports_accelerate() -> None:
+    for path in (SOURCE / "dalr").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.partition(".")[0] == "accelerate" for name in names), path
