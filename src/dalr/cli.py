@@ -46,7 +46,14 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more of wha
 Settings = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one key of the recipe.")
 ]
-Pooling = Annotated[str | None, typer.Option(help="cls or mean, for a model that states none.")]
+Pooling = Annotated[
+    str | None,
+    typer.Option(help="cls, mean, last or avg_first_last, in place of the model's own or where it states none."),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="Before every sentence: a prompt's name or a text, '' for none [default: the model's own]."),
+]
 Layers = Annotated[int | None, typer.Option(min=1, help="Keep only the first layers of the model.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0, ...")]
@@ -228,6 +235,7 @@ def evaluate(
     json_file: Json = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
+    prompt: Prompt = None,
     heads: Annotated[Path | None, typer.Option(help="Retrieval: trained heads [default: the run's].")] = None,
     pairs: Annotated[
         Path | None, typer.Option(help="Retrieval: captions and images [default: what the run held out].")
@@ -272,6 +280,7 @@ def evaluate(
         classifier="senteval-fast" if fast else classifier,
         pooling=_pooling(pooling),
         num_layers=num_layers,
+        prompt=prompt,
         heads=heads,
         pairs=pairs,
         reading=_reading(pairs, format, columns, split),
@@ -414,7 +423,7 @@ def import_model(
         Path, typer.Argument(help="Folder as published: config.json, tokenizer, pytorch_model.bin.")
     ],
     out: Annotated[Path, typer.Option(help="The SentenceTransformer folder to write.")],
-    pooling: Annotated[str, typer.Option(help="cls, as these methods evaluate, or mean.")] = "cls",
+    pooling: Annotated[str, typer.Option(help="cls, as these methods evaluate, mean or last.")] = "cls",
     head: Annotated[
         str | None,
         typer.Option(help="The trained sentence head: drop or keep [default: as --method evaluates, or drop]."),
@@ -583,6 +592,7 @@ def features_text(
     text: Annotated[Path | None, typer.Option(help="Lines of this text file; ids are line numbers.")] = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
+    prompt: Prompt = None,
     max_tokens: Annotated[int | None, typer.Option(min=3, help="Longest input [default: the model's own].")] = None,
     revision: Revision = None,
     device: Device = "auto",
@@ -595,13 +605,15 @@ def features_text(
     from dalr.models.vision import has_text_tower, load_vision_model
 
     ids, sentences = _captions_and_lines(pairs, _reading(pairs, format, columns, split), text)
-    encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(update={"revision": revision})
+    encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(
+        update={"revision": revision, "prompt": prompt}
+    )
     console = Console(quiet=quiet, verbose=verbose)
     distinct = len(set(sentences))
     console.detail(f"{len(ids)} rows, {distinct} distinct sentences")
     if has_text_tower(encoder.model, revision):
-        if pooling or num_layers or max_tokens:
-            what = "a text tower has its own; leave --pooling, --num-layers and --max-tokens out"
+        if pooling or num_layers or max_tokens or prompt:
+            what = "a text tower has its own; leave --pooling, --num-layers, --max-tokens and --prompt out"
             raise ConfigError(Problem(where=f"model {model!r}", what=what))
         vision = load_vision_model(encoder.model, revision=revision, device=device)
         refuse_other_making(out, tower_source(vision))
@@ -714,10 +726,11 @@ def _encoder(
 
 def _pooling(name: str | None) -> PoolingMode | None:
     match name:
-        case None | "cls" | "mean":
+        case None | "cls" | "mean" | "last" | "avg_first_last":
             return name
         case _:
-            raise ConfigError(Problem(where="--pooling", what=f"expected cls or mean, found {name!r}"))
+            what = f"expected cls, mean, last or avg_first_last, found {name!r}"
+            raise ConfigError(Problem(where="--pooling", what=what))
 
 
 def _head(name: str | None) -> HeadChoice | None:

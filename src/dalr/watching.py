@@ -131,7 +131,10 @@ class _Watcher:
     def _score(self, folder: Path, held: Checkpoint) -> Watched | None:
         request = self.request
         encoder = EncoderConfig(
-            model=str(held.folder / "model"), pooling=request.pooling, num_layers=request.num_layers
+            model=str(held.folder / "model"),
+            pooling=request.pooling,
+            num_layers=request.num_layers,
+            prompt=request.prompt,
         )
         if self._is_known(encoder_sha256(encoder)):
             self.console.say(f"{folder.name}: already in {WATCHED}")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from dalr.section import Section
 
-PoolingMode = Literal["cls", "mean"]
+PoolingMode = Literal["cls", "mean", "last", "avg_first_last"]
+"""`last` is the last token's state, the one that has seen the whole sentence in a causal model. `avg_first_last` is
+the mean over tokens of (h_0 + h_L) / 2, embeddings and last layer, as SimCSE scores its BERT baseline."""
+
+
+POOLINGS = ", ".join(get_args(PoolingMode)[:-1]) + f" or {get_args(PoolingMode)[-1]}"
 
 
 class EncoderConfig(Section):
@@ -23,6 +28,9 @@ class EncoderConfig(Section):
     """Keep only the first layers."""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
     """Longest input; None is the encoder's own limit."""
+    prompt: str | None = None
+    """What stands before every sentence: the name of one of the model's prompts, or a text, '' for none. None is
+    the model's own default."""
 
 
 class LoraSection(Section):
@@ -45,6 +53,14 @@ class StudentConfig(EncoderConfig):
     """Layers, from the first on, that are not trained."""
     freeze_embeddings: bool = False
     lora: LoraSection | None = None
+
+    @model_validator(mode="after")
+    def _pools_the_last_layer(self) -> StudentConfig:
+        if self.pooling == "avg_first_last":
+            raise ValueError(
+                "pooling avg_first_last is for frozen encoders; a student is exported with cls, mean or last"
+            )
+        return self
 
     @model_validator(mode="after")
     def _adapters_freeze(self) -> StudentConfig:
@@ -73,6 +89,7 @@ class TeacherConfig(Section):
     pooling: PoolingMode | None = None
     num_layers: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=3)] | None = None
+    prompt: str | None = None
     features: str | None = None
     """A feature store with the ids of the captions (and of the text lines, where terms apply to text)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -86,4 +103,5 @@ class TeacherConfig(Section):
             pooling=self.pooling,
             num_layers=self.num_layers,
             max_tokens=self.max_tokens,
+            prompt=self.prompt,
         )
