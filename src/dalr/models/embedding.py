@@ -8,6 +8,7 @@ A model whose vectors depend on the padding beside them (FNet has no attention m
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -84,16 +85,19 @@ def pooled(encoder: SentenceTransformer, input_ids: torch.Tensor, attention_mask
 
 
 def token_types(encoder: SentenceTransformer, input_ids: torch.Tensor) -> torch.Tensor | None:
-    """The type of each token where the tokenizer gives types other than 0 (Funnel, XLNet: 2 for CLS), else None.
+    """The type of each token where the tokenizer gives types and the model reads them otherwise than as 0.
 
-    A sentence alone has the type of its words and those of the special tokens around it.
+    A sentence alone has the type of its words and those of the special tokens around it: 2 for CLS in Funnel and
+    XLNet. None where all are 0 and the model has a table of types, whose row 0 it then takes by itself.
     """
-    tokenizer = encoder.tokenizer
+    tokenizer, backbone = encoder.tokenizer, encoder.transformers_model
     if "token_type_ids" not in getattr(tokenizer, "model_input_names", ()):
         return None
     given = tokenizer("a")
     types: list[int] = given.get("token_type_ids") or []
-    if not any(types):
+    if not any(types) and hasattr(getattr(backbone, "config", None), "type_vocab_size"):
+        return None
+    if not types or "token_type_ids" not in inspect.signature(type(backbone).forward).parameters:
         return None
     import torch
 
