@@ -222,9 +222,10 @@ def test_the_last_token_pools_causal_models(tmp_path: Path, kind: str) -> None:
     encoder = load(folder, "last")
     vectors = embed(encoder, SENTENCES)
     np.testing.assert_allclose(vectors, by_library(folder, "lasttoken"), atol=2e-6)
-    ids = encoder.tokenizer([SENTENCES[0]])["input_ids"]
     with torch.no_grad():
-        states = encoder.transformers_model(input_ids=torch.tensor(ids)).last_hidden_state
+        states = encoder.transformers_model(
+            **encoder.tokenizer([SENTENCES[0]], return_tensors="pt")
+        ).last_hidden_state
     np.testing.assert_allclose(vectors[0], states[0, -1].numpy(), atol=2e-6)
 
 
