@@ -477,7 +477,7 @@ class TestTrainAndEvaluate:
         [
             (["--tasks", "STS-C"], 2, "did you mean 'STS-B'?"),
             (["--data", "/nowhere"], 3, "no such folder: /nowhere"),
-            (["--pooling", "max"], 2, "expected cls or mean, found 'max'"),
+            (["--pooling", "max"], 2, "expected cls, mean, last or avg_first_last, found 'max'"),
             (["--num-layers", "9"], 2, "num_layers is 9, but the encoder has 2 layers"),
         ],
     )

@@ -91,11 +91,11 @@ def token_types(encoder: SentenceTransformer, input_ids: torch.Tensor) -> torch.
     XLNet. None where all are 0 and the model has a table of types, whose row 0 it then takes by itself.
     """
     tokenizer, backbone = encoder.tokenizer, encoder.transformers_model
-    if "token_type_ids" not in getattr(tokenizer, "model_input_names", ()):
+    if backbone is None or "token_type_ids" not in getattr(tokenizer, "model_input_names", ()):
         return None
     given = tokenizer("a")
     types: list[int] = given.get("token_type_ids") or []
-    if not any(types) and hasattr(getattr(backbone, "config", None), "type_vocab_size"):
+    if not any(types) and hasattr(backbone.config, "type_vocab_size"):
         return None
     if not types or "token_type_ids" not in inspect.signature(type(backbone).forward).parameters:
         return None
