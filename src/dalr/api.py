@@ -229,6 +229,7 @@ def evaluate(
     classifier: str = "senteval",
     pooling: PoolingMode | None = None,
     num_layers: int | None = None,
+    prompt: str | None = None,
     console: Console | None = None,
 ) -> Evaluation:
     """Score a model on tasks; `dalr.scoring.evaluate` has all options, and takes several models.
@@ -251,6 +252,7 @@ def evaluate(
         classifier=classifier,
         pooling=pooling,
         num_layers=num_layers,
+        prompt=prompt,
         console=console or Console(),
     )
     if isinstance(model, str | Path):

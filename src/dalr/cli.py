@@ -55,7 +55,13 @@ Plugin = Annotated[
     typer.Option(metavar="FILE|MODULE", help="Python file or module that registers terms; run with your rights."),
 ]
 Layers = Annotated[int | None, typer.Option(min=1, max=10_000, help="Keep only the first layers of the model.")]
-Pooling = Annotated[PoolingMode | None, typer.Option(help="For a model that states none.")]
+Pooling = Annotated[
+    PoolingMode | None, typer.Option(help="In place of the model's own, or for a model that states none.")
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="Before every sentence: a prompt's name or a text, '' for none [default: the model's own]."),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0, ...")]
 Format = Annotated[str | None, typer.Option(help="What --pairs is [default: told by its name and content].")]
@@ -333,6 +339,7 @@ def evaluate(
     json_file: Json = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
+    prompt: Prompt = None,
     heads: Annotated[Path | None, typer.Option(help="Retrieval: trained heads [default: the run's].")] = None,
     pairs: Annotated[
         Path | None, typer.Option(help="Retrieval: captions and images [default: what the run held out].")
@@ -379,6 +386,7 @@ def evaluate(
         classifier="senteval-fast" if fast else classifier,
         pooling=pooling,
         num_layers=num_layers,
+        prompt=prompt,
         heads=heads,
         pairs=pairs,
         reading=_reading(pairs, format, columns, split),
@@ -692,6 +700,7 @@ def features_text(
     text: Annotated[Path | None, typer.Option(help="Lines of this text file; ids are line numbers.")] = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
+    prompt: Prompt = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=3, max=1_000_000, help="Longest input [default: the model's own].")
     ] = None,
@@ -708,15 +717,17 @@ def features_text(
     from dalr.models.vision import has_text_tower, load_vision_model
 
     ids, sentences = _captions_and_lines(pairs, _reading(pairs, format, columns, split), text)
-    encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(update={"revision": revision})
+    encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(
+        update={"revision": revision, "prompt": prompt}
+    )
     console = Console(quiet=quiet, verbose=verbose)
     if (note := unverified(Path(encoder.model))) is not None:
         console.say(note)
     distinct = len(set(sentences))
     console.detail(f"{len(ids)} rows, {distinct} distinct sentences")
     if has_text_tower(encoder.model, revision):
-        if pooling or num_layers or max_tokens:
-            what = "a text tower has its own; leave --pooling, --num-layers and --max-tokens out"
+        if pooling or num_layers or max_tokens or prompt:
+            what = "a text tower has its own; leave --pooling, --num-layers, --max-tokens and --prompt out"
             raise ConfigError(Problem(where=f"model {model!r}", what=what))
         vision = load_vision_model(encoder.model, revision=revision, device=device)
         refuse_other_making(out, tower_source(vision))

@@ -14,8 +14,15 @@ from dalr.data.config import DataConfig
 from dalr.errors import DalrError
 from dalr.features.source import features_width, is_matrix
 from dalr.io.paths import is_dir
-from dalr.models.config import EncoderConfig
-from dalr.models.reference import hidden_width, number_of_layers, peek_config, states_pooling, token_positions
+from dalr.models.config import POOLINGS, EncoderConfig
+from dalr.models.reference import (
+    hidden_width,
+    is_static,
+    number_of_layers,
+    peek_config,
+    states_pooling,
+    token_positions,
+)
 from dalr.objectives import Need
 from dalr.objectives.alignment import CrossModalAlignment
 from dalr.objectives.contrastive import Grounding
@@ -160,6 +167,11 @@ def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     if positions is not None and recipe.data.max_tokens > positions:
         what = f"{recipe.data.max_tokens} tokens, but the student has {positions} positions"
         yield Conflict(path=("data", "max_tokens"), what=what)
+    if is_static(recipe.student.model):
+        what = (
+            "a student is a transformer, and these are static embeddings: one vector per token, no layers to train"
+        )
+        yield Conflict(path=("student", "model"), what=what)
     encoders: list[tuple[tuple[str | int, ...], EncoderConfig]] = [(("student",), recipe.student)]
     encoders += [(("teachers", n), t.encoder()) for n, t in enumerate(recipe.teachers) if t.model is not None]
     for path, encoder in encoders:
@@ -170,7 +182,7 @@ def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
             yield Conflict(path=(*path, "num_layers"), what=what)
         yield from _freezing_conflicts(recipe, depth) if encoder is recipe.student else ()
         if encoder.pooling is None and not states_pooling(encoder.model):
-            what = "a plain encoder states no pooling; say pooling: cls or mean (SimCSE and its relatives use cls)"
+            what = f"a plain encoder states no pooling; say pooling: {POOLINGS} (SimCSE and its relatives use cls)"
             yield Conflict(path=path, what=what)
 
 

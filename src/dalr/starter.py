@@ -267,7 +267,7 @@ def _models(found: _Found) -> Iterator[str]:
         yield f"  - {{model: {_MINILM}}}"
     else:
         yield "  model: bert-base-uncased  # or a folder, or another hub id"
-        yield "  pooling: cls  # cls or mean, for an encoder that states none"
+        yield "  pooling: cls  # cls, mean or last, for an encoder that states none"
         yield "  # lora: {rank: 16}  # train adapters only, merged in the product: pip install 'dalr[lora]'"
         yield "# A teacher keeps what a good encoder knows; with one, add list_net and cross_modal_alignment below."
         yield "# teachers:"

@@ -3,7 +3,7 @@
 mteb files the results of every model that is not on the hub under one name, so a retrained model would be given the
 score of the one before. Its cache is therefore left out, and a score is kept under the content of the encoder's
 files, with the data's revision and mteb's version. What is scored is the model as `SentenceTransformer` would give
-it (with its Normalize module, without prompts), and every input is text, whatever it looks like.
+it (with its Normalize module, and one prompt for all sentences), and every input is text, whatever it looks like.
 """
 
 from __future__ import annotations

@@ -217,6 +217,8 @@ class Settings(Result):
 
     pooling: str | None = None
     num_layers: int | None = None
+    prompt: str | None = None
+    """Name or text as it was asked for, empty for none; None is the model's own default."""
     classifier: str | None = None
     data_changed: tuple[str, ...] = ()
     """Official files that differ and were scored all the same, because the user said so."""

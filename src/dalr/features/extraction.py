@@ -15,7 +15,7 @@ from dalr.io.cache import cache_folder, cached
 from dalr.models.config import EncoderConfig
 from dalr.models.device import pick_device
 from dalr.models.embedding import OnProgress, embed
-from dalr.models.loading import encoder_sha256, load_encoder
+from dalr.models.loading import encoder_sha256, load_encoder, prompt_text
 
 if TYPE_CHECKING:
     from dalr.models.vision import VisionModel
@@ -80,7 +80,7 @@ def text_source(encoder: EncoderConfig) -> dict[str, Any]:
         "encoder": encoder.model_dump(mode="json"),
         "sha256": encoder_sha256(encoder),
         "normalized": False,
-    }
+    } | ({"prompt": prompt} if (prompt := prompt_text(encoder)) else {})
 
 
 def tower_source(model: VisionModel) -> dict[str, Any]:

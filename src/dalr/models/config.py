@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from dalr.models.choices import PoolingMode
 from dalr.section import Section
+
+POOLINGS = ", ".join(get_args(PoolingMode)[:-1]) + f" or {get_args(PoolingMode)[-1]}"
 
 
 class EncoderConfig(Section):
@@ -22,6 +24,9 @@ class EncoderConfig(Section):
     """Keep only the first layers."""
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = None
     """Longest input; None is the encoder's own limit."""
+    prompt: str | None = None
+    """What stands before every sentence: the name of one of the model's prompts, or a text, '' for none. None is
+    the model's own default."""
 
 
 class LoraSection(Section):
@@ -44,6 +49,14 @@ class StudentConfig(EncoderConfig):
     """Layers, from the first on, that are not trained."""
     freeze_embeddings: bool = False
     lora: LoraSection | None = None
+
+    @model_validator(mode="after")
+    def _pools_the_last_layer(self) -> StudentConfig:
+        if self.pooling == "avg_first_last":
+            raise ValueError(
+                "pooling avg_first_last is for frozen encoders; a student is exported with cls, mean or last"
+            )
+        return self
 
     @model_validator(mode="after")
     def _adapters_freeze(self) -> StudentConfig:
@@ -72,6 +85,7 @@ class TeacherConfig(Section):
     pooling: PoolingMode | None = None
     num_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = None
+    prompt: str | None = None
     features: str | None = None
     """A feature store with the ids of the captions (and of the text lines, where terms apply to text)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -85,4 +99,5 @@ class TeacherConfig(Section):
             pooling=self.pooling,
             num_layers=self.num_layers,
             max_tokens=self.max_tokens,
+            prompt=self.prompt,
         )

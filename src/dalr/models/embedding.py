@@ -2,16 +2,21 @@
 
 Padding is the cost to avoid: sorted by length, hardly any is left, and a token budget gives short sentences
 large batches. On a CPU the budget is small, so that the activations of a layer stay in its caches. Rows come back
-in the order that they were given, before any Normalize module.
+in the order that they were given, before any Normalize module, with the encoder's prompt before each sentence.
+A model whose vectors depend on the padding beside them (FNet has no attention mask) gets batches without any.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
+
+from dalr.models.limits import longest_input
+from dalr.models.prompts import excluded_tokens, prompt_of
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +30,7 @@ TOKENS_PER_BATCH = {"cpu": 2_048}
 """By kind of device; `_OTHER_TOKENS_PER_BATCH` elsewhere. Measured in docs/experiments.md."""
 _OTHER_TOKENS_PER_BATCH = 8_192
 _MAX_ROWS = 512
+_PADDING_TOLERANCE = 1e-3
 _TOKENISE_CHUNK = 10_000
 
 
@@ -43,15 +49,15 @@ def embed(
     distinct = list(place)
     rows = _token_ids(encoder, distinct, max_tokens)
     budget = tokens_per_batch or TOKENS_PER_BATCH.get(encoder.device.type, _OTHER_TOKENS_PER_BATCH)
+    compute = _static if is_static(encoder) else _padded
     was_training = encoder.training
     encoder.eval()
     out: np.ndarray | None = None
     done = 0
     try:
         with torch.inference_mode():
-            for batch in _batches(rows, budget):
-                ids, mask = pad([rows[index] for index in batch], pad_id=pad_token_id(encoder))
-                vectors = pooled(encoder, ids.to(encoder.device), mask.to(encoder.device)).float().cpu().numpy()
+            for batch in _batches(rows, budget, equal=compute is _padded and reads_padding(encoder)):
+                vectors = compute(encoder, [rows[index] for index in batch]).float().cpu().numpy()
                 if out is None:
                     out = np.empty((len(distinct), vectors.shape[1]), np.float32)
                 out[batch] = vectors
@@ -67,10 +73,88 @@ def embed(
 
 def pooled(encoder: SentenceTransformer, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """h: the encoder's sentence vectors, (n, d), before any Normalize module."""
-    features: dict[str, torch.Tensor] = {"input_ids": input_ids, "attention_mask": attention_mask}
+    features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if (types := token_types(encoder, input_ids)) is not None:
+        features["token_type_ids"] = types
+    if left_out := excluded_tokens(encoder):
+        features["prompt_length"] = left_out
     for module in without_normalize(encoder):
         features = module(features)
-    return features["sentence_embedding"]
+    vectors: torch.Tensor = features["sentence_embedding"]
+    return vectors
+
+
+def token_types(encoder: SentenceTransformer, input_ids: torch.Tensor) -> torch.Tensor | None:
+    """The type of each token where the tokenizer gives types and the model reads them otherwise than as 0.
+
+    A sentence alone has the type of its words and those of the special tokens around it: 2 for CLS in Funnel and
+    XLNet. None where all are 0 and the model has a table of types, whose row 0 it then takes by itself.
+    """
+    tokenizer, backbone = encoder.tokenizer, encoder.transformers_model
+    if backbone is None or "token_type_ids" not in getattr(tokenizer, "model_input_names", ()):
+        return None
+    given = tokenizer("a")
+    types: list[int] = given.get("token_type_ids") or []
+    if not any(types) and hasattr(backbone.config, "type_vocab_size"):
+        return None
+    if not types or "token_type_ids" not in inspect.signature(type(backbone).forward).parameters:
+        return None
+    import torch
+
+    special = set(tokenizer.all_special_ids)
+    ordinary = [kind for number, kind in zip(given["input_ids"], types, strict=True) if number not in special]
+    found = torch.full_like(input_ids, ordinary[0] if ordinary else 0)
+    for number, kind in zip(given["input_ids"], types, strict=True):
+        if number in special:
+            found[input_ids == number] = kind
+    return found
+
+
+def reads_padding(encoder: SentenceTransformer) -> bool:
+    """Whether the vector of a row changes with the padding behind it, which no attention mask then hides."""
+    import torch
+
+    tokenizer = encoder.tokenizer
+    special = set(tokenizer.all_special_ids)
+    words = [number for number in range(min(len(tokenizer), 64)) if number not in special][:5] or [0]
+    training = encoder.training
+    ids, mask = pad([words, words * 3], pad_id=pad_token_id(encoder))
+    ids, mask = ids.to(encoder.device), mask.to(encoder.device)
+    encoder.eval()
+    try:
+        with torch.inference_mode():
+            alone = pooled(encoder, ids[:1, : len(words)], mask[:1, : len(words)]).float()
+            beside = pooled(encoder, ids, mask)[:1].float()
+    finally:
+        encoder.train(training)
+    return bool((alone - beside).abs().max() > _PADDING_TOLERANCE * alone.abs().max())
+
+
+def is_static(encoder: SentenceTransformer) -> bool:
+    """Whether it is one vector per token and their mean, without a transformer (model2vec)."""
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    return isinstance(encoder[0], StaticEmbedding)
+
+
+def _padded(encoder: SentenceTransformer, rows: list[list[int]]) -> torch.Tensor:
+    ids, mask = pad(rows, pad_id=pad_token_id(encoder))
+    return pooled(encoder, ids.to(encoder.device), mask.to(encoder.device))
+
+
+def _static(encoder: SentenceTransformer, rows: list[list[int]]) -> torch.Tensor:
+    """Rows end to end, and where each begins."""
+    import torch
+
+    offsets = np.cumsum([0] + [len(row) for row in rows[:-1]])
+    features: dict[str, Any] = {
+        "input_ids": torch.tensor([number for row in rows for number in row], dtype=torch.long).to(encoder.device),
+        "offsets": torch.from_numpy(offsets).to(encoder.device),
+    }
+    for module in without_normalize(encoder):
+        features = module(features)
+    vectors: torch.Tensor = features["sentence_embedding"]
+    return vectors
 
 
 def without_normalize(encoder: SentenceTransformer) -> list[nn.Module]:
@@ -101,20 +185,31 @@ def pad_token_id(encoder: SentenceTransformer) -> int:
 
 
 def _token_ids(encoder: SentenceTransformer, sentences: list[str], max_tokens: int | None) -> list[list[int]]:
-    own = encoder.max_seq_length
-    limit = min(value for value in (max_tokens, own, encoder.tokenizer.model_max_length) if value is not None)
+    limit, prompt = longest_input(encoder, max_tokens), prompt_of(encoder)
+    cut: dict[str, Any] = {} if limit is None else {"truncation": True, "max_length": limit}
     rows: list[list[int]] = []
     for start in range(0, len(sentences), _TOKENISE_CHUNK):
-        chunk = sentences[start : start + _TOKENISE_CHUNK]
-        rows.extend(encoder.tokenizer(chunk, truncation=True, max_length=limit)["input_ids"])
+        chunk = [prompt + sentence for sentence in sentences[start : start + _TOKENISE_CHUNK]]
+        if is_static(encoder):
+            encodings = encoder.tokenizer.encode_batch(chunk, add_special_tokens=False)
+            rows.extend(encoding.ids[:limit] for encoding in encodings)
+        else:
+            rows.extend(encoder.tokenizer(chunk, verbose=False, **cut)["input_ids"])
     return rows
 
 
-def _batches(rows: list[list[int]], budget: int) -> Iterator[list[int]]:
-    """Indices by falling length (the largest batch comes first, so too little memory shows at once)."""
+def _batches(rows: list[list[int]], budget: int, *, equal: bool = False) -> Iterator[list[int]]:
+    """Indices by falling length (the largest batch comes first, so too little memory shows at once).
+
+    With `equal`, all rows of a batch have one length.
+    """
     order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
     start = 0
     while start < len(order):
-        size = min(max(budget // len(rows[order[start]]), 1), _MAX_ROWS)
-        yield order[start : start + size]
-        start += size
+        longest = len(rows[order[start]])
+        size = min(max(budget // max(longest, 1), 1), _MAX_ROWS)
+        batch = order[start : start + size]
+        if equal:
+            batch = [index for index in batch if len(rows[index]) == longest]
+        yield batch
+        start += len(batch)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from dalr.models.prompts import excluded_tokens
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -49,7 +51,11 @@ def last_layer_at(encoder: SentenceTransformer, tokens: Int[Tensor, " n"]) -> It
 
 
 def _reads_first_tokens(encoder: SentenceTransformer) -> bool:
-    return getattr(encoder[1], "pooling_mode", None) in ("cls", ("cls",)) if len(encoder) > 1 else False
+    if len(encoder) < 2 or excluded_tokens(
+        encoder
+    ):  # behind a prompt that pooling leaves out, CLS is no first token
+        return False
+    return getattr(encoder[1], "pooling_mode", None) in ("cls", ("cls",))
 
 
 def _last_layer(backbone: nn.Module | None) -> nn.Module | None:

@@ -72,6 +72,11 @@ def import_checkpoint(
     """
     if method is not None and method not in METHODS:
         raise ConfigError(Problem(where="--method", what=f"expected one of {', '.join(METHODS)}, found {method!r}"))
+    if pooling == "avg_first_last":
+        what = (
+            "avg_first_last is for frozen encoders, and no module of sentence-transformers; say cls, mean or last"
+        )
+        raise ConfigError(Problem(where="--pooling", what=what))
     head = head or METHODS.get(method or "", "drop")
     weights = weights_file(checkpoint)
     refuse_foreign(out, _FORMAT)

@@ -41,6 +41,8 @@ def layer_stack(backbone: PreTrainedModel, where: str, key: str) -> tuple[str, n
         for name, module in backbone.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == depth
     ]
+    names = [name for name, _ in stacks]  # T5's layers are themselves lists, of two parts
+    stacks = [each for each in stacks if not any(each[0].startswith(f"{name}.") for name in names)]
     if len(stacks) != 1:
         what = f"cannot tell its stack of {depth} layers (found {len(stacks)} candidates); leave {key} out"
         raise ConfigError(Problem(where=where, what=what))

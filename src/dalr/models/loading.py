@@ -6,24 +6,29 @@ although it was trained with CLS. Vectors are taken before any Normalize module,
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
-from dalr.io.paths import is_file, regular
+from dalr.io.paths import is_file
 from dalr.io.sealed import known_sha256
+from dalr.models.agreement import require_agreement, require_files_agree, settle_limit
+from dalr.models.choices import PoolingMode
 from dalr.models.claims import require_plausible, stored_shapes
-from dalr.models.config import EncoderConfig, StudentConfig
+from dalr.models.config import POOLINGS, EncoderConfig, StudentConfig
 from dalr.models.foreign import refuse_foreign_code
+from dalr.models.module_list import module_entries, module_folders
+from dalr.models.prompts import set_prompt, stated_prompts
 from dalr.models.reference import CONVERT, find_model
 from dalr.models.verification import is_product_manifest
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
+    from transformers import PreTrainedModel
 
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -35,6 +40,7 @@ _DROPOUTS = (
     "hidden_dropout",
     "embedding_dropout",
     "mlp_dropout",
+    "dropout_rate",
 )
 
 
@@ -48,19 +54,21 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     folder = find_model(config.model, config.revision)
     where = f"model {config.model!r}"
     if not is_file(folder / "modules.json", ModelFileError) and config.pooling is None:
-        what = "a plain encoder states no pooling; say pooling: cls or mean (SimCSE and its relatives use cls)"
+        what = f"a plain encoder states no pooling; say pooling: {POOLINGS} (SimCSE and its relatives use cls)"
         raise ConfigError(Problem(where=where, what=what))
-    folders = _module_folders(folder, where)
+    folders = module_folders(folder, where)
     _refuse_unsafe_or_incomplete(folders, where)
     refuse_foreign_code(folders, where)
     for place in folders:
         if is_file(place / "config.json", ModelFileError):
             require_plausible(place, shapes=stored_shapes(place, where), where=where)
+    require_files_agree(folder, where)
+    prompts = stated_prompts(folder, where)
     dropout = config.dropout if isinstance(config, StudentConfig) else None
     try:
         encoder = _load(folder, config, _dropout_settings(folder, dropout, where))
         if encoder.transformers_model is not None:
-            _refuse_missing_weights(folders[0])
+            _refuse_missing_weights(folders[0], encoder.transformers_model)
     except DalrError:
         raise
     except Exception as error:
@@ -70,21 +78,41 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
         what = f"expected a text encoder, found modalities {', '.join(map(str, encoder.modalities))}"
         raise ModelFileError(Problem(where=where, what=what))
     _refuse_decoders(encoder, where)
-    from dalr.models.layers import freeze, keep_layers
+    if encoder.transformers_model is None and isinstance(config, StudentConfig):
+        what = "a student is a transformer, found static embeddings: one vector per token, and no layers to train"
+        raise ConfigError(Problem(where=where, what=f"{what}; use it as a teacher, or name another student"))
+    set_prompt(encoder, prompts, config.prompt, where)
+    from dalr.models.layers import backbone_of, freeze, keep_layers
 
+    if config.pooling == "avg_first_last":
+        backbone_of(encoder, where, "pooling avg_first_last").config.output_hidden_states = True
     if config.num_layers is not None:
         keep_layers(encoder, config.num_layers, where)
     if isinstance(config, StudentConfig):
         freeze(encoder, layers=config.freeze_layers, embeddings=config.freeze_embeddings, where=where)
-    if config.max_tokens is not None:
-        encoder.max_seq_length = config.max_tokens
-    return encoder.float().eval()  # weights stored in half precision are computed with, and trained, in fp32
+    settle_limit(encoder, config.max_tokens, where)
+    encoder.float().eval()
+    require_agreement(encoder, where)
+    return encoder  # weights stored in half precision are computed with, and trained, in fp32
 
 
 def encoder_sha256(config: EncoderConfig) -> str:
-    """Content key of an encoder as configured: its files, pooling and number of layers."""
+    """Content key of an encoder as configured: its files, pooling, number of layers and prompt."""
     folder = find_model(config.model, config.revision)
-    return files_sha256(folder, f"{config.pooling} {config.num_layers}")
+    prompt = prompt_text(config)
+    settings = f"{config.pooling} {config.num_layers}" + (f" prompt {prompt!r}" if prompt else "")
+    return files_sha256(folder, settings)
+
+
+def prompt_text(config: EncoderConfig) -> str:
+    """What stands before every sentence of this encoder; empty for none.
+
+    Raises:
+        ModelFileError: missing, or what it says of prompts is damaged.
+        ConfigError: the prompt's name is not one of the model's.
+    """
+    where = f"model {config.model!r}"
+    return stated_prompts(find_model(config.model, config.revision), where).text(config.prompt, where)
 
 
 def files_sha256(folder: Path, settings: str = "") -> str:
@@ -105,11 +133,8 @@ def ends_in_normalize(config: EncoderConfig) -> bool:
         ModelFileError: missing, or a `modules.json` that is none.
     """
     folder = find_model(config.model, config.revision)
-    if not is_file(folder / "modules.json", ModelFileError):
-        return False
-    _module_folders(folder, f"model {config.model!r}")
-    types = [str(entry["type"]) for entry in json.loads(regular(folder / "modules.json").read_bytes())]
-    return any(name.endswith(".Normalize") for name in types[-1:])
+    entries = module_entries(folder, f"model {config.model!r}")
+    return any(entry.kind == "Normalize" for entry in entries[-1:])
 
 
 def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> SentenceTransformer:
@@ -132,12 +157,16 @@ def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> 
             modules = list(stored)
             while isinstance(modules[-1], Normalize):
                 modules.pop()
-            modules = [
-                _pooling(module.embedding_dimension, config.pooling)
-                if isinstance(module, Pooling) and config.pooling is not None
-                else module
-                for module in modules
-            ]
+            if config.pooling is not None:
+                modules = [
+                    part
+                    for module in modules
+                    for part in (
+                        _pooling(module.embedding_dimension, config.pooling, include_prompt=module.include_prompt)
+                        if isinstance(module, Pooling)
+                        else [module]
+                    )
+                ]
         else:
             transformer = Transformer(
                 str(folder),
@@ -145,48 +174,24 @@ def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> 
                 processor_kwargs=local,
                 config_kwargs={**local, **model_kwargs},
             )
-            modules = [transformer, _pooling(transformer.get_embedding_dimension(), config.pooling)]
+            assert config.pooling is not None
+            modules = [transformer, *_pooling(transformer.get_embedding_dimension(), config.pooling)]
         return SentenceTransformer(modules=modules, device="cpu")
 
 
-def _pooling(width: int, mode: str | None) -> nn.Module:
+def _pooling(width: int, mode: PoolingMode, *, include_prompt: bool = True) -> list[nn.Module]:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    assert mode in ("cls", "mean")
-    module: nn.Module = Pooling(width, pooling_mode=mode)
-    return module
+    from dalr.models.first_and_last import FirstAndLast
 
-
-def _module_folders(folder: Path, where: str) -> list[Path]:
-    """Folders of the modules that `modules.json` names; only classes of sentence-transformers are loaded."""
-    path = folder / "modules.json"
-    if not is_file(path, ModelFileError):
-        return [folder]
-    try:
-        entries = json.loads(regular(path).read_bytes())
-        types = [str(entry["type"]) for entry in entries]
-        paths = [str(entry["path"]) for entry in entries]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFileError(
-            Problem(where=where, what=f"{path} is not a list of modules: {error!r:.120}")
-        ) from None
-    foreign = [name for name in types if not name.startswith("sentence_transformers.")]
-    if foreign:
-        what = f"{path} names code outside sentence-transformers, which is not run: {', '.join(foreign)}"
-        raise ModelFileError(Problem(where=where, what=what))
-    outside = [name for name in paths if not _is_inside(folder / name, folder)]
-    if outside:
-        what = f"{path} names folders outside of the model, which are not opened: {', '.join(map(repr, outside))}"
-        raise ModelFileError(Problem(where=where, what=what))
-    return [folder / name for name in paths] or [folder]
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    try:
-        path.exists()  # some names fail here alone; a module without files has no folder
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # a name that cannot be a path
-        return False
+    if mode == "avg_first_last":
+        return [FirstAndLast(), Pooling(width, pooling_mode="mean", include_prompt=include_prompt)]
+    known: dict[PoolingMode, Literal["cls", "mean", "lasttoken"]] = {
+        "cls": "cls",
+        "mean": "mean",
+        "last": "lasttoken",
+    }
+    return [Pooling(width, pooling_mode=known[mode], include_prompt=include_prompt)]
 
 
 def _routes(folder: Path) -> list[Path]:
@@ -209,13 +214,19 @@ def _refuse_unsafe_or_incomplete(folders: list[Path], where: str) -> None:
         raise ModelFileError(Problem(where=where, what=what))
 
 
-def _refuse_missing_weights(folder: Path) -> None:
-    """transformers fills parameters that the files lack with random numbers and goes on; we do not."""
-    from transformers import AutoModel
+def _refuse_missing_weights(folder: Path, loaded: PreTrainedModel) -> None:
+    """transformers fills parameters that the files lack with random numbers and goes on; we do not.
 
+    The class that was loaded is asked: of T5 and its relatives that is the encoder alone.
+    """
+    own_class: Any = type(loaded)
     with quiet_libraries():
-        _, report = AutoModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        _, report = own_class.from_pretrained(
+            folder,
+            config=copy.deepcopy(loaded.config),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
@@ -234,7 +245,7 @@ def _refuse_decoders(encoder: SentenceTransformer, where: str) -> None:
     causal = any(getattr(module, "is_causal", False) is True for module in backbone.modules())
     pooling = [str(getattr(module, "pooling_mode", "")) for module in encoder]
     if causal and "cls" in pooling:
-        what = f"expected an encoder for pooling: cls, found {name}, whose first token sees itself alone; say mean"
+        what = f"expected an encoder for pooling: cls, found {name}, whose first token sees itself alone; say last"
         raise ModelFileError(Problem(where=where, what=what))
 
 

@@ -11,6 +11,7 @@ padded forwards over rows of similar length instead (`bucketed`).
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,19 +23,23 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dalr.models.dropout import dropout_noise
-from dalr.models.embedding import pooled, without_normalize
+from dalr.models.embedding import pad, pad_token_id, pooled, reads_padding, token_types, without_normalize
 from dalr.models.first_token import last_layer_at
+from dalr.models.prompts import excluded_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Layout = Literal["packed", "bucketed", "padded"]
+Layout = Literal["packed", "bucketed", "equal", "padded"]
+"""`equal`: rows of one length together, for a model whose vectors depend on padding (FNet)."""
 
 _ATTENTION = "dalr_packed"
 _PRICE_OF_A_FORWARD = {"cpu": 64}
 """In tokens: what one more forward costs beside its tokens; `_PRICE_ELSEWHERE` on other devices."""
 _PRICE_ELSEWHERE = 1_024
+_SPECIAL_PER_ROW = 8
 _PROBE_LENGTHS = (3, 7, 7, 2, 12)
+"""Of rows of ordinary tokens; every special token stands in a further row, beside ordinary ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +76,22 @@ def sentence_vectors(
     """
     if layout == "padded":
         return pooled(encoder, ids, mask)
-    if layout == "bucketed":
-        return _bucketed(encoder, ids, mask, lengths)
+    if layout in ("bucketed", "equal"):
+        return _bucketed(encoder, ids, mask, lengths, equal=layout == "equal")
     return _packed(encoder, ids, pack(mask, lengths))
 
 
 def best_layout(encoder: SentenceTransformer, *, dtype: torch.dtype | None = None) -> Layout:
-    """`packed` where it works for this encoder on its device, in autocast to `dtype` if given; else `bucketed`.
+    """`packed` where it works for this encoder on its device, in autocast to `dtype` if given; else `bucketed`, or
+    `equal` where padding would change the vectors.
 
     It is tried out on a few rows rather than looked up by the name of the architecture.
     """
     backbone = encoder.transformers_model
     if backbone is None or not hasattr(encoder, "tokenizer"):
         return "padded"
+    if reads_padding(encoder):
+        return "equal"
     if not getattr(backbone, "_supports_attention_backend", False):
         return "bucketed"
     return "packed" if _packs(encoder, dtype) else "bucketed"
@@ -124,6 +132,8 @@ def _packed(encoder: SentenceTransformer, ids: Int[Tensor, "n l"], packing: Pack
     backbone = encoder.transformers_model
     assert backbone is not None
     flat = ids[packing.order[packing.row], packing.position]
+    types = token_types(encoder, flat[None])
+    typed = {} if types is None else {"token_type_ids": types}
     with (
         _attention_by_sentence(backbone.config),
         last_layer_at(encoder, packing.bounds[:-1]) as first_tokens_only,
@@ -133,22 +143,30 @@ def _packed(encoder: SentenceTransformer, ids: Int[Tensor, "n l"], packing: Pack
             position_ids=packing.position[None] + _first_position(backbone),
             packing=packing,
             return_dict=True,
+            **typed,
         ).last_hidden_state
     places = torch.arange(len(ids) + 1, device=ids.device, dtype=torch.int32)
-    features: dict[str, Tensor] = {
+    features: dict[str, Any] = {
         "token_embeddings": states,
         "cu_seq_lens_q": places if first_tokens_only else packing.bounds,
         "seq_idx": packing.row[None],
     }
+    if left_out := excluded_tokens(encoder):
+        features["prompt_length"] = left_out
     for module in without_normalize(encoder)[1:]:
         features = module(features)
     return _in_the_batch_s_order(features["sentence_embedding"], packing.order)
 
 
 def _bucketed(
-    encoder: SentenceTransformer, ids: Int[Tensor, "n l"], mask: Int[Tensor, "n l"], lengths: Sequence[int]
+    encoder: SentenceTransformer,
+    ids: Int[Tensor, "n l"],
+    mask: Int[Tensor, "n l"],
+    lengths: Sequence[int],
+    *,
+    equal: bool = False,
 ) -> Float[Tensor, "n d"]:
-    price = _PRICE_OF_A_FORWARD.get(ids.device.type, _PRICE_ELSEWHERE)
+    price = 0 if equal else _PRICE_OF_A_FORWARD.get(ids.device.type, _PRICE_ELSEWHERE)
     order = mask.sum(1).argsort(stable=True)
     parts, start = [], 0
     for rows, width in buckets(lengths, price=price):
@@ -292,20 +310,31 @@ def _band(length: int, window: int, device: torch.device) -> Tensor:
     return (place[:, None] - place[None]).abs() < window
 
 
+def _probe(encoder: SentenceTransformer) -> list[list[int]]:
+    """Rows to try: ordinary tokens in several lengths, and rows that hold each special token twice but padding's.
+
+    Some models treat special tokens in ways of their own: ESM scales a row by its share of mask tokens.
+    """
+    tokenizer = encoder.tokenizer
+    special = sorted(set(tokenizer.all_special_ids) - {tokenizer.pad_token_id})
+    ordinary = sorted(set(range(min(len(tokenizer), 4_096))) - set(tokenizer.all_special_ids)) or special or [0]
+    words = itertools.cycle(ordinary)
+    rows = [list(itertools.islice(words, length)) for length in _PROBE_LENGTHS]
+    for start in range(0, len(special), _SPECIAL_PER_ROW):
+        several = special[start : start + _SPECIAL_PER_ROW]
+        rows.append([number for token in several for number in (next(words), token, token)])
+    return rows
+
+
 def _packs(encoder: SentenceTransformer, dtype: torch.dtype | None) -> bool:
     """Whether packed rows get the vectors of padded ones, and a training step runs."""
     device, training = encoder.device, encoder.training
-    tokenizer = encoder.tokenizer
-    first = max(tokenizer.all_special_ids, default=0) + 1
-    ids = torch.zeros(len(_PROBE_LENGTHS), max(_PROBE_LENGTHS), dtype=torch.long)
-    ids.fill_(tokenizer.pad_token_id or 0)
-    for row, length in enumerate(_PROBE_LENGTHS):
-        ids[row, :length] = (first + row + torch.arange(length)) % len(tokenizer)
-    mask = (torch.arange(ids.shape[1])[None] < torch.tensor(_PROBE_LENGTHS)[:, None]).long()
-    ids, mask = ids.to(device), mask.to(device)
+    rows = _probe(encoder)
+    lengths = [len(row) for row in rows]
+    ids, mask = (tensor.to(device) for tensor in pad(rows, pad_id=pad_token_id(encoder)))
 
     def vectors(layout: Layout) -> Tensor:
-        return sentence_vectors(encoder, ids, mask, lengths=_PROBE_LENGTHS, layout=layout).float()
+        return sentence_vectors(encoder, ids, mask, lengths=lengths, layout=layout).float()
 
     half = torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), half:

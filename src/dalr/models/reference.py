@@ -14,14 +14,21 @@ from typing import Any
 
 from dalr.data.paths import expand
 from dalr.errors import ConfigError, CorruptFileError, ModelFileError, Problem
+from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.paths import exists, is_dir, is_file, regular, require_regular_below
 from dalr.models.verification import has_checksums, is_checkpoint, verify_model
 
 CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
 """What to do about pickled weights."""
-_COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text")
+_COUNTS_FROM_PADDING = (
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text", "roberta-prelayernorm"),
+    *("longformer", "xmod", "ibert", "luke", "esm"),
+)
+_LARGE = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
+"""What git-LFS may stand for in a model folder: weights and tokenizers."""
 _PACKAGE = "package:"
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
+"""What is fetched of a hub model; `*` stands for slashes, too, there."""
 
 
 def inside_run(reference: str) -> str:
@@ -67,15 +74,14 @@ def find_model(reference: str, revision: str | None = None) -> Path:
         raise ModelFileError(Problem(where=f"model {reference!r}", what=what)) from None
 
 
-def require_if_local(reference: str) -> None:
-    """Check a folder or package reference; a hub id is left for when it is loaded.
+def require_if_local(reference: str) -> Path | None:
+    """Check a folder or package reference, and return the folder; a hub id is left for when it is loaded.
 
     Raises:
         ModelFileError: as `find_model`.
     """
     local = _local(reference)
-    if local is not None:
-        _checked(reference, local)
+    return _checked(reference, local) if local is not None else None
 
 
 def peek_config(reference: str, revision: str | None = None) -> dict[str, Any] | None:
@@ -100,6 +106,16 @@ def peek_config(reference: str, revision: str | None = None) -> dict[str, Any] |
     except (OSError, ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None
+
+
+def is_static(reference: str) -> bool:
+    """Whether a model on this machine is one vector per token, without a transformer (model2vec)."""
+    try:
+        folder = _local(reference)
+        entries = json.loads(regular(folder / "modules.json").read_bytes()) if folder is not None else []
+        return any(str(entry["type"]).endswith(".StaticEmbedding") for entry in entries)
+    except (ModelFileError, ConfigError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def states_pooling(reference: str) -> bool:
@@ -177,6 +193,11 @@ def _checked(reference: str, folder: Path) -> Path:
     where = f"model {reference!r}"
     if exists(folder, ModelFileError) and not is_dir(folder, ModelFileError):
         raise ModelFileError(Problem(where=where, what=f"expected a model folder, {folder} is a file"))
+    pointers = [path for name in _LARGE for path in sorted(folder.rglob(name)) if is_lfs_pointer(path)]
+    if pointers:
+        raise ModelFileError(
+            [Problem(where=where, what=f"{path} is {LFS_ADVICE}") for path in dict.fromkeys(pointers)]
+        )
     verify_model(folder)
     if not is_file(folder / "config.json", ModelFileError) and not is_file(folder / "modules.json", ModelFileError):
         what = (

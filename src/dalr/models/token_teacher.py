@@ -8,8 +8,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dalr.errors import ConfigError, Problem
 from dalr.models.config import TeacherConfig
+from dalr.models.embedding import token_types
 from dalr.models.loading import load_encoder
+from dalr.models.prompts import excluded_tokens
 from dalr.objectives.inputs import TeacherTokens
 
 if TYPE_CHECKING:
@@ -21,12 +24,19 @@ class TokenTeacher:
 
     def __init__(self, config: TeacherConfig) -> None:
         self.encoder: SentenceTransformer = load_encoder(config.encoder()).requires_grad_(False)
+        if self.encoder.transformers_model is None:
+            what = f"teacher {config.model!r}: static embeddings have no token states, which global_to_local reads"
+            raise ConfigError(Problem(where="objective.global_to_local", what=what))
         self.weight = config.weight
 
     def __call__(self, ids: Int[Tensor, "n l"], mask: Int[Tensor, "n l"]) -> TeacherTokens:
-        """States of all tokens but the leading CLS, and which of them are real."""
+        """States of all tokens but the leading CLS (or a prompt that pooling leaves out); which are real."""
         if self.encoder.device != ids.device:
             self.encoder.to(ids.device)
+        features = {"input_ids": ids, "attention_mask": mask}
+        if (types := token_types(self.encoder, ids)) is not None:
+            features["token_type_ids"] = types
         with torch.no_grad():
-            states = self.encoder[0]({"input_ids": ids, "attention_mask": mask})["token_embeddings"]
-        return TeacherTokens(states=states[:, 1:].float(), mask=mask[:, 1:].bool(), weight=self.weight)
+            states = self.encoder[0](features)["token_embeddings"]
+        first = max(1, excluded_tokens(self.encoder))
+        return TeacherTokens(states=states[:, first:].float(), mask=mask[:, first:].bool(), weight=self.weight)

@@ -138,6 +138,7 @@ def settings_table(sources: Sources) -> Table:
                 "dalr",
                 "pooling",
                 "layers",
+                "prompt",
                 "classifier",
                 "data",
                 "overlap with",
@@ -150,7 +151,7 @@ def settings_table(sources: Sources) -> Table:
 def _settings_row(subject: Subject, each: Evaluation | None) -> Row:
     if each is None:
         name = str(subject.history.folder) if subject.history is not None else None
-        cells = (words(name), words(str(subject.source)), words("not evaluated"), *[Cell()] * 6)
+        cells = (words(name), words(str(subject.source)), words("not evaluated"), *[Cell()] * 7)
     else:
         settings = each.settings
         changed = f"changed: {', '.join(settings.data_changed)}" if settings.data_changed else "official files"
@@ -162,6 +163,7 @@ def _settings_row(subject: Subject, each: Evaluation | None) -> Row:
             words(each.dalr),
             words(settings.pooling or "its own"),
             words(layers),
+            words("its own" if settings.prompt is None else settings.prompt or "none"),
             words(settings.classifier),
             words(changed),
             words(settings.overlap_with),

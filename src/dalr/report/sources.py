@@ -38,7 +38,8 @@ class Subject:
         settings = self.evaluation.settings
         layers = f"first {settings.num_layers} layers" if settings.num_layers is not None else ""
         pooling = f"{settings.pooling} pooling" if settings.pooling is not None else ""
-        return ", ".join(filter(None, (layers, pooling)))
+        prompt = f"prompt {settings.prompt!r}" if settings.prompt is not None else ""
+        return ", ".join(filter(None, (layers, pooling, prompt)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +191,7 @@ def _settings(found: _Found) -> dict[str, str]:
     return {
         "layers": f"{settings.num_layers} layers" if settings.num_layers is not None else "all layers",
         "pooling": f"{settings.pooling or 'own'} pooling",
+        "prompt": f"prompt {settings.prompt!r}" if settings.prompt is not None else "own prompt",
         "classifier": settings.classifier or "",
         "file": found.source.name,
     }
@@ -215,7 +217,7 @@ def distinct_labels(names: Sequence[str], settings: Sequence[dict[str, str]]) ->
             break
         for index in longer:
             lengths[index] += 1
-    for key in ("layers", "pooling", "classifier", "file"):
+    for key in ("layers", "pooling", "prompt", "classifier", "file"):
         alike = [[at for at, other in enumerate(labels) if other == label] for label in labels]
         labels = [
             f"{label} ({settings[index][key]})"

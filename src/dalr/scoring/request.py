@@ -31,6 +31,8 @@ class Request:
     classifier: str = "senteval"
     pooling: PoolingMode | None = None
     num_layers: int | None = None
+    prompt: str | None = None
+    """Name of one of the model's prompts, or a text; None is the model's own default."""
     heads: Path | None = None
     pairs: Path | None = None
     reading: Reading = _ALL
@@ -67,7 +69,9 @@ class Place:
 def locate(model: str, request: Request) -> Place:
     """The encoder and the heads of a model, a run, or a checkpoint of a run."""
     folder = expand(model) if model.strip() else Path()
-    encoder = EncoderConfig(model=inside_run(model), pooling=request.pooling, num_layers=request.num_layers)
+    encoder = EncoderConfig(
+        model=inside_run(model), pooling=request.pooling, num_layers=request.num_layers, prompt=request.prompt
+    )
     if (note := unverified(Path(encoder.model))) is not None:
         request.console.say(note)
     heads = folder / "heads.safetensors"

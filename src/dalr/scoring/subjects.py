@@ -27,6 +27,7 @@ def text_subject(place: Place, request: Request) -> Subject:
     from dalr.models.device import pick_device
     from dalr.models.embedding import embed
     from dalr.models.loading import encoder_sha256, ends_in_normalize, load_encoder
+    from dalr.models.prompts import prompt_of
 
     console = request.console
 
@@ -35,6 +36,8 @@ def text_subject(place: Place, request: Request) -> Subject:
         encoder = load_encoder(place.encoder).to(pick_device(request.device))
         width, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
         console.detail(f"{place.name}: width {width}, at most {longest} tokens, on {encoder.device}")
+        if prompt := prompt_of(encoder):
+            console.detail(f"{place.name}: {prompt!r} stands before every sentence")
         return encoder
 
     if request.tasks:
@@ -95,7 +98,14 @@ def _weights_sha256(model: SentenceTransformer) -> str:
 
 
 def multimodal_subject(place: Place, vision: VisionModel, request: Request) -> Subject:
-    """A model of the CLIP kind, by its text tower."""
+    """A model of the CLIP kind, by its text tower.
+
+    Raises:
+        ConfigError: a prompt, which text towers have none of.
+    """
+    if request.prompt:
+        what = f"{place.name} is a multimodal model, whose text tower has no prompts; leave it out"
+        raise ConfigError(Problem(where="--prompt", what=what))
 
     def embed_text(sentences: list[str], progress: Callable[[int, int], None]) -> np.ndarray:
         vectors: np.ndarray = vision.embed_texts(sentences, progress=progress)
@@ -115,6 +125,7 @@ def settings_of(request: Request) -> Settings:
     return Settings(
         pooling=request.pooling,
         num_layers=request.num_layers,
+        prompt=request.prompt,
         classifier=request.classifier,
         overlap_with=str(request.exclude_overlap) if request.exclude_overlap else None,
     )

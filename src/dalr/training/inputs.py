@@ -19,6 +19,8 @@ from dalr.errors import Attempts, ConfigError, DataError, Problem
 from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts
 from dalr.features.source import open_features
 from dalr.features.store import FeatureStore, StoredVectors
+from dalr.models.agreement import require_files_agree
+from dalr.models.prompts import stated_prompts
 from dalr.models.reference import require_if_local
 from dalr.objectives import Need
 from dalr.schema import Recipe
@@ -91,7 +93,7 @@ def load_training_data(
         attempt(lambda: _require_batches(recipe, plan))
     for model in dict.fromkeys((recipe.student.model, *(teacher.model for teacher in recipe.teachers))):
         if model is not None:
-            attempt(lambda model=model: require_if_local(model))  # type: ignore[misc]
+            attempt(lambda model=model: _require_model(model))  # type: ignore[misc]
     attempt.require()
     assert dataset is not None
     assert plan is not None
@@ -227,6 +229,15 @@ def _of_held_out(
 
 def _scores_retrieval(recipe: Recipe) -> bool:
     return recipe.development is not None and recipe.development.kind == "retrieval"
+
+
+def _require_model(reference: str) -> None:
+    """Everything about a model on this machine that its files tell without loading it."""
+    folder = require_if_local(reference)
+    if folder is not None:
+        where = f"model {reference!r}"
+        require_files_agree(folder, where)
+        stated_prompts(folder, where)
 
 
 def _require_batches(recipe: Recipe, plan: Plan) -> None:

@@ -24,6 +24,7 @@ from dalr.models.heads import Heads
 from dalr.models.loading import load_encoder
 from dalr.models.lora import add_adapters
 from dalr.models.packing import Layout, best_layout
+from dalr.models.prompts import prompt_of
 from dalr.models.reference import token_positions
 from dalr.models.token_teacher import TokenTeacher
 from dalr.objectives import Need
@@ -201,6 +202,9 @@ def _token_rows(recipe: Recipe, sentences: Sequence[str], encoder: SentenceTrans
     if positions is not None and recipe.data.max_tokens > positions:
         what = f"{recipe.data.max_tokens} tokens, but the encoder has {positions} positions; lower it"
         raise ConfigError(Problem(where="data.max_tokens", what=what))
+    prompt = prompt_of(encoder)
+    if prompt:
+        sentences = [prompt + sentence for sentence in sentences]
     stream = tokenised(sentences, encoder.tokenizer, max_tokens=recipe.data.max_tokens)
     return TokenRows(stream=stream, pad_id=pad_token_id(encoder))
 
