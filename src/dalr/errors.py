@@ -7,13 +7,16 @@ problems, because a user who mends one typo at a time starts the program ten tim
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar, TypeVar
 
 _T = TypeVar("_T")
 
 SHOWN = 20
 """Problems shown before the rest is only counted."""
+KEPT = 1_000
+"""Problems of one kind kept one by one: a file of a million bad lines must not become a million messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +25,34 @@ class Problem:
 
     where: str
     what: str
+    count: int = 1
+    """How many of its kind it stands for, itself included."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class Problems(list[Problem]):
+    """A list that keeps the first `KEPT` problems; one more at its end stands for all that follow."""
+
+    def append(self, problem: Problem) -> None:
+        if len(self) <= KEPT:
+            super().append(problem)
+        else:
+            self[-1] = replace(self[-1], count=self[-1].count + problem.count)
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self.append(problem)
+
+
+def few(found: Iterable[_T], problem: Callable[[_T], Problem]) -> list[Problem]:
+    """A problem for each of the first `KEPT` that were found; one more stands for all the others."""
+    rest = iter(found)
+    problems = [problem(each) for each in islice(rest, KEPT)]
+    for following in rest:
+        problems.append(replace(problem(following), count=1 + sum(1 for _ in rest)))
+    return problems
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -46,7 +74,7 @@ class DalrError(Exception):
         elif isinstance(problems, Problem):
             problems = [problems]
         self.problems = list(problems)
-        self.total = len(self.problems) if total is None else total
+        self.total = sum(problem.count for problem in self.problems) if total is None else total
         super().__init__(self._text())
 
     def _text(self) -> str:

@@ -17,7 +17,7 @@ from dalr.data.config import DataConfig
 from dalr.data.formats import read_pairs_file
 from dalr.data.reading import Reading
 from dalr.data.rows import CaptionedImage, Pairs, Text, caption_id, comparable, has_surrogate, is_blank, text_id
-from dalr.errors import DataError, Problem
+from dalr.errors import DataError, Problem, Problems, few
 from dalr.io.text import read_lines
 from dalr.seed import generator
 
@@ -69,9 +69,9 @@ def read_pairs(
     reading: Reading = _AS_IT_IS,
 ) -> Pairs:
     """The checked pairs of one file; what is wrong is appended to `problems`."""
-    before = len(problems)
-    rows = read_pairs_file(path, problems, format=reading.format, columns=reading.columns)
-    rows = _of_splits(rows, reading.split, str(path), problems, report)
+    wrong = Problems()
+    rows = read_pairs_file(path, wrong, format=reading.format, columns=reading.columns)
+    rows = _of_splits(rows, reading.split, str(path), wrong, report)
     first: dict[str, str] = {}
     images: list[str] = []
     captions: list[str] = []
@@ -83,10 +83,10 @@ def read_pairs(
             what = (
                 f"image {row.image!r} occurs a second time (first at {first[row.image]}); put its captions together"
             )
-            problems.append(Problem(where=row.where, what=what))
+            wrong.append(Problem(where=row.where, what=what))
             continue
         first[row.image] = row.where
-        problems.extend(_caption_problems(row, on_empty))
+        wrong.extend(_caption_problems(row, on_empty))
         for index, caption in enumerate(row.captions):
             if is_blank(caption):
                 dropped += 1
@@ -95,8 +95,9 @@ def read_pairs(
             ids.append(caption_id(row.image, index))
             image_of.append(len(images))
         images.append(row.image)
-    if not captions and len(problems) == before:
-        problems.append(Problem(where=str(path), what="no caption in it" if rows else "no pairs in it"))
+    if not captions and not wrong:
+        wrong.append(Problem(where=str(path), what="no caption in it" if rows else "no pairs in it"))
+    problems.extend(wrong)
     repeated = _repetitions(captions)
     report |= {
         "pairs_file": str(path),
@@ -126,24 +127,22 @@ def read_text(
     except DataError as error:
         problems.extend(error.problems)
         return Text(lines=(), ids=())
-    blank = [number for number, line in enumerate(lines, start=1) if is_blank(line)]
+    kept = [number for number, line in enumerate(lines, start=1) if not is_blank(line)]
+    blank = len(lines) - len(kept)
     if blank and on_empty == "error":
-        problems.extend(
-            Problem(where=f"{path}:{number}", what="empty line; remove it or set data.on_empty: drop")
-            for number in blank
-        )
-    if len(blank) == len(lines):
+        what = "empty line; remove it or set data.on_empty: drop"
+        empty = (number for number, line in enumerate(lines, start=1) if is_blank(line))
+        problems.extend(few(empty, lambda number: Problem(where=f"{path}:{number}", what=what)))
+    if not kept:
         problems.append(Problem(where=str(path), what="no sentence in it"))
-    skipped = set(blank)
-    kept = [(text_id(number), line) for number, line in enumerate(lines, start=1) if number not in skipped]
-    sentences = tuple(line for _, line in kept)
+    sentences = tuple(lines[number - 1] for number in kept)
     report |= {
         "text_file": str(path),
         "text_lines": len(sentences),
-        "text_dropped_empty": len(blank),
+        "text_dropped_empty": blank,
         "text_repeated": _repetitions(sentences),
     }
-    return Text(lines=sentences, ids=tuple(name for name, _ in kept))
+    return Text(lines=sentences, ids=tuple(map(text_id, kept)))
 
 
 def _of_splits(

@@ -7,12 +7,15 @@ file), a line of text is its number (from 1, counting dropped lines too, so that
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
+
+_LONG, _SPACE = 100_000, re.compile(r"\s+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +61,13 @@ class Text:
 def comparable(sentence: str) -> str:
     """The form in which two sentences count as the same: NFKC, case and white space folded."""
     if sentence.isascii():  # nothing to normalise; this runs for every row of a million
-        return " ".join(sentence.lower().split())
-    return " ".join(unicodedata.normalize("NFKC", sentence).casefold().split())
+        return _spaced(sentence.lower())
+    return _spaced(unicodedata.normalize("NFKC", sentence).casefold())
+
+
+def _spaced(text: str) -> str:
+    """One space between words; a text of megabytes is never held as a list of its words."""
+    return " ".join(text.split()) if len(text) < _LONG else _SPACE.sub(" ", text).strip()
 
 
 def is_blank(sentence: str) -> bool:

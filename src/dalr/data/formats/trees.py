@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dalr.data.formats.collecting import Collector, Source
 
 
@@ -62,18 +64,16 @@ def is_coco(source: Source) -> bool:
     return isinstance(tree, dict) and isinstance(tree.get("images"), list) and "annotations" in tree
 
 
-def _objects(source: Source, into: Collector, key: str) -> list[tuple[str, dict[str, object]]]:
+def _objects(source: Source, into: Collector, key: str) -> Iterator[tuple[str, dict[str, object]]]:
     """(place, object) of each item of the list under `key`."""
     tree = source.tree
     items = tree.get(key) if isinstance(tree, dict) else None
     if not isinstance(items, list):
         into.problem(str(source.path), f"expected an object with a list under {key!r}")
-        return []
-    found = []
+        return
     for number, item in enumerate(items):
         where = f"{source.path}: {key}[{number}]"
         if isinstance(item, dict):
-            found.append((where, item))
+            yield where, item
         else:
             into.problem(where, f"expected an object, found {type(item).__name__}")
-    return found
