@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-_LONG, _SPACE = 100_000, re.compile(r"\s+")
+_LONG, _SPACE = 100_000, re.compile(r"\s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,14 @@ def comparable(sentence: str) -> str:
 
 def _spaced(text: str) -> str:
     """One space between words; a text of megabytes is never held as a list of its words."""
-    return " ".join(text.split()) if len(text) < _LONG else _SPACE.sub(" ", text).strip()
+    parts: list[str] = []
+    start = 0
+    while start < len(text):
+        border = _SPACE.search(text, start + _LONG) if len(text) - start > _LONG else None
+        stop = border.start() if border is not None else len(text)
+        parts.append(" ".join(text[start:stop].split()))
+        start = stop + 1
+    return " ".join(filter(None, parts))
 
 
 def is_blank(sentence: str) -> bool:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
+from dalr.data.long_text import in_batches, within_tokens
+
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
@@ -104,8 +106,8 @@ def _token_ids(encoder: SentenceTransformer, sentences: list[str], max_tokens: i
     own = encoder.max_seq_length
     limit = min(value for value in (max_tokens, own, encoder.tokenizer.model_max_length) if value is not None)
     rows: list[list[int]] = []
-    for start in range(0, len(sentences), _TOKENISE_CHUNK):
-        chunk = sentences[start : start + _TOKENISE_CHUNK]
+    fitting = (within_tokens(sentence, encoder.tokenizer, limit) for sentence in sentences)
+    for chunk in in_batches(fitting, _TOKENISE_CHUNK):
         rows.extend(encoder.tokenizer(chunk, truncation=True, max_length=limit)["input_ids"])
     return rows
 
