@@ -6,12 +6,17 @@ problems, because a user who mends one typo at a time starts the program ten tim
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar, TypeVar
 
 _T = TypeVar("_T")
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 SHOWN = 20
 """Problems shown before the rest is only counted."""
@@ -61,6 +66,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}? " if close else ""
+
+
+def shown(value: object, *, most: int = 80) -> str:
+    """A value from a file as a message shows it: its `repr` up to `most` characters, and never more work than that."""
+    if isinstance(value, str):
+        return ascii(value[:most])[:most] if has_odd_characters(value[:most]) else repr(value[:most])[:most]
+    return _SHORT.repr(value)[:most]
+
+
+def has_odd_characters(text: str) -> bool:
+    """Whether a text holds halves of characters, which no terminal shows."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 class DalrError(Exception):

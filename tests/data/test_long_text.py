@@ -17,7 +17,9 @@ from dalr.data.tokens import tokenised
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WORDS = "the dog runs and a cat sleeps beside rivers of unbelievably cold water 日本語 naïve Straße 😀 x1 don't".split()
+WORDS = (
+    "the dog runs and a cat sleeps beside rivers of unbelievably cold water 日本語 naïve Straße 😀 x1 don't".split()
+)
 CORPUS = [" ".join(random.Random(seed).choices(WORDS, k=12)) for seed in range(200)]
 
 
@@ -54,7 +56,13 @@ def words(tokenizers: Any) -> tuple[Any, Any]:
     return made, tokenizers.trainers.WordLevelTrainer(special_tokens=["[UNK]"])
 
 
-KINDS: list[Callable[[Any], tuple[Any, Any]]] = [word_pieces, byte_pairs, unigram, unigram_of_whole_sentences, words]
+KINDS: list[Callable[[Any], tuple[Any, Any]]] = [
+    word_pieces,
+    byte_pairs,
+    unigram,
+    unigram_of_whole_sentences,
+    words,
+]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
@@ -72,8 +80,18 @@ def long_texts() -> list[str]:
     random_ = random.Random(1)
     texts = [" ".join(random_.choices(WORDS, k=3_000)) for _ in range(8)]
     texts += ["".join(random_.choices(WORDS, k=3_000)) for _ in range(8)]  # no white space at all
-    texts += ["  \t".join(random_.choices(WORDS, k=2_000)), "日" * 9_000, "x" * 9_000 + " the dog " * 500, "ab" * 9_000]
-    return [*texts, " " * 5_000 + " the dog" * 900, "a\u0301" * 4_000, "\U0001f468\u200d\U0001f469\u200d\U0001f467" * 900]
+    texts += [
+        "  \t".join(random_.choices(WORDS, k=2_000)),
+        "日" * 9_000,
+        "x" * 9_000 + " the dog " * 500,
+        "ab" * 9_000,
+    ]
+    return [
+        *texts,
+        " " * 5_000 + " the dog" * 900,
+        "a\u0301" * 4_000,
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467" * 900,
+    ]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -101,9 +119,7 @@ def test_what_is_not_long_is_left_alone(tokenizer: PreTrainedTokenizerBase) -> N
 @pytest.mark.parametrize(
     "text", ["x" * 20_000_000, "ab " * 7_000_000, " " * 20_000_000, "日本" * 10_000_000, "." * 20_000_000]
 )
-def test_twenty_megabytes_on_one_line_stay_within_the_bounds(
-    tiny_bert: Path, fresh_cache: Path, text: str
-) -> None:
+def test_twenty_megabytes_on_one_line_stay_within_the_bounds(tiny_bert: Path, fresh_cache: Path, text: str) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)

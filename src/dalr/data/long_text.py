@@ -44,7 +44,9 @@ def within_tokens(
         if size >= most or _count(part, tokenizer) >= max_tokens + _MARGIN:
             return part
         size *= 2
-    return sentence if len(sentence) <= most else _part(sentence, most, from_end=tokenizer.truncation_side == "left")
+    return (
+        sentence if len(sentence) <= most else _part(sentence, most, from_end=tokenizer.truncation_side == "left")
+    )
 
 
 def in_batches(sentences: Iterable[str], rows: int) -> Iterator[list[str]]:

@@ -67,6 +67,8 @@ def comparable(sentence: str) -> str:
 
 def _spaced(text: str) -> str:
     """One space between words; a text of megabytes is never held as a list of its words."""
+    if len(text) <= _LONG:
+        return " ".join(text.split())
     parts: list[str] = []
     start = 0
     while start < len(text):
@@ -81,6 +83,8 @@ def is_blank(sentence: str) -> bool:
     """Empty, or only white space and zero-width characters."""
     if sentence[:1].isalnum():  # nearly every sentence
         return False
+    if not sentence:
+        return True
     return not any(not char.isspace() and unicodedata.category(char) not in ("Cf", "Cc") for char in sentence)
 
 

@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 from dalr.data.rows import CaptionedImage
-from dalr.errors import DataError, Problem
+from dalr.errors import DataError, Problem, shown
 from dalr.io.text import first_line, read_lines, read_text
 from dalr.section import Section
+
+_MOST_WRONG = 20_000
 
 
 class Columns(Section):
@@ -66,6 +68,7 @@ class Collector:
 
     def __init__(self, problems: list[Problem], columns: Columns) -> None:
         self.problems, self.columns = problems, columns
+        self._wrong = 0
         self._images: list[_Growing] = []
         self._by_caption: dict[str, _Growing] = {}
 
@@ -73,14 +76,23 @@ class Collector:
         return [image.frozen() for image in self._images]
 
     def problem(self, where: str, what: str) -> None:
+        """Note what is wrong.
+
+        Raises:
+            DataError: there is so much that the file is something else.
+        """
         self.problems.append(Problem(where=where, what=what))
+        self._wrong += 1
+        if self._wrong >= _MOST_WRONG:
+            told = f"{_MOST_WRONG} problems up to here; the rest was not read: it may be a file of another kind"
+            raise DataError(Problem(where=where, what=told))
 
     def record(self, record: Mapping[str, object], where: str, split: str | None = None) -> None:
         """A row with the image, and one caption or all of its captions; `split` where the row names none."""
         columns = self.columns
         image = record.get(columns.image)
         if not isinstance(image, str) or not image.strip():
-            self.problem(where, f"expected a string under {columns.image!r}, found {image!r:.80}")
+            self.problem(where, f"expected a string under {columns.image!r}, found {shown(image)}")
             return
         key = columns.caption or ("captions" if "captions" in record else "caption")
         if columns.caption is None and ("caption" in record) == ("captions" in record):
@@ -90,7 +102,7 @@ class Collector:
         several = isinstance(captions, list) if columns.caption is not None else key == "captions"
         stated = record.get(columns.split)
         if stated is not None and not isinstance(stated, str):
-            self.problem(where, f"expected a string under {columns.split!r}, found {stated!r:.80}")
+            self.problem(where, f"expected a string under {columns.split!r}, found {shown(stated)}")
         elif several:
             self.image(image, captions, where, stated or split, key=key)
         else:
@@ -103,14 +115,14 @@ class Collector:
         if isinstance(captions, list) and all(isinstance(caption, str) for caption in captions):
             self._images.append(_Growing(image, where, split, list(captions)))
         else:
-            self.problem(where, f"expected a list of strings under {key!r}, found {captions!r:.80}")
+            self.problem(where, f"expected a list of strings under {key!r}, found {shown(captions)}")
 
     def caption(
         self, image: str, caption: object, where: str, split: str | None = None, *, key: str = "caption"
     ) -> None:
         """One more caption of an image; captions of one image are put together."""
         if not isinstance(caption, str):
-            self.problem(where, f"expected a string under {key!r}, found {caption!r:.80}")
+            self.problem(where, f"expected a string under {key!r}, found {shown(caption)}")
             return
         known = self._by_caption.get(image)
         if known is None:

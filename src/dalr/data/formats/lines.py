@@ -6,6 +6,7 @@ import json
 import re
 
 from dalr.data.formats.collecting import Collector, Source
+from dalr.errors import shown
 
 _TOKEN = re.compile(r"(?P<image>[^\t]*[^\t\s][^\t]*)#(?P<number>[0-9]{1,4})\t(?P<caption>.*)\Z", re.DOTALL)
 
@@ -44,7 +45,7 @@ def read_flickr_token(source: Source, into: Collector) -> None:
             continue
         match = _TOKEN.match(line)
         if match is None:
-            into.problem(where, f"expected name#number, a tab and a caption, found {line!r:.80}")
+            into.problem(where, f"expected name#number, a tab and a caption, found {shown(line)}")
         else:
             into.numbered_caption(match["image"], match["number"], match["caption"], where)
 

@@ -10,6 +10,7 @@ import csv
 from collections.abc import Iterator
 
 from dalr.data.formats.collecting import Collector, Columns, Source
+from dalr.errors import shown
 
 _FLICKR_HEADER = ["image_name", "comment_number", "comment"]
 
@@ -36,10 +37,10 @@ def read_flickr_csv(source: Source, into: Collector) -> None:
         if not header:
             header = True
             if cells != _FLICKR_HEADER:
-                into.problem(where, f"expected the header {'| '.join(_FLICKR_HEADER)}, found {line!r:.80}")
+                into.problem(where, f"expected the header {'| '.join(_FLICKR_HEADER)}, found {shown(line)}")
                 return
         elif len(cells) != len(_FLICKR_HEADER):
-            what = f"expected 3 columns separated by |, found {len(cells)} in {line!r:.80}"
+            what = f"expected 3 columns separated by |, found {len(cells)} in {shown(line)}"
             into.problem(where, what)
         elif not cells[0].strip():
             into.problem(where, "the image_name column is empty")
