@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalr.data.formats.collecting import Collector, Source
+from dalr.data.formats.collecting import Collector, Source, naming
 from dalr.errors import DataError, Problem, shown
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.proportion import megabytes, room
@@ -134,8 +134,7 @@ def _columns(schema: pyarrow.Schema, source: Source, into: Collector, where: str
         expected = " or ".join(captions)
         into.problem(
             where,
-            f"expected the columns {wanted.image} and {expected}, found {', '.join(names)[:200] or 'none'}; "
-            "data.columns names others",
+            f"expected the columns {wanted.image} and {expected}, {naming(names, wanted)}",
         )
         return None
     chosen = [wanted.image, present[0], *([wanted.split] if wanted.split in names else [])]

@@ -34,7 +34,12 @@ class Format(NamedTuple):
 _COLUMNS = Columns()
 _JSON, _TEXT = (".json",), (".txt", ".token", "")
 FORMATS: Mapping[str, Format] = {
-    "jsonl": Format(lines.read_jsonl, lines.is_jsonl, (".jsonl", ".ndjson", ".json"), "lines {image, captions}"),
+    "jsonl": Format(
+        lines.read_jsonl,
+        lines.is_jsonl,
+        (".jsonl", ".ndjson", ".json"),
+        "lines {image, captions}, or a list of them",
+    ),
     "karpathy": Format(trees.read_karpathy, trees.is_karpathy, _JSON, "{images: [{filename, split, sentences}]}"),
     "coco": Format(trees.read_coco, trees.is_coco, _JSON, "{images: [{id, file_name}], annotations}"),
     "flickr-token": Format(

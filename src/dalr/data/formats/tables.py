@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 
-from dalr.data.formats.collecting import Collector, Columns, Source
+from dalr.data.formats.collecting import Collector, Columns, Source, naming
 from dalr.errors import shown
 
 _FLICKR_HEADER = ["image_name", "comment_number", "comment"]
@@ -17,7 +17,7 @@ _FLICKR_HEADER = ["image_name", "comment_number", "comment"]
 
 def read_csv(source: Source, into: Collector) -> None:
     """A header with `image` and `caption`, then one caption a row; rows of one image are put together."""
-    _read_table(source, into, _csv_rows(source, into), ",")
+    _read_table(source, into, _csv_rows(source, into), source.columns.separator or ",")
 
 
 def read_tsv(source: Source, into: Collector) -> None:
@@ -55,7 +55,7 @@ def is_flickr_csv(source: Source) -> bool:
 
 
 def is_csv(source: Source) -> bool:
-    return _names(source.first_line.split(","), source.columns)
+    return _names(source.first_line.split(source.columns.separator or ","), source.columns)
 
 
 def is_tsv(source: Source) -> bool:
@@ -80,7 +80,7 @@ def _read_table(source: Source, into: Collector, rows: Iterator[tuple[str, list[
         if header is None:
             header = cells
             if columns.image not in header or caption not in header:
-                into.problem(where, f"{expected}, found {mark.join(cells)[:200] or 'nothing'}")
+                into.problem(where, f"{expected}, {_header_found(cells, columns, mark)}")
                 return
             image, text = header.index(columns.image), header.index(caption)
             split = header.index(columns.split) if columns.split in header else None
@@ -94,9 +94,30 @@ def _read_table(source: Source, into: Collector, rows: Iterator[tuple[str, list[
         into.problem(f"{source.path}:1", f"{expected}, found nothing")
 
 
+def _header_found(cells: list[str], columns: Columns, mark: str) -> str:
+    """What stands in a header instead of the columns, and what to do."""
+    if not any(cells):
+        return "found nothing"
+    marks = {";": ";", "\t": "tabs", "|": "|", ",": ","}
+    other = next((one for one in marks if len(cells) == 1 and one != mark and one in cells[0]), None)
+    if other is None:
+        return naming(cells, columns)
+    named = [name.strip().strip('"') for name in cells[0].split(other)]
+    wanted = (columns.image, columns.caption or "caption")
+    also = "" if all(name in named for name in wanted) else f"; {naming(named, columns)}"
+    told = (
+        "--format tsv reads it so"
+        if other == "\t"
+        else f"say so with --columns 'separator={other}', or with data.columns in a recipe"
+    )
+    told = "--format csv and no other separator read it so" if other == "," else told
+    return f"found {shown(cells[0])}, whose columns seem to be separated by {marks[other]}; {told}{also}"
+
+
 def _csv_rows(source: Source, into: Collector) -> Iterator[tuple[str, list[str]]]:
     """(file:first line, cells) of each row; stops at a row that is not CSV."""
-    reader = csv.reader((f"{line}\n" for line in source.lines), strict=True)
+    mark = source.columns.separator or ","
+    reader = csv.reader((f"{line}\n" for line in source.lines), strict=True, delimiter=mark)
     while True:
         where = f"{source.path}:{reader.line_num + 1}"
         try:
