@@ -55,6 +55,9 @@ Columns = Annotated[
     str | None, typer.Option(metavar="image=A,caption=B,split=C", help="What the columns of --pairs are called.")
 ]
 Split = Annotated[str | None, typer.Option(help="Splits of --pairs that are meant, with commas, or all.")]
+FollowLinks = Annotated[
+    Path | None, typer.Option(help="Folder that symbolic links in --images may lead into [default: --images].")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 
@@ -242,6 +245,7 @@ def evaluate(
     images: Annotated[
         Path | None, typer.Option(help="Retrieval by a multimodal model: folder of the pictures of --pairs.")
     ] = None,
+    follow_links: FollowLinks = None,
     device: Device = "auto",
     exclude_overlap: Annotated[
         Path | None,
@@ -278,6 +282,7 @@ def evaluate(
         features=features,
         image_ids=image_ids,
         images=images,
+        follow_links=follow_links,
         device=device,
         exclude_overlap=exclude_overlap,
         allow_changed_data=allow_changed_data,
@@ -531,6 +536,10 @@ def features_images(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run was.")] = False,
     max_bad_images: Annotated[int, typer.Option(min=0, help="Images that may be unusable and left out.")] = 0,
+    follow_links: FollowLinks = None,
+    max_megapixels: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Largest image; it memory grows with it.")
+    ] = 50,
     workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes [default: one a core].")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch of the model.")] = 32,
     quiet: Quiet = False,
@@ -560,6 +569,8 @@ def features_images(
         model=vision,
         resume=resume,
         max_bad_images=max_bad_images,
+        follow_links=follow_links,
+        max_megapixels=max_megapixels,
         workers=workers,
         batch_size=batch_size,
         console=console,

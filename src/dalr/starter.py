@@ -20,6 +20,7 @@ from dalr.data.formats.collecting import Columns
 from dalr.data.reading import Reading
 from dalr.data.rows import Pairs, comparable
 from dalr.errors import ConfigError, DataError, Problem, StorageError
+from dalr.features.decoding import ImageRefusedError, locate
 from dalr.features.importing import check_matrix
 from dalr.features.source import is_matrix
 from dalr.features.store import open_store
@@ -196,9 +197,8 @@ def _notes(found: _Found) -> Iterator[str]:
 def _inside(folder: Path, name: str) -> bool:
     """Whether `name` is a file inside `folder`; names that lead elsewhere are not looked at."""
     try:
-        path = (folder / name).resolve()
-        return path.is_relative_to(folder.resolve()) and path.is_file()
-    except (OSError, ValueError):
+        return locate(folder.resolve(), name).is_file()
+    except (OSError, ValueError, RuntimeError, ImageRefusedError):
         return False
 
 

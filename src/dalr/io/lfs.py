@@ -9,7 +9,7 @@ from pathlib import Path
 
 LFS_ADVICE = "a git-LFS pointer, not the file itself; fetch it with: git lfs pull"
 """What to say of such a file, behind its name."""
-_BEGINNING = b"version https://git-lfs.github.com/spec/v1"
+LFS_BEGINNING = b"version https://git-lfs.github.com/spec/v1"
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -18,6 +18,6 @@ def is_lfs_pointer(path: Path) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return file.read(len(_BEGINNING)) == _BEGINNING
+            return file.read(len(LFS_BEGINNING)) == LFS_BEGINNING
     except (OSError, ValueError):
         return False

@@ -7,14 +7,14 @@ that an image has one split is said once, here.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import model_serializer
 
 from dalr.data.rows import CaptionedImage
 from dalr.errors import KEPT, DataError, Problem, did_you_mean, shown
@@ -35,7 +35,7 @@ class Columns(Section):
     """The character between the cells of a CSV; None is a comma."""
 
     @model_serializer(mode="wrap")
-    def _as_stated(self, inner: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _as_stated(self, inner: Callable[[Any], dict[str, object]]) -> dict[str, object]:
         """Without the separator where none is stated, so that recipes from before it are the same."""
         return {key: value for key, value in inner(self).items() if key != "separator" or value is not None}
 
