@@ -69,7 +69,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object, *, most: int = 80) -> str:
-    """A value from a file as a message shows it: its `repr` up to `most` characters, and never more work than that."""
+    """A value from a file as a message shows it: its `repr` up to `most` characters, at no more work than that."""
     if isinstance(value, str):
         return ascii(value[:most])[:most] if has_odd_characters(value[:most]) else repr(value[:most])[:most]
     return _SHORT.repr(value)[:most]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bounds import bounded, limited_memory
 
+from bounds import bounded, limited_memory
 from dalr.data.long_text import MOST, WHOLE, in_batches, within_tokens
 from dalr.data.rows import comparable
 from dalr.data.tokens import tokenised
@@ -17,9 +17,8 @@ from dalr.data.tokens import tokenised
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WORDS = (
-    "the dog runs and a cat sleeps beside rivers of unbelievably cold water 日本語 naïve Straße 😀 x1 don't".split()
-)
+LINE = "the dog runs and a cat sleeps beside rivers of unbelievably cold water 日本語 naïve Straße 😀 x1 don't"
+WORDS = LINE.split(" ")
 CORPUS = [" ".join(random.Random(seed).choices(WORDS, k=12)) for seed in range(200)]
 
 

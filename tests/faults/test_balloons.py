@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import bounded, limited_memory
 
+from bounds import bounded, limited_memory
 from dalr.data.dataset import read_pairs, read_text
 from dalr.errors import DalrError, DataError, Problem
 from dalr.features.importing import check_matrix, read_ids

@@ -67,7 +67,7 @@ def _columns(text: str, problems: list[Problem]) -> dict[str, str]:
         key, separator, name = (each.strip() for each in part.partition("="))
         if key not in known or not separator or not name:
             hint = did_you_mean(key, known) if separator and key not in known else ""
-            what = f"expected {names} with commas, found {part!r}; {hint}separator=MARK says what parts a CSV's columns"
+            what = f"expected {names} with commas, found {part!r}; {hint}separator=MARK is for other CSV"
             problems.append(Problem(where="--columns", what=what))
         elif key in found:
             problems.append(Problem(where="--columns", what=f"{key} is given twice, {found[key]!r} and {name!r}"))

@@ -41,7 +41,7 @@ _PART_FORMAT, _PART_VERSION = "dalr-features-part", 1
 _PLAN = "making.json"
 _VECTORS = "vectors.safetensors"
 _ALLOWED_BY = {
-    OUTSIDE: ". Files that are symbolic links out of the folder are read with --follow-links FOLDER, which holds them",
+    OUTSIDE: ". Symbolic links out of the folder are followed with --follow-links FOLDER, which holds the files",
     MPX_ALLOWED: ". Larger images are read with --max-megapixels N",
 }
 """What a reason says -> the option that allows it."""
@@ -103,8 +103,8 @@ def write_image_store(
 ) -> ImageReport:
     """Compute the vectors of the pictures `ids` below the folder `root` and write them as a store.
 
-    Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Pictures of more
-    than `max_megapixels` are refused before they are decoded.
+    Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Pictures of
+    more than `max_megapixels` are refused before they are decoded.
 
     Raises:
         DataError: no such folder; vectors that are not finite; after the pass, more than `max_bad_images` pictures
@@ -137,8 +137,8 @@ def write_image_store(
         )
     if other := sum(file.other_form for file in plan.files):
         console.say(
-            f"note: {other} image names are in another Unicode form on the disk than in the data (NFC and NFD; macOS "
-            "writes accents as characters of their own); they are taken as the same"
+            f"note: {other} image names are in another Unicode form on the disk than in the data (NFC and NFD; "
+            "macOS writes accents as characters of their own); they are taken as the same"
         )
     with storage_errors(out):
         (out / WORK).mkdir(parents=True, exist_ok=True)

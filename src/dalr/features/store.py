@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, Float32, Int64, Shaped
 
-from dalr.errors import DataError, Problem, Problems, few
+from dalr.errors import CorruptFileError, DataError, Problem, Problems, few
 from dalr.features.shard import REMEDY, Shard, write_shard
-from dalr.io.sealed import Manifest, read_manifest, verify_sealed, well_formed, write_sealed
+from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
+from dalr.io.sealed import MANIFEST, Manifest, read_manifest, verify_sealed, well_formed, write_sealed
 from dalr.io.text import read_lines
 
 FORMAT, VERSION = "dalr-features", 1
@@ -89,6 +90,7 @@ def open_store(folder: Path) -> FeatureStore:
     Raises:
         CorruptFileError: not a finished store, or a file of another size than sealed.
     """
+    _refuse_pointers(folder)
     manifest = read_manifest(folder, format=FORMAT, version=VERSION, remedy=REMEDY)
     metadata = manifest.metadata
     verify_sealed(folder, manifest, remedy=REMEDY, only="ids.jsonl")
@@ -108,6 +110,13 @@ def open_store(folder: Path) -> FeatureStore:
         )
         source = dict(metadata["source"])
     return FeatureStore(folder=folder, ids=ids, width=width, source=source, files=shards, shard_rows=shard_rows)
+
+
+def _refuse_pointers(folder: Path) -> None:
+    """Files of a store that git-LFS has not fetched are not damaged."""
+    for name in (MANIFEST, "ids.jsonl", _shard_name(0)):
+        if is_lfs_pointer(folder / name):
+            raise CorruptFileError(f"{folder / name}: {LFS_ADVICE}")
 
 
 def _read_ids(folder: Path, manifest: Manifest) -> tuple[str, ...]:

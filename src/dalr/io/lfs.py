@@ -1,6 +1,7 @@
 """A git-LFS pointer: the few lines of text that stand for a large file until it is fetched.
 
-A clone made without git-lfs, or a folder copied out of one, holds pointers in place of weights, features and captions.
+A clone made without git-lfs, or a folder copied out of one, holds pointers in place of weights, features and
+captions.
 """
 
 from __future__ import annotations

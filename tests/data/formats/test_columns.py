@@ -1,4 +1,4 @@
-"""Files whose columns have other names or another separator: which there are, and how to name them; and JSON lists."""
+"""Files with other columns or separators: which there are, and how to name them; and lists of JSON records."""
 
 from __future__ import annotations
 

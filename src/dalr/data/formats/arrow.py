@@ -141,11 +141,9 @@ def _columns(schema: pyarrow.Schema, source: Source, into: Collector, where: str
     usable = True
     for name in chosen:
         kind = schema.field(name).type
-        expected = {wanted.image: "strings that name the images", present[0]: "strings, or lists of strings"}
+        usual = {wanted.image: "strings that name the images", present[0]: "strings, or lists of strings"}
         if not (_is_string(kind) or (name == present[0] and _holds_strings(kind))):
-            what = (
-                f"expected {expected.get(name, 'strings')}, found {kind!s:.60}; data.columns names another column"
-            )
+            what = f"expected {usual.get(name, 'strings')}, found {kind!s:.60}; data.columns names another column"
             into.problem(f"{where}: column {name}", what)
             usable = False
     return chosen if usable else None

@@ -18,8 +18,8 @@ _LIST = re.compile(r"\s*\[\s*(\{|\Z)")
 def read_jsonl(source: Source, into: Collector) -> None:
     """Lines `{"image": key, "captions": [...]}`, or `{"image": key, "caption": "..."}` repeated per caption.
 
-    One list of such objects is read too, as ALBEF, BLIP and LAVIS publish COCO and Flickr30k: there `caption` is one
-    sentence or a list of them.
+    One list of such objects is read too, as ALBEF, BLIP and LAVIS publish COCO and Flickr30k: there `caption` is
+    one sentence or a list of them.
     """
     if _LIST.match(source.first_line) and _read_list(source, into):
         return

@@ -105,12 +105,11 @@ def _header_found(cells: list[str], columns: Columns, mark: str) -> str:
     named = [name.strip().strip('"') for name in cells[0].split(other)]
     wanted = (columns.image, columns.caption or "caption")
     also = "" if all(name in named for name in wanted) else f"; {naming(named, columns)}"
-    told = (
-        "--format tsv reads it so"
-        if other == "\t"
-        else f"say so with --columns 'separator={other}', or with data.columns in a recipe"
+    as_csv = "--format csv " if mark == "<TAB>" else ""
+    reads_it = {"\t": "--format tsv reads it so", ",": "--format csv reads it so"}
+    told = reads_it.get(
+        other, f"say so with {as_csv}--columns 'separator={other}', or with data.columns in a recipe"
     )
-    told = "--format csv and no other separator read it so" if other == "," else told
     return f"found {shown(cells[0])}, whose columns seem to be separated by {marks[other]}; {told}{also}"
 
 
