@@ -69,6 +69,9 @@ Columns = Annotated[
     str | None, typer.Option(metavar="image=A,caption=B,split=C", help="What the columns of --pairs are called.")
 ]
 Split = Annotated[str | None, typer.Option(help="Splits of --pairs that are meant, with commas, or all.")]
+FollowLinks = Annotated[
+    Path | None, typer.Option(help="Folder that symbolic links in --images may lead into [default: --images].")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 
@@ -354,6 +357,7 @@ def evaluate(
     images: Annotated[
         Path | None, typer.Option(help="Retrieval by a multimodal model: folder of the pictures of --pairs.")
     ] = None,
+    follow_links: FollowLinks = None,
     device: Device = "auto",
     exclude_overlap: Annotated[
         Path | None,
@@ -393,6 +397,7 @@ def evaluate(
         features=features,
         image_ids=image_ids,
         images=images,
+        follow_links=follow_links,
         device=device,
         exclude_overlap=exclude_overlap,
         allow_changed_data=allow_changed_data,
@@ -644,8 +649,12 @@ def features_images(
     max_bad_images: Annotated[
         int, typer.Option(min=0, max=1_000_000_000, help="Images that may be unusable and left out.")
     ] = 0,
+    follow_links: FollowLinks = None,
+    max_megapixels: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Largest image; memory grows with it.")
+    ] = 50,
     workers: Annotated[
-        int | None, typer.Option(min=0, max=1024, help="Decoding processes [default: one a core].")
+        int | None, typer.Option(min=0, max=1024, help="Decoding processes [default: one per core].")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images in a batch of the model.")] = 32,
     quiet: Quiet = False,
@@ -677,6 +686,8 @@ def features_images(
             model=vision,
             resume=resume,
             max_bad_images=max_bad_images,
+            follow_links=follow_links,
+            max_megapixels=max_megapixels,
             workers=workers,
             batch_size=batch_size,
             console=console,

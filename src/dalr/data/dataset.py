@@ -30,7 +30,7 @@ from dalr.data.rows import (
     is_blank,
     text_id,
 )
-from dalr.errors import DataError, Problem
+from dalr.errors import DataError, Problem, Problems, few
 from dalr.io.text import read_lines
 from dalr.seed import generator
 
@@ -98,12 +98,15 @@ def read_pairs(
     reading: Reading = _AS_IT_IS,
 ) -> Pairs:
     """The checked pairs of one file; what is wrong is appended to `problems`."""
-    before = len(problems)
-    rows = read_pairs_file(path, problems, format=reading.format, columns=reading.columns)
-    rows = _of_splits(rows, reading.split, str(path), problems, report)
-    if not rows and len(problems) > before:
+    wrong = Problems()
+    rows = read_pairs_file(path, wrong, format=reading.format, columns=reading.columns)
+    rows = _of_splits(rows, reading.split, str(path), wrong, report)
+    if not rows and wrong:
+        problems.extend(wrong)
         return Pairs(images=(), captions=(), caption_ids=(), image_of=np.empty(0, np.int64))  # why is said
-    return checked_pairs(rows, str(path), problems, report, on_empty=on_empty)
+    pairs = checked_pairs(rows, str(path), wrong, report, on_empty=on_empty)
+    problems.extend(wrong)
+    return pairs
 
 
 def checked_pairs(
@@ -182,24 +185,22 @@ def checked_text(
     on_empty: Literal["error", "drop"] = "error",
 ) -> Text:
     """Lines as text; what is wrong is appended to `problems`."""
-    blank = [number for number, line in enumerate(lines, start=1) if is_blank(line)]
+    kept = [number for number, line in enumerate(lines, start=1) if not is_blank(line)]
+    blank = len(lines) - len(kept)
     if blank and on_empty == "error":
-        problems.extend(
-            Problem(where=f"{where}:{number}", what="empty line; remove it or set data.on_empty: drop")
-            for number in blank
-        )
-    if len(blank) == len(lines):
+        what = "empty line; remove it or set data.on_empty: drop"
+        empty = (number for number, line in enumerate(lines, start=1) if is_blank(line))
+        problems.extend(few(empty, lambda number: Problem(where=f"{where}:{number}", what=what)))
+    if not kept:
         problems.append(Problem(where=where, what="no sentence in it"))
-    skipped = set(blank)
-    kept = [(text_id(number), line) for number, line in enumerate(lines, start=1) if number not in skipped]
-    sentences = tuple(line for _, line in kept)
+    sentences = tuple(lines[number - 1] for number in kept)
     report |= {
         "text_file": where,
         "text_lines": len(sentences),
-        "text_dropped_empty": len(blank),
+        "text_dropped_empty": blank,
         "text_repeated": _repetitions(sentences),
     }
-    return Text(lines=sentences, ids=tuple(name for name, _ in kept))
+    return Text(lines=sentences, ids=tuple(map(text_id, kept)))
 
 
 def _of_splits(

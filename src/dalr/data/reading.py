@@ -9,7 +9,7 @@ from typing import Literal
 
 from dalr.data.formats.choice import FORMATS
 from dalr.data.formats.collecting import Columns
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, did_you_mean
 from dalr.section import Section
 
 FormatName = Literal["jsonl", "karpathy", "coco", "flickr-token", "flickr-csv", "tsv", "csv", "parquet", "datasets"]
@@ -62,13 +62,17 @@ def reading_of_options(format: str | None, columns: str | None, split: str | Non
 def _columns(text: str, problems: list[Problem]) -> dict[str, str]:
     found: dict[str, str] = {}
     known = list(Columns.model_fields)
+    names = ", ".join(f"{key}=NAME" for key in known if key != "separator")
     for part in text.split(","):
         key, separator, name = (each.strip() for each in part.partition("="))
         if key not in known or not separator or not name:
-            what = f"expected {', '.join(f'{key}=NAME' for key in known)} with commas, found {part!r}"
+            hint = did_you_mean(key, known) if separator and key not in known else ""
+            what = f"expected {names} with commas, found {part!r}; {hint}separator=MARK is for other CSV"
             problems.append(Problem(where="--columns", what=what))
         elif key in found:
             problems.append(Problem(where="--columns", what=f"{key} is given twice, {found[key]!r} and {name!r}"))
+        elif key == "separator" and name not in ";|:":
+            problems.append(Problem(where="--columns", what=f"separator: expected one of ; | :, found {name!r}"))
         else:
             found[key] = name
     return found

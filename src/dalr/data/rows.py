@@ -7,6 +7,7 @@ file), a line of text is its number (from 1, counting dropped lines too, so that
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from jaxtyping import Int64
 
 Kind = Literal["text", "pair"]
 """Of a row or a batch: a plain sentence, or a caption with its image."""
+_LONG, _SPACE = 100_000, re.compile(r"\s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +83,30 @@ class Sentences:
 def comparable(sentence: str) -> str:
     """The form in which two sentences count as the same: NFKC, case and white space folded."""
     if sentence.isascii():  # nothing to normalise; this runs for every row of a million
-        return " ".join(sentence.lower().split())
-    return " ".join(unicodedata.normalize("NFKC", sentence).casefold().split())
+        return _spaced(sentence.lower())
+    return _spaced(unicodedata.normalize("NFKC", sentence).casefold())
+
+
+def _spaced(text: str) -> str:
+    """One space between words; a text of megabytes is never held as a list of its words."""
+    if len(text) <= _LONG:
+        return " ".join(text.split())
+    parts: list[str] = []
+    start = 0
+    while start < len(text):
+        border = _SPACE.search(text, start + _LONG) if len(text) - start > _LONG else None
+        stop = border.start() if border is not None else len(text)
+        parts.append(" ".join(text[start:stop].split()))
+        start = stop + 1
+    return " ".join(filter(None, parts))
 
 
 def is_blank(sentence: str) -> bool:
     """Empty, or only white space and zero-width characters."""
     if sentence[:1].isalnum():  # nearly every sentence
         return False
+    if not sentence:
+        return True
     return not any(not char.isspace() and unicodedata.category(char) not in ("Cf", "Cc") for char in sentence)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from dalr.data.long_text import in_batches, within_tokens
 from dalr.data.rows import sentences_sha256
 from dalr.io.cache import cache_folder, cached
 from dalr.io.sealed import read_manifest, well_formed, write_sealed
@@ -70,8 +71,9 @@ def _write(folder: Path, sentences: Sequence[str], tokenizer: PreTrainedTokenize
     lengths: list[int] = []
     parts: list[np.ndarray] = []
     truncated = 0
-    for start in range(0, len(sentences), _CHUNK):
-        batch = list(sentences[start : start + _CHUNK])
+    fitting = (within_tokens(sentence, tokenizer, max_tokens) for sentence in sentences)
+    place = 0
+    for batch in in_batches(fitting, _CHUNK):
         # one token more than allowed tells which sentences are cut without tokenising twice
         whole = tokenizer(batch, truncation=True, max_length=max_tokens + 1, verbose=False)["input_ids"]
         cut = [index for index, ids in enumerate(whole) if len(ids) > max_tokens]
@@ -80,7 +82,10 @@ def _write(folder: Path, sentences: Sequence[str], tokenizer: PreTrainedTokenize
             shorter = tokenizer(texts, truncation=True, max_length=max_tokens, verbose=False)["input_ids"]
             for index, ids in zip(cut, shorter, strict=True):
                 whole[index] = ids
-        truncated += len(cut)
+        before = [len(sentence) for sentence in sentences[place : place + len(batch)]]
+        shortened = {index for index, text in enumerate(batch) if len(text) < before[index]}
+        truncated += len(shortened.union(cut))
+        place += len(batch)
         lengths.extend(len(ids) for ids in whole)
         parts.append(np.fromiter((token for ids in whole for token in ids), dtype=np.int32))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

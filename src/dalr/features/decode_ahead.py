@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset
 
 from dalr.errors import DataError, Problem
-from dalr.features.decoding import ImageRefusedError, read_image
+from dalr.features.decoding import MAX_PIXELS, ImageRefusedError, read_image, reason_of
 from dalr.models.device import usable_cores
 from dalr.models.pixels import PixelReader
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _MAX_WORKERS = 16
 
@@ -43,7 +46,11 @@ class DecodedBatch:
 
 
 def decoded_ahead(
-    batches: Sequence[PictureBatch], reader: PixelReader, *, workers: int | None = None
+    batches: Sequence[PictureBatch],
+    reader: PixelReader,
+    *,
+    workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[DecodedBatch]:
     """The batches decoded, in order. `workers` None takes one a core; 0 decodes in this process, when asked.
 
@@ -52,7 +59,7 @@ def decoded_ahead(
     """
     count = min(available_cores() if workers is None else workers, len(batches))
     loader: DataLoader[Any] = DataLoader(
-        _Decoding(batches, reader),
+        _Decoding(batches, reader, max_pixels),
         batch_size=None,
         num_workers=count,
         prefetch_factor=2 if count else None,
@@ -80,8 +87,8 @@ def available_cores() -> int:
 
 
 class _Decoding(Dataset[DecodedBatch]):
-    def __init__(self, batches: Sequence[PictureBatch], reader: PixelReader) -> None:
-        self.batches, self.reader = batches, reader
+    def __init__(self, batches: Sequence[PictureBatch], reader: PixelReader, max_pixels: int) -> None:
+        self.batches, self.reader, self.max_pixels = batches, reader, max_pixels
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -92,21 +99,28 @@ class _Decoding(Dataset[DecodedBatch]):
         refused: dict[int, str] = {}
         for picture, path in self.batches[index].files:
             try:
-                pixels.append(self.reader(read_image(path)))
+                image = read_image(path, max_pixels=self.max_pixels)
+                _require_resizable(image, self.reader)
+                pixels.append(self.reader(image))
                 pictures.append(picture)
             except ImageRefusedError as error:
                 refused[picture] = str(error)
-            except (
-                ValueError,
-                MemoryError,
-            ) as error:  # a size that the processor cannot make of it, such as 1 x 9000
-                refused[picture] = f"cannot be resized: {error!s:.150}"
+            except Exception as error:  # noqa: BLE001 - a processor raises whatever it meets on a size it cannot make
+                refused[picture] = f"cannot be resized: {reason_of(error):.150}"
         shape = (0, 3, self.reader.height, self.reader.width)
         return DecodedBatch(
             pictures=tuple(pictures),
             pixels=np.stack(pixels) if pixels else np.empty(shape, np.uint8),
             refused=refused,
         )
+
+
+def _require_resizable(image: Image, reader: PixelReader) -> None:
+    """Scaled until its shorter side fits the model, a very narrow picture would have billions of pixels."""
+    long, short = max(image.size), max(min(image.size), 1)
+    if long / short * reader.height * reader.width > MAX_PIXELS:
+        what = f"cannot be resized: {image.width} x {image.height} pixels, too narrow for the model's square input"
+        raise ImageRefusedError(what)
 
 
 def _unchanged(batch: Any) -> Any:

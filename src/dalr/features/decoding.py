@@ -12,15 +12,18 @@ import io
 import os
 import re
 import stat
+import unicodedata
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dalr.io.paths import regular
+from dalr.errors import DataError
+from dalr.io.lfs import LFS_ADVICE, LFS_BEGINNING
+from dalr.io.paths import exists, regular, resolve
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 * 2**20
+MPX_ALLOWED = "Mpx allowed"
+OUTSIDE = "resolves to a place outside the image folder, which is never opened"
 _ORIENTATION = 0x0112
 
 
@@ -35,28 +40,52 @@ class ImageRefusedError(Exception):
     """One picture cannot be used; its text is the reason. It is counted and listed, never raised to the user."""
 
 
-def locate(root: Path, name: str) -> Path:
+def locate(root: Path, name: str, follow: Path | None = None) -> Path:
     """The file that `name` means below the resolved folder `root`.
 
+    Symbolic links are followed inside `root`, and into the resolved folder `follow` where there is one; the name
+    itself never leads out of `root`. Where there is no such file but one whose name is the same text in another
+    Unicode form (macOS writes é as two characters), that one is meant.
+
     Raises:
-        ImageRefusedError: it lies outside of `root`, also by way of a symbolic link, or cannot be a path.
+        ImageRefusedError: it lies outside of these folders, or cannot be a path.
     """
     try:
         path = (root / name).resolve()
+        if not path.exists():
+            path = _in_another_form(root, name) or path
     except (OSError, ValueError, RuntimeError) as error:
-        raise ImageRefusedError(f"not a file name: {_reason(error)}") from None
-    if not path.is_relative_to(root):
-        raise ImageRefusedError("resolves to a place outside the image folder, which is never opened")
-    return path
+        raise ImageRefusedError(f"not a file name: {reason_of(error)}") from None
+    if path.is_relative_to(root):
+        return path
+    named_inside = Path(os.path.normpath(root / name)).is_relative_to(root)
+    if follow is not None and named_inside and path.is_relative_to(follow):
+        return path
+    raise ImageRefusedError(OUTSIDE)
 
 
-def file_size(path: Path) -> int:
+def _in_another_form(root: Path, name: str) -> Path | None:
+    for form in ("NFC", "NFD"):
+        other = unicodedata.normalize(form, name)
+        if other != name:
+            with suppress(DataError):  # what is wrong with it is said of the name itself
+                if exists(path := resolve(root / other)):
+                    return path
+    return None
+
+
+def file_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> int:
     """Bytes of a picture file, from its directory entry.
 
     Raises:
-        ImageRefusedError: missing, not a regular file, empty, or larger than `MAX_BYTES`.
+        ImageRefusedError: missing, not a regular file, empty, or larger than `max_bytes`.
     """
-    return checked_size(stat_of(path))
+    return checked_size(stat_of(path), max_pixels=max_pixels)
+
+
+def max_bytes(max_pixels: int) -> int:
+    """The largest file that is opened: `MAX_BYTES`, and more where more pixels are allowed."""
+    return max(MAX_BYTES, MAX_BYTES * max_pixels // MAX_PIXELS)
 
 
 def stat_of(path: Path) -> os.stat_result:
@@ -65,57 +94,59 @@ def stat_of(path: Path) -> os.stat_result:
     except FileNotFoundError:
         raise ImageRefusedError("no such file") from None
     except (OSError, ValueError) as error:
-        raise ImageRefusedError(f"not a file name: {_reason(error)}") from None
+        raise ImageRefusedError(f"not a file name: {reason_of(error)}") from None
 
 
-def checked_size(status: os.stat_result) -> int:
+def checked_size(status: os.stat_result, *, max_pixels: int = MAX_PIXELS) -> int:
     if stat.S_ISDIR(status.st_mode):
         raise ImageRefusedError("a folder, expected a picture file")
     if not stat.S_ISREG(status.st_mode):
         raise ImageRefusedError("not a regular file")
     if status.st_size == 0:
         raise ImageRefusedError("empty file")
-    if status.st_size > MAX_BYTES:
+    if status.st_size > (most := max_bytes(max_pixels)):
         size = f"{status.st_size / 2**20:.1f} MB"
-        raise ImageRefusedError(f"{size}, more than the {MAX_BYTES // 2**20} MB allowed; not opened")
+        raise ImageRefusedError(f"{size}, more than the {most // 2**20} MB allowed; not opened")
     return status.st_size
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
     """The picture in a file, upright, RGB, fully decoded.
 
     Raises:
         ImageRefusedError: with the reason.
     """
-    file_size(path)
+    file_size(path, max_pixels=max_pixels)
     try:
         data = regular(path).read_bytes()
     except OSError as error:
-        raise ImageRefusedError(f"cannot be read: {_reason(error)}") from None
-    return decode(data)
+        raise ImageRefusedError(f"cannot be read: {reason_of(error)}") from None
+    return decode(data, max_pixels=max_pixels)
 
 
-def decode(data: bytes) -> Image:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     """The picture in these bytes, upright, RGB, fully decoded; raises as `read_image`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _strict_pillow():
+        with _strict_pillow(max_pixels):
             image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
-            _refuse_many_pixels(image.width * image.height)
+            _refuse_many_pixels(image.width * image.height, max_pixels)
             image.load()
             return _upright(_as_rgb(image), image)
     except ImageRefusedError:
         raise
     except UnidentifiedImageError:
+        if data.startswith(LFS_BEGINNING):
+            raise ImageRefusedError(LFS_ADVICE) from None
         start = data[:16].decode("ascii", "replace").replace("\ufffd", "?")
         raise ImageRefusedError(f"not one of {', '.join(FORMATS)} (starts with {start!r})") from None
     except Image.DecompressionBombError as error:
         number = re.search(r"\d+", str(error))
-        _refuse_many_pixels(int(number[0]) if number else MAX_PIXELS + 1)
-        raise ImageRefusedError(_reason(error)) from None
+        _refuse_many_pixels(int(number[0]) if number else max_pixels + 1, max_pixels)
+        raise ImageRefusedError(reason_of(error)) from None
     except Exception as error:  # noqa: BLE001 - decoders raise a dozen kinds; each means that this file is broken
-        raise ImageRefusedError(f"cannot be decoded: {_reason(error)}") from None
+        raise ImageRefusedError(f"cannot be decoded: {reason_of(error)}") from None
 
 
 def _formats() -> list[str]:
@@ -127,12 +158,12 @@ def _formats() -> list[str]:
 
 
 @contextmanager
-def _strict_pillow() -> Iterator[None]:
+def _strict_pillow(max_pixels: int) -> Iterator[None]:
     """Pillow's own settings for the time of one decode: no truncated files, and our limit inside containers too."""
     from PIL import Image, ImageFile
 
     kept = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this number and refuses above its double
+    Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow warns above this number and refuses above its double
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with warnings.catch_warnings():
@@ -142,9 +173,9 @@ def _strict_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = kept
 
 
-def _refuse_many_pixels(count: int) -> None:
-    if count > MAX_PIXELS:
-        what = f"{count / 1e6:.1f} Mpx, more than the {MAX_PIXELS // 10**6} Mpx allowed; not decoded"
+def _refuse_many_pixels(count: int, most: int) -> None:
+    if count > most:
+        what = f"{count / 1e6:.1f} Mpx, more than the {most // 10**6} {MPX_ALLOWED}; not decoded"
         raise ImageRefusedError(what)
 
 
@@ -196,6 +227,9 @@ def _orientation(image: Image) -> int:
         return 1
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What an error says in one line; its kind where it says nothing."""
+    if isinstance(error, MemoryError):
+        return f"too little memory ({str(error)[:100]})" if str(error) else "too little memory"
     text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
     return str(text)[:200]

@@ -21,9 +21,10 @@ from jaxtyping import Float16, Float32
 
 from dalr.console import Bar, Console
 from dalr.data.rows import sentences_sha256
-from dalr.errors import CorruptFileError, DataError, Problem, StorageError
+from dalr.errors import CorruptFileError, DataError, Problem, StorageError, few
 from dalr.features.decode_ahead import PictureBatch, decoded_ahead
-from dalr.features.making import PLACES, existing_store, refuse_other_making
+from dalr.features.decoding import MAX_PIXELS, MPX_ALLOWED, OUTSIDE
+from dalr.features.making import LIMIT, PLACES, existing_store, limit_of, refuse_other_making, stated_limit
 from dalr.features.picture_files import PicturePlan, plan_pictures
 from dalr.features.shard import map_shard, write_shard
 from dalr.features.store import SHARD_ROWS, row_problems, write_store
@@ -40,6 +41,11 @@ PART_IMAGES = 256
 _PART_FORMAT, _PART_VERSION = "dalr-features-part", 1
 _PLAN = "making.json"
 _VECTORS = "vectors.safetensors"
+_ALLOWED_BY = {
+    OUTSIDE: ". Symbolic links out of the folder are followed with --follow-links FOLDER, which holds the files",
+    MPX_ALLOWED: ". Larger images are read with --max-megapixels N",
+}
+"""What a reason says -> the option that allows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +95,17 @@ def write_image_store(
     model: VisionModel,
     resume: bool = False,
     max_bad_images: int = 0,
+    follow_links: Path | None = None,
+    max_megapixels: int = MAX_PIXELS // 10**6,
     workers: int | None = None,
     batch_size: int = 32,
     part_images: int = PART_IMAGES,
     console: Console | None = None,
 ) -> ImageReport:
     """Compute the vectors of the pictures `ids` below the folder `root` and write them as a store.
+
+    Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Pictures of
+    more than `max_megapixels` are refused before they are decoded.
 
     Raises:
         DataError: no such folder; vectors that are not finite; after the pass, more than `max_bad_images` pictures
@@ -105,7 +116,9 @@ def write_image_store(
     console = console or Console()
     if not is_dir(root):
         raise DataError(Problem(where=str(root), what="expected the folder that holds the images"))
-    making = _making(model, ids, batch_size, part_images)
+    if follow_links is not None and not is_dir(follow_links):
+        raise DataError(Problem(where=str(follow_links), what="expected the folder that links may lead into"))
+    making = _making(model, ids, batch_size, part_images) | stated_limit(max_megapixels)
     refuse_other_making(out, making, unfinished=out / WORK / _PLAN, resume=resume)
     if (store := existing_store(out, making)) is not None:
         console.say(f"{out} is already made, from the same images by the same model; delete it to make it again")
@@ -116,14 +129,25 @@ def write_image_store(
             rows=len(store), distinct=int(store.source["distinct"]), computed=0, bad=bad, width=store.width
         )
     with console.bar("look", len(ids), "image") as bar:
-        plan = plan_pictures(ids, resolve(root), lambda done: bar.update(done))
+        plan = plan_pictures(
+            ids,
+            resolve(root),
+            lambda done: bar.update(done),
+            follow=resolve(follow_links) if follow_links is not None else None,
+            max_pixels=max_megapixels * 10**6,
+        )
+    if other := sum(file.other_form for file in plan.files):
+        console.say(
+            f"note: {other} image names are in another Unicode form on the disk than in the data (NFC and NFD; "
+            "macOS writes accents as characters of their own); they are taken as the same"
+        )
     with storage_errors(out):
         (out / WORK).mkdir(parents=True, exist_ok=True)
     write_json(out / WORK / _PLAN, making)
     parts = _parts(plan, making, part_images)
-    pending = [part for part in parts if _sealed(out, part, model.width, console) is None]
-    computed = _compute(out, plan, pending, model, workers, batch_size, console)
-    results = [_required(out, part, model.width) for part in parts]
+    pending = [part for part in parts if _sealed(out, part, model.width, max_megapixels, console) is None]
+    computed = _compute(out, plan, pending, model, workers, batch_size, max_megapixels, console)
+    results = [_required(out, part, model.width, max_megapixels) for part in parts]
     bad_of = {index: reason for result in results for index, reason in result.bad.items()}
     listed = _list_bad(out, plan, bad_of, max_bad_images)
     good = [row for row, picture in enumerate(plan.picture_of) if picture not in bad_of]
@@ -161,7 +185,7 @@ def _making(model: VisionModel, ids: Sequence[str], batch_size: int, part_images
 
 
 def _parts(plan: PicturePlan, making: Mapping[str, Any], size: int) -> list[_Part]:
-    content = {key: value for key, value in making.items() if key not in PLACES}
+    content = {key: value for key, value in making.items() if key not in (*PLACES, LIMIT)}
     parts = []
     for number, start in enumerate(range(0, len(plan.distinct), size)):
         stop = min(start + size, len(plan.distinct))
@@ -179,11 +203,12 @@ def _compute(
     model: VisionModel,
     workers: int | None,
     batch_size: int,
+    max_megapixels: int,
     console: Console,
 ) -> int:
     """Compute and seal the pending parts; how many pictures went through the model."""
     batches = [batch for part in pending for batch in _batches(plan, part, batch_size)]
-    decoded = decoded_ahead(batches, model.pixels, workers=workers)
+    decoded = decoded_ahead(batches, model.pixels, workers=workers, max_pixels=max_megapixels * 10**6)
     computed = done = 0
     refused = 0
     with console.bar("images", sum(part.stop - part.start for part in pending), "image") as bar:
@@ -200,7 +225,7 @@ def _compute(
                 computed, refused = computed + len(batch.pictures), refused + len(batch.refused)
                 done += len(batch.pictures) + len(batch.refused)
                 _show(bar, done, refused)
-            _seal(out, part, np.concatenate(vectors), bad)
+            _seal(out, part, np.concatenate(vectors), bad, max_megapixels)
     return computed
 
 
@@ -236,8 +261,10 @@ def _show(bar: Bar, done: int, refused: int) -> None:
         bar.update(done)
 
 
-def _seal(out: Path, part: _Part, vectors: Float16[np.ndarray, "good width"], bad: Mapping[int, str]) -> None:
-    metadata = {
+def _seal(
+    out: Path, part: _Part, vectors: Float16[np.ndarray, "good width"], bad: Mapping[int, str], max_megapixels: int
+) -> None:
+    metadata = stated_limit(max_megapixels) | {
         "stamp": part.stamp,
         "rows": len(vectors),
         "bad": sorted([index, reason] for index, reason in bad.items()),
@@ -251,7 +278,7 @@ def _seal(out: Path, part: _Part, vectors: Float16[np.ndarray, "good width"], ba
     )
 
 
-def _sealed(out: Path, part: _Part, width: int, console: Console) -> _SealedPart | None:
+def _sealed(out: Path, part: _Part, width: int, max_megapixels: int, console: Console) -> _SealedPart | None:
     """A part that an earlier run sealed, if it verifies and its files are still the same."""
     folder = part.folder(out)
     if not exists(folder, StorageError):
@@ -262,6 +289,8 @@ def _sealed(out: Path, part: _Part, width: int, console: Console) -> _SealedPart
         metadata = manifest.metadata
         if metadata["stamp"] != part.stamp:
             console.say(f"{folder.name}: its image files have changed; it is computed again")
+        elif limit_of(metadata) > max_megapixels or (limit_of(metadata) < max_megapixels and metadata["bad"]):
+            console.say(f"{folder.name}: made with --max-megapixels {limit_of(metadata)}; it is computed again")
         else:
             bad = {int(index): str(reason) for index, reason in metadata["bad"]}
             return _SealedPart(folder=folder, rows=int(metadata["rows"]), width=width, bad=bad)
@@ -272,8 +301,8 @@ def _sealed(out: Path, part: _Part, width: int, console: Console) -> _SealedPart
     return None
 
 
-def _required(out: Path, part: _Part, width: int) -> _SealedPart:
-    result = _sealed(out, part, width, Console(quiet=True))
+def _required(out: Path, part: _Part, width: int, max_megapixels: int) -> _SealedPart:
+    result = _sealed(out, part, width, max_megapixels, Console(quiet=True))
     if result is None:
         raise CorruptFileError(f"{part.folder(out)} was just sealed and does not verify: the disk is failing")
     return result
@@ -298,11 +327,12 @@ def _list_bad(out: Path, plan: PicturePlan, bad_of: Mapping[int, str], allowed: 
             f"{len(found)} of {len(plan.files)} images cannot be used, {allowed} allowed; all are listed in "
             f"{out / BAD_IMAGES}. Mend them and go on with --resume, which computes again only what changed; or "
             f"leave them out with --resume --max-bad-images {len(found)}, and take them out of the captions too"
+            + "".join(advice for sign, advice in _ALLOWED_BY.items() if any(sign in reason for _, reason in found))
         )
         raise DataError(
             [
                 Problem(where=str(out), what=what),
-                *(Problem(where=f"image {file.id!r}", what=reason) for file, reason in found),
+                *few(found, lambda each: Problem(where=f"image {each[0].id!r}", what=each[1])),
             ]
         )
     return listed

@@ -11,12 +11,14 @@ from typing import TypeVar
 import numpy as np
 
 from dalr.data.rows import has_surrogate
-from dalr.errors import DataError, Problem
-from dalr.features.store import row_problems, write_store
+from dalr.errors import DataError, Problem, Problems, few
+from dalr.features.store import block_rows, row_problems, write_store
+from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.paths import regular
 from dalr.io.text import read_lines
 
-_BLOCK_ROWS = 65_536
+_LOOKED_AT = 4096
+"""Rows that are looked at even where fewer have names."""
 _MAGIC = b"\x93NUMPY"
 _T = TypeVar("_T")
 
@@ -30,20 +32,20 @@ def import_matrix(matrix: Path, ids_file: Path, out: Path) -> None:
     """
     ids, rows = check_matrix(matrix, ids_file)
     source = {"kind": "import", "matrix": matrix.name, "ids": ids_file.name}
-    write_store(out, ids=ids, blocks=_blocks(rows), source=source, origin=str(matrix))
+    write_store(out, ids=ids, blocks=(block for _, block in _blocks(rows)), source=source, origin=str(matrix))
 
 
 def check_matrix(matrix: Path, ids_file: Path) -> tuple[list[str], np.ndarray]:
     """Ids and memory-mapped rows, after every check; raises as `import_matrix` and writes nothing."""
-    problems: list[Problem] = []
+    problems: list[Problem] = Problems()
     ids: list[str] = _collect(problems, lambda: read_ids(ids_file), [])
     rows: np.ndarray | None = _collect(problems, lambda: open_matrix(matrix), None)
     if rows is not None:
         if ids and len(ids) != len(rows):
             what = f"{len(rows)} rows of features, but {ids_file} names {len(ids)} ids"
             problems.append(Problem(where=str(matrix), what=what))
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            block = rows[start : start + _BLOCK_ROWS]
+        named = rows[: max(len(ids), _LOOKED_AT)]  # rows beyond those that have names cannot be used
+        for start, block in _blocks(named):
             problems.extend(row_problems(block, first=start + 1, origin=str(matrix)))
     if problems:
         raise DataError(problems)
@@ -56,7 +58,8 @@ def open_matrix(path: Path) -> np.ndarray:
     try:
         with open(regular(path), "rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
-                raise DataError(Problem(where=str(path), what="not an .npy file"))
+                what = LFS_ADVICE if is_lfs_pointer(path) else "not an .npy file"
+                raise DataError(Problem(where=str(path), what=what))
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(Problem(where=str(path), what="no such file")) from None
@@ -77,11 +80,11 @@ def read_ids(path: Path) -> list[str]:
         raise DataError(Problem(where=str(path), what=what))
     lines = read_lines(path)
     if path.suffix.lower() != ".jsonl":
-        blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-        if blank:
-            raise DataError([Problem(where=f"{path}:{number}", what="empty id") for number in blank])
+        blank = (number for number, line in enumerate(lines, start=1) if not line.strip())
+        if empty := few(blank, lambda number: Problem(where=f"{path}:{number}", what="empty id")):
+            raise DataError(empty)
         return lines
-    ids, problems = [], []
+    ids, problems = [], Problems()
     for number, line in enumerate(lines, start=1):
         try:
             image = json.loads(line)["image"]
@@ -96,9 +99,11 @@ def read_ids(path: Path) -> list[str]:
     return ids
 
 
-def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        yield np.asarray(rows[start : start + _BLOCK_ROWS])
+def _blocks(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first row, rows) in pieces of few megabytes."""
+    size = block_rows(rows.shape[1], rows.dtype)
+    for start in range(0, len(rows), size):
+        yield start, np.asarray(rows[start : start + size])
 
 
 def _collect(problems: list[Problem], read: Callable[[], _T], otherwise: _T) -> _T:

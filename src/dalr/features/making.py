@@ -12,14 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from dalr.errors import ConfigError, CorruptFileError, Problem
+from dalr.features.decoding import MAX_PIXELS
 from dalr.features.store import FORMAT, FeatureStore, open_store, verify_store
 from dalr.io.paths import is_file, regular, require_place_for_folder
 from dalr.io.sealed import MANIFEST, refuse_foreign
 
 _RESULTS = ("distinct", "bad_images")
 """What a store says of its outcome, which is no part of how it was made."""
+_USUAL_LIMIT = MAX_PIXELS // 10**6
 PLACES = ("model", "revision")
 """Where a model was found, which does not matter where its checksum is the same."""
+
+LIMIT = "max_megapixels"
+"""The largest image; unfinished work may go on with another, by which parts are then computed again."""
+
+
+def stated_limit(megapixels: int) -> dict[str, int]:
+    """The limit as a making states it: only where it is another than the usual one."""
+    return {} if megapixels == _USUAL_LIMIT else {LIMIT: megapixels}
+
+
+def limit_of(making: Mapping[str, Any]) -> int:
+    """The limit that a making states."""
+    return int(making.get(LIMIT, _USUAL_LIMIT))
 
 
 def refuse_other_making(
@@ -38,7 +53,7 @@ def refuse_other_making(
     if unfinished is None or not is_file(unfinished):
         return
     if (started := _stated(unfinished)) is not None:
-        _refuse_differences(out, "the unfinished store there", started, making)
+        _refuse_differences(out, "the unfinished store there", started | {LIMIT: making.get(LIMIT)}, making)
     if not resume and not is_file(out / MANIFEST):
         what = f"unfinished work of an earlier run; go on with --resume, or delete {out} to start anew"
         raise ConfigError(Problem(where=f"--out {out}", what=what))

@@ -7,12 +7,13 @@ last bytes are read as a whole: most folders cost a look at their directory entr
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dalr.features.decoding import ImageRefusedError, checked_size, locate, stat_of
+from dalr.features.decoding import MAX_PIXELS, ImageRefusedError, checked_size, locate, stat_of
 from dalr.io.paths import regular
 from dalr.io.sealed import file_sha256
 
@@ -30,6 +31,8 @@ class PictureFile:
     stamp: str
     """Changes when the file does: its size and time."""
     size: int
+    other_form: bool = False
+    """Whether the file's name is the id in another Unicode form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,21 @@ class PicturePlan:
     """For each id, its place in `distinct`."""
 
 
-def plan_pictures(ids: Sequence[str], root: Path, on_progress: Callable[[int], None]) -> PicturePlan:
-    """Look every id up below `root`, the resolved image folder; `on_progress` gets the ids looked up so far."""
+def plan_pictures(
+    ids: Sequence[str],
+    root: Path,
+    on_progress: Callable[[int], None],
+    *,
+    follow: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> PicturePlan:
+    """Look every id up below `root`, the resolved image folder; `on_progress` gets the ids looked up so far.
+
+    Links may lead into `follow`, another resolved folder.
+    """
     files: list[PictureFile] = []
     for name in ids:
-        files.append(_look_up(root, name))
+        files.append(_look_up(root, name, follow, max_pixels))
         on_progress(len(files))
     first = list(range(len(files)))
     for group in _equal(files):
@@ -59,15 +72,16 @@ def plan_pictures(ids: Sequence[str], root: Path, on_progress: Callable[[int], N
     return PicturePlan(files=tuple(files), distinct=distinct, picture_of=tuple(place[index] for index in first))
 
 
-def _look_up(root: Path, name: str) -> PictureFile:
+def _look_up(root: Path, name: str, follow: Path | None, max_pixels: int) -> PictureFile:
     try:
-        path = locate(root, name)
+        path = locate(root, name, follow)
         status = stat_of(path)
         stamp = f"{status.st_size} {status.st_mtime_ns}"
-        size = checked_size(status)
+        size = checked_size(status, max_pixels=max_pixels)
     except ImageRefusedError as refused:
         return PictureFile(id=name, path=None, refused=str(refused), stamp=f"refused {refused}", size=-1)
-    return PictureFile(id=name, path=path, refused=None, stamp=stamp, size=size)
+    other_form = not name.isascii() and not os.path.lexists(root / name)
+    return PictureFile(id=name, path=path, refused=None, stamp=stamp, size=size, other_form=other_form)
 
 
 def _equal(files: Sequence[PictureFile]) -> list[list[int]]:

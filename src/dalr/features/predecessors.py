@@ -8,25 +8,31 @@ vectors wait on disk: memory does not grow with the features.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from dalr.data.rows import text_id
-from dalr.errors import ConfigError, DataError, Problem
+from dalr.errors import ConfigError, DataError, Problem, Problems, shown
 from dalr.features.importing import read_ids
 from dalr.features.spool import Spool, pairs_line
-from dalr.features.store import row_problems, write_store
+from dalr.features.store import block_rows, row_problems, write_store
 from dalr.io.atomic import write_text, write_with
 from dalr.io.claim import new_folder, require_ours
+from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.paths import regular, size_of
+from dalr.io.proportion import NotTooDeep, megabytes, room
 from dalr.io.text import ending, open_data, read_lines
+
+if TYPE_CHECKING:
+    import h5py
 
 FOLDER_ENDINGS = (".hdf5", ".h5", ".json")
 PAIRS, IMAGE, CAPTION = "pairs.jsonl", "image", "caption"
@@ -34,6 +40,9 @@ _DATASET = "features"
 _WORK = ".spool"
 """Where vectors wait while the JSON is parsed."""
 _BLOCK_ROWS = 4096
+"""Rows that are looked at even where fewer have names."""
+_LARGEST_CHUNK = 128 << 20
+"""Bytes of one chunk of an HDF5 dataset; h5py's own are of one megabyte at most."""
 _INSTALL = "pip install 'dalr[formats]'"
 
 OnProgress = Callable[[float], None]
@@ -86,18 +95,18 @@ def import_hdf5(
         StorageError: `out` is not a new or empty folder.
     """
     require_ours(out, "an earlier import")
-    problems: list[Problem] = []
+    problems: list[Problem] = Problems()
     lines = _attempt(lambda: read_lines(captions), problems)
     with _hdf5_rows(matrix, problems) as rows:
-        total = len(rows) if rows is not None else len(lines)
-        names = [text_id(number) for number in range(1, total + 1)]
+        total = rows.shape[0] if rows is not None else len(lines)
+        names = [text_id(number) for number in range(1, len(lines) + 1)]
         if ids is not None:
             names = _attempt(lambda: read_ids(ids), problems)
         if rows is not None:
             for file, count, what in ((captions, len(lines), "captions"), (ids, len(names), "ids")):
                 if file is not None and count and count != total:
                     problems.append(Problem(where=str(matrix), what=f"{total} rows, but {file} has {count} {what}"))
-            for first, block in _blocks(rows, matrix, progress):
+            for first, block in _blocks(rows, matrix, progress, stop=max(len(lines), len(names), _BLOCK_ROWS)):
                 problems.extend(row_problems(block, first=first + 1, origin=str(matrix)))
         if problems:
             raise DataError(problems)
@@ -123,14 +132,14 @@ def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) 
         StorageError: `out` is not a new or empty folder, or the disk is full.
     """
     require_ours(out, "an earlier import")
-    problems: list[Problem] = []
+    problems: list[Problem] = Problems()
     with new_folder(out) as folder:
         work = folder / _WORK
         work.mkdir()
         with Spool(work) as spool:
             try:
                 for key, record in _json_items(source, progress):
-                    spool.add(key, record, f"{source}: {key!r:.80}", problems)
+                    spool.add(key, record, f"{source}: {shown(key)}", problems)
             except DataError as error:  # the file ends early: what was wrong before is said as well
                 problems.extend(error.problems)
             if not spool.image.ids and not problems:
@@ -161,13 +170,13 @@ def _json_items(path: Path, progress: OnProgress | None) -> Iterator[tuple[str, 
     with open_data(path) as file:
         total = size_of(path)
         try:
-            for key, value in ijson.kvitems(file, "", use_float=True):
+            for key, value in ijson.kvitems(NotTooDeep(file, path), "", use_float=True):
                 yield key, value
                 last = key
                 if progress is not None:
                     progress(os.lseek(file.fileno(), 0, os.SEEK_CUR) / total)
-        except ijson.JSONError as error:
-            after = f" after {last!r:.80}" if last is not None else ""
+        except (ijson.JSONError, OverflowError) as error:
+            after = f" after {shown(last)}" if last is not None else ""
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(Problem(where=str(path), what=f"not whole JSON{after}: {first:.200}")) from None
 
@@ -186,7 +195,8 @@ def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[_Rows | None]:
         yield None
         return
     except (OSError, ValueError) as error:
-        problems.append(Problem(where=str(path), what=f"not an HDF5 file: {error!s:.200}"))
+        what = LFS_ADVICE if is_lfs_pointer(path) else f"not an HDF5 file: {error!s:.200}"
+        problems.append(Problem(where=str(path), what=what))
         yield None
         return
     with file:
@@ -202,11 +212,27 @@ def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[_Rows | None]:
             what = f"expected a matrix (rows, width) of floating-point numbers, found {rows.shape} of {rows.dtype}"
         elif rows.external or rows.is_virtual:
             what = "the numbers are in other files, which are not opened; write them into this one"
+        elif claimed := _out_of_proportion(rows, path):
+            what = claimed
         else:
             yield rows
             return
         problems.append(Problem(where=f"{path}: {_DATASET}", what=what))
         yield None
+
+
+def _out_of_proportion(rows: h5py.Dataset, path: Path) -> str:
+    """What a matrix claims that its file cannot hold; empty where it is in proportion."""
+    stored, item = size_of(path), rows.dtype.itemsize
+    claimed = math.prod(map(int, rows.shape)) * item
+    if claimed > room(stored):
+        return (
+            f"{rows.shape[0]} rows of width {rows.shape[1]} would be {megabytes(claimed)}, but the file has "
+            f"{megabytes(stored)}: its numbers are not in it"
+        )
+    if rows.chunks is not None and (chunk := math.prod(map(int, rows.chunks)) * item) > _LARGEST_CHUNK:
+        return f"written in chunks of {megabytes(chunk)}, each of which is unpacked as a whole; write smaller ones"
+    return ""
 
 
 @runtime_checkable
@@ -216,22 +242,28 @@ class _Rows(Protocol):
     @property
     def shape(self) -> tuple[int, int]: ...
 
-    def __len__(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
 
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 
 
-def _blocks(rows: _Rows, path: Path, progress: OnProgress | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first row, rows) in pieces."""
-    for start in range(0, len(rows), _BLOCK_ROWS):
+def _blocks(
+    rows: _Rows, path: Path, progress: OnProgress | None = None, *, stop: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first row, rows) in pieces of few megabytes; no rows from `stop` on."""
+    total, width = rows.shape
+    total = total if stop is None else min(total, stop)
+    size = block_rows(width, rows.dtype)
+    for start in range(0, total, size):
         try:
-            block = np.asarray(rows[start : start + _BLOCK_ROWS])
+            block = np.asarray(rows[start : min(start + size, total)])
         except (OSError, RuntimeError, ValueError) as error:
             what = f"rows from {start + 1} on cannot be read: {error!s:.200}"
             raise DataError(Problem(where=str(path), what=what)) from None
         yield start, block
         if progress is not None:
-            progress((start + len(block)) / len(rows))
+            progress((start + len(block)) / total)
 
 
 def _attempt(read: Callable[[], list[str]], problems: list[Problem]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from dalr.data.rows import caption_id, has_surrogate
-from dalr.errors import Problem
+from dalr.errors import Problem, shown
 from dalr.features.store import row_problems
 
 _BLOCK_ROWS = 4096
@@ -46,15 +46,15 @@ class Spool:
     def add(self, key: str, record: object, where: str, problems: list[Problem]) -> None:
         """Check one image and keep it."""
         if not isinstance(record, dict):
-            problems.append(Problem(where=where, what=f"expected an object, found {record!r:.80}"))
+            problems.append(Problem(where=where, what=f"expected an object, found {shown(record)}"))
             return
         image, captions = record.get("image", key), record.get("captions")
         if not isinstance(image, str) or not image.strip() or has_surrogate(image):
-            problems.append(Problem(where=where, what=f"expected a string under 'image', found {image!a:.80}"))
+            problems.append(Problem(where=where, what=f"expected a string under 'image', found {shown(image)}"))
         elif image in self.seen:
-            problems.append(Problem(where=where, what=f"image {image!r} occurs a second time"))
+            problems.append(Problem(where=where, what=f"image {shown(image)} occurs a second time"))
         elif not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
-            what = f"expected a list of strings under 'captions', found {captions!r:.80}"
+            what = f"expected a list of strings under 'captions', found {shown(captions)}"
             problems.append(Problem(where=where, what=what))
         elif any(has_surrogate(text) for text in captions):
             problems.append(Problem(where=where, what="a caption holds half a character (a lone surrogate)"))
@@ -99,14 +99,17 @@ class Vectors:
 
 def as_rows(value: object) -> Float32[np.ndarray, "_ width"] | None:
     """A list of vectors of numbers as a matrix, or None if it is none."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], list) or not value[0]:
+        return None
+    width = len(value[0])
+    for row in value:  # looked at first: NumPy would give every item the size of the longest text among them
+        if not isinstance(row, list) or len(row) != width or not all(type(item) in (float, int) for item in row):
+            return None
     try:
-        rows = np.asarray(value)
-    except (ValueError, TypeError):  # ragged
+        with np.errstate(over="ignore"):
+            return np.asarray(value, np.float64).astype(np.float32)
+    except OverflowError:  # a whole number beyond any float
         return None
-    if rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind not in "fiu":
-        return None
-    with np.errstate(over="ignore"):
-        return rows.astype(np.float32)
 
 
 def pairs_line(image: str, captions: list[str]) -> str:

@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, Float32, Int64, Shaped
 
-from dalr.errors import DataError, Problem
+from dalr.errors import CorruptFileError, DataError, Problem, Problems, few
 from dalr.features.shard import REMEDY, Shard, write_shard
-from dalr.io.sealed import Manifest, read_manifest, verify_sealed, well_formed, write_sealed
+from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
+from dalr.io.sealed import MANIFEST, Manifest, read_manifest, verify_sealed, well_formed, write_sealed
 from dalr.io.text import read_lines
 
 FORMAT, VERSION = "dalr-features", 1
 SHARD_ROWS = 16_384
 _FP16_MAX = 65_504.0
 _MOST_SHARD_ROWS = 2**31
+_BLOCK_BYTES, _MOST_BLOCK_ROWS = 32 << 20, 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +59,8 @@ class FeatureStore:
         numbers = {name: number for number, name in enumerate(self.ids)}
         missing = [name for name in ids if name not in numbers]
         if missing:
-            problems = [
-                Problem(where=f"{what} {name!r}", what=f"no such id among the {len(self)} rows of {self._name()}")
-                for name in dict.fromkeys(missing)
-            ]
-            raise DataError(problems)
+            of = f"no such id among the {len(self)} rows of {self._name()}"
+            raise DataError(few(dict.fromkeys(missing), lambda name: Problem(where=f"{what} {name!r}", what=of)))
         return np.fromiter((numbers[name] for name in ids), np.int64, len(ids))
 
     def _name(self) -> str:
@@ -116,6 +115,7 @@ def open_store(folder: Path) -> FeatureStore:
     Raises:
         CorruptFileError: not a finished store, or a file of another size than sealed.
     """
+    _refuse_pointers(folder)
     manifest = read_manifest(folder, format=FORMAT, version=VERSION, remedy=REMEDY)
     metadata = manifest.metadata
     verify_sealed(folder, manifest, remedy=REMEDY, only="ids.jsonl")
@@ -135,6 +135,13 @@ def open_store(folder: Path) -> FeatureStore:
         )
         source = dict(metadata["source"])
     return FeatureStore(folder=folder, ids=ids, width=width, source=source, files=shards, shard_rows=shard_rows)
+
+
+def _refuse_pointers(folder: Path) -> None:
+    """Files of a store that git-LFS has not fetched are not damaged."""
+    for name in (MANIFEST, "ids.jsonl", _shard_name(0)):
+        if is_lfs_pointer(folder / name):
+            raise CorruptFileError(f"{folder / name}: {LFS_ADVICE}")
 
 
 def _read_ids(folder: Path, manifest: Manifest) -> tuple[str, ...]:
@@ -184,7 +191,7 @@ def write_store(
             named as a row (from 1) of `origin`. Nothing is left behind.
     """
     _refuse_duplicates(ids, origin)
-    problems: list[Problem] = []
+    problems: list[Problem] = Problems()
     shape: dict[str, int] = {}
 
     def fill(temporary: Path) -> None:
@@ -208,6 +215,11 @@ def write_store(
     write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill, work=work)
 
 
+def block_rows(width: int, dtype: np.dtype[Any]) -> int:
+    """Rows of a matrix that are read at once: few megabytes, whatever the width."""
+    return min(max(_BLOCK_BYTES // max(width * dtype.itemsize, 1), 1), _MOST_BLOCK_ROWS)
+
+
 def row_problems(
     matrix: Shaped[np.ndarray, "_ width"], *, first: int, origin: str, all_zero: bool = False
 ) -> Iterator[Problem]:
@@ -216,22 +228,29 @@ def row_problems(
     largest = np.abs(np.where(finite[:, None], matrix, 0)).max(axis=1, initial=0)
     with np.errstate(over="ignore", under="ignore"):
         vanishing = largest.astype(np.float16) == 0
-    for row in np.flatnonzero(~finite):
+
+    def not_finite(row: int) -> Problem:
         column = int(np.flatnonzero(~np.isfinite(matrix[row]))[0])
         what = f"value {column + 1} is {matrix[row, column]}, expected finite numbers"
-        yield Problem(where=f"{origin}: row {first + row}", what=what)
-    for row in np.flatnonzero(finite & vanishing) if not all_zero else ():
+        return Problem(where=f"{origin}: row {first + row}", what=what)
+
+    def no_direction(row: int) -> Problem:
         small = f" in fp16 (its largest value is {largest[row]:.3g})" if largest[row] > 0 else ""
-        what = f"all zero{small}, so it has no direction"
-        yield Problem(where=f"{origin}: row {first + row}", what=what)
-    for row in np.flatnonzero(largest > _FP16_MAX):
+        return Problem(where=f"{origin}: row {first + row}", what=f"all zero{small}, so it has no direction")
+
+    def too_large(row: int) -> Problem:
         what = f"largest value {largest[row]:.3g} is beyond fp16 (65504); scale or normalise the features"
-        yield Problem(where=f"{origin}: row {first + row}", what=what)
+        return Problem(where=f"{origin}: row {first + row}", what=what)
+
+    yield from few(np.flatnonzero(~finite).tolist(), not_finite)
+    if not all_zero:
+        yield from few(np.flatnonzero(finite & vanishing).tolist(), no_direction)
+    yield from few(np.flatnonzero(largest > _FP16_MAX).tolist(), too_large)
 
 
 def _refuse_duplicates(ids: Sequence[str], origin: str) -> None:
     first: dict[str, int] = {}
-    problems = []
+    problems = Problems()
     for number, name in enumerate(ids, start=1):
         if name in first:
             problems.append(Problem(where=f"{origin}: id {number}", what=f"{name!r} was already id {first[name]}"))

@@ -12,13 +12,13 @@ from dalr.io.paths import regular
 
 LFS_ADVICE = "a git-LFS pointer, not the file itself; fetch it with: git lfs pull"
 """What to say of such a file, behind its name."""
-_BEGINNING = b"version https://git-lfs.github.com/spec/v1"
+LFS_BEGINNING = b"version https://git-lfs.github.com/spec/v1"
 
 
 def is_lfs_pointer(path: Path) -> bool:
     """Whether `path` is a git-LFS pointer; false where it cannot be read, or is no regular file."""
     try:
         with open(regular(path), "rb") as file:
-            return file.read(len(_BEGINNING)) == _BEGINNING
+            return file.read(len(LFS_BEGINNING)) == LFS_BEGINNING
     except (OSError, ValueError):
         return False

@@ -7,6 +7,7 @@ that begins as gzip does is unpacked, whatever its name.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +15,17 @@ from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import BinaryIO
 
-from dalr.errors import DataError, Problem
-from dalr.io.paths import refusal, regular, size_of
+from dalr.errors import DataError, Problem, few
+from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
+from dalr.io.paths import refusal, regular
 
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _CHUNK = 1 << 20
 _HEAD = 1 << 16
-_FREE = 256 << 20
+_FREE = 8 << 20
 """Bytes that any gzip file may unpack to; beyond them text does not shrink by more than `_RATIO`."""
-_RATIO = 100
+_RATIO = 50
 
 
 def read_lines(path: Path, *, else_latin_1: bool = False) -> list[str]:
@@ -63,23 +65,11 @@ def read_data(path: Path) -> bytes:
     """The bytes of a file, unpacked if it is gzip.
 
     Raises:
-        DataError: missing, not readable, named .gz without being gzip, cut short, or unpacking to a size that no
-            text has.
+        DataError: missing, not readable, a git-LFS pointer, named .gz without being gzip, cut short, or unpacking
+            to a size that no text has.
     """
     with open_data(path) as file:
-        if not isinstance(file, GzipFile):
-            return file.read()
-        packed = size_of(path)
-        limit = max(_FREE, _RATIO * packed)
-        parts: list[bytes] = []
-        size = 0
-        while part := file.read(_CHUNK):
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                what = f"{packed} bytes of gzip unpack to more than {limit}, which no text does"
-                raise DataError(Problem(where=str(path), what=what))
-        return b"".join(parts)
+        return b"".join(iter(lambda: file.read(_CHUNK), b"")) if isinstance(file, GzipFile) else file.read()
 
 
 @contextmanager
@@ -87,17 +77,37 @@ def open_data(path: Path) -> Iterator[BinaryIO | GzipFile]:
     """A file open for reading in pieces, unpacked if it is gzip; errors while it is read are ours, as above."""
     try:
         with open(regular(path), "rb") as raw:
+            if is_lfs_pointer(path):
+                raise DataError(Problem(where=str(path), what=LFS_ADVICE))
             packed = raw.read(len(_GZIP)) == _GZIP
             raw.seek(0)
             if path.suffix.lower() == ".gz" and not packed:
                 raise DataError(Problem(where=str(path), what="named .gz, but it is not gzip; unpack or rename it"))
-            yield GzipFile(fileobj=raw) if packed else raw
+            yield _Unpacked(raw, path) if packed else raw
     except FileNotFoundError:
         raise DataError(Problem(where=str(path), what="no such file")) from None
     except (BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(Problem(where=str(path), what=f"not whole gzip: {error}")) from None
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be a file's
         raise refusal(path, error) from None
+
+
+class _Unpacked(GzipFile):
+    """A gzip file that stops where it unpacks to more than text would."""
+
+    def __init__(self, raw: BinaryIO, path: Path) -> None:
+        super().__init__(fileobj=raw)
+        self._path, self._packed, self._unpacked = path, raw.seek(0, os.SEEK_END), 0
+        raw.seek(0)
+
+    def read(self, size: int | None = -1) -> bytes:
+        part = super().read(size)
+        self._unpacked += len(part)
+        limit = max(_FREE, _RATIO * self._packed)
+        if self._unpacked > limit:
+            what = f"{self._packed} bytes of gzip unpack to more than {limit}, which no text does"
+            raise DataError(Problem(where=str(self._path), what=what))
+        return part
 
 
 def first_line(path: Path) -> str:
@@ -121,12 +131,18 @@ def ending(path: Path) -> str:
 
 
 def _undecodable(path: Path, data: bytes) -> list[Problem]:
-    problems = []
+    def problem(place: tuple[int, int, int]) -> Problem:
+        line, column, byte = place
+        what = f"byte {column} is 0x{byte:02x}, not UTF-8; convert the file with iconv"
+        return Problem(where=f"{path}:{line}", what=what)
+
+    return few(_not_utf8(data), problem)
+
+
+def _not_utf8(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(line, column, value) of the first byte of each line that is not UTF-8."""
     for number, line in enumerate(data.split(b"\n"), start=1):
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:
-            byte = line[error.start]
-            what = f"byte {error.start + 1} is 0x{byte:02x}, not UTF-8; convert the file with iconv"
-            problems.append(Problem(where=f"{path}:{number}", what=what))
-    return problems
+            yield number, error.start + 1, line[error.start]

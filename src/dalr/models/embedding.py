@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32
 
+from dalr.data.long_text import in_batches, within_tokens
 from dalr.models.limits import longest_input
 from dalr.models.prompts import excluded_tokens, prompt_of
 
@@ -188,13 +189,16 @@ def _token_ids(encoder: SentenceTransformer, sentences: list[str], max_tokens: i
     limit, prompt = longest_input(encoder, max_tokens), prompt_of(encoder)
     cut: dict[str, Any] = {} if limit is None else {"truncation": True, "max_length": limit}
     rows: list[list[int]] = []
-    for start in range(0, len(sentences), _TOKENISE_CHUNK):
-        chunk = [prompt + sentence for sentence in sentences[start : start + _TOKENISE_CHUNK]]
-        if is_static(encoder):
+    prompted = (prompt + sentence for sentence in sentences)
+    if is_static(encoder):
+        for chunk in in_batches(prompted, _TOKENISE_CHUNK):
             encodings = encoder.tokenizer.encode_batch(chunk, add_special_tokens=False)
             rows.extend(encoding.ids[:limit] for encoding in encodings)
-        else:
-            rows.extend(encoder.tokenizer(chunk, verbose=False, **cut)["input_ids"])
+        return rows
+    if limit is not None:
+        prompted = (within_tokens(sentence, encoder.tokenizer, limit) for sentence in prompted)
+    for chunk in in_batches(prompted, _TOKENISE_CHUNK):
+        rows.extend(encoder.tokenizer(chunk, verbose=False, **cut)["input_ids"])
     return rows
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from dalr.data.long_text import in_batches, within_tokens
 from dalr.errors import DalrError, ModelFileError, Problem
 from dalr.io.paths import is_file, regular
 from dalr.models.claims import require_plausible, stored_shapes
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 IMAGES_PER_BATCH = 32
 SENTENCES_PER_BATCH = 256
+_TOKENISED = 10_000
+"""Sentences given to a tokenizer at once."""
 
 OUTPUTS: Mapping[str, str] = {
     "clip": "projected",
@@ -118,14 +121,20 @@ class VisionModel:
 
     def too_long(self, sentences: Sequence[str]) -> int:
         """How many distinct sentences the text tower cuts."""
-        rows = self.tokenizer(list(dict.fromkeys(sentences)))["input_ids"] if sentences else []
-        return sum(self.max_tokens is not None and len(row) > self.max_tokens for row in rows)
+        if self.max_tokens is None:
+            return 0
+        distinct = dict.fromkeys(sentences)
+        fitting = (within_tokens(sentence, self.tokenizer, self.max_tokens) for sentence in distinct)
+        rows = (row for batch in in_batches(fitting, _TOKENISED) for row in self.tokenizer(batch)["input_ids"])
+        return sum(len(row) > self.max_tokens for row in rows)
 
     def _text_vectors(self, sentences: list[str]) -> Float32[np.ndarray, "n d"]:
         import torch
 
         # SigLIP was trained on texts padded to their full length, without a mask
         whole = self.network.config.model_type == "siglip"
+        if self.max_tokens is not None:
+            sentences = [within_tokens(sentence, self.tokenizer, self.max_tokens) for sentence in sentences]
         tokens = self.tokenizer(
             sentences,
             padding="max_length" if whole else True,

@@ -117,7 +117,14 @@ def _computed(vision: VisionModel, pairs: Pairs, request: Request) -> Pictures:
     assert request.images is not None
     with tempfile.TemporaryDirectory(prefix="dalr-") as folder:
         store = Path(folder) / "images"
-        write_image_store(store, ids=pairs.images, root=request.images, model=vision, console=request.console)
+        write_image_store(
+            store,
+            ids=pairs.images,
+            root=request.images,
+            model=vision,
+            follow_links=request.follow_links,
+            console=request.console,
+        )
         return _of_store(pairs, open_store(store))
 
 

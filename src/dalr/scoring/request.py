@@ -41,6 +41,8 @@ class Request:
     image_ids: Path | None = None
     images: Path | None = None
     """Folder of the pictures of `pairs`, for a multimodal model."""
+    follow_links: Path | None = None
+    """Folder that symbolic links in `images` may lead into."""
     device: str = "auto"
     exclude_overlap: Path | None = None
     """Pairs or text whose sentences were trained on; STS is also scored without them."""

@@ -6,21 +6,26 @@ Only the columns that are asked for are read: a data set with the pictures insid
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalr.data.formats.collecting import Collector, Source
-from dalr.errors import DataError, Problem
+from dalr.data.formats.collecting import Collector, Source, naming
+from dalr.errors import DataError, Problem, shown
+from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.paths import is_file, regular, require_regular_below, resolve
+from dalr.io.proportion import megabytes, room
 
 if TYPE_CHECKING:
     import pyarrow
 
 HUB = "hf:"
 """What a Hugging Face data set is named by: `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`."""
-_BATCH = 10_000
+_BATCH, _BATCH_OF_LISTS = 10_000, 500
+_ROW_BYTES = 100
+"""Memory of a cell, besides its text."""
 _INSTALL = "pip install 'dalr[formats]'"
 
 
@@ -30,10 +35,20 @@ def read_parquet(source: Source, into: Collector) -> None:
     with _as_problems(where, "Parquet"):
         import pyarrow.parquet as parquet
 
+        if is_lfs_pointer(source.path):
+            raise DataError(Problem(where=where, what=LFS_ADVICE))
         with parquet.ParquetFile(regular(source.path)) as file:
             chosen = _columns(file.schema_arrow, source, into, where)
-            if chosen is not None:
-                _rows(file.iter_batches(_BATCH, columns=chosen), into, where)
+            if chosen is None:
+                return
+            growth = _Growth(where, size_of(source.path))
+            stated = list(_stated(file.metadata, chosen))
+            growth.require(sum(column.total_uncompressed_size for column in stated), _values(stated))
+        # a dictionary stays one: a value that a million rows share is unpacked once a row otherwise
+        plain = sorted({column.path_in_schema for column in stated if column.path_in_schema in chosen})
+        rows = _BATCH if len(plain) == len(chosen) else _BATCH_OF_LISTS
+        with parquet.ParquetFile(source.path, read_dictionary=plain) as file:
+            _rows(file.iter_batches(rows, columns=chosen), into, where, growth)
 
 
 def is_parquet(source: Source) -> bool:
@@ -51,12 +66,14 @@ def read_datasets(source: Source, into: Collector) -> None:
     """
     where = str(source.path)
     with _as_problems(where, "a data set"):
+        growth = _Growth(where, None if is_hub(source.path) else _size_below(source.path))
         for split, table in _splits(source.path):
             place = f"{where}[{split}]" if split is not None else where
             chosen = _columns(table.features.arrow_schema, source, into, place)
             if chosen is not None:
+                growth.require(0, len(table))
                 batches = table.select_columns(chosen).with_format("arrow").iter(_BATCH)
-                _rows((batch for part in batches for batch in part.to_batches()), into, place, split)
+                _rows((batch for part in batches for batch in part.to_batches()), into, place, growth, split)
 
 
 def is_datasets(source: Source) -> bool:
@@ -87,6 +104,9 @@ def _splits(path: Path) -> Iterator[tuple[str | None, Any]]:
 
 def _refuse_foreign_names(folder: Path) -> None:
     """The files that a saved data set names must be its own: names from data never become paths elsewhere."""
+    for path in sorted(folder.rglob("*")):
+        if is_lfs_pointer(path):
+            raise DataError(Problem(where=str(path), what=LFS_ADVICE))
     folders = [folder]
     if is_file(folder / "dataset_dict.json"):
         splits = json.loads(regular(folder / "dataset_dict.json").read_bytes())["splits"]
@@ -101,10 +121,10 @@ def _require_plain(folder: Path, names: list[object]) -> None:
     for name in names:
         if not isinstance(name, str) or name in ("", "..") or Path(name).name != name or "\\" in name:
             raise DataError(
-                Problem(where=str(folder), what=f"{name!r:.80} is not the name of a file in this folder")
+                Problem(where=str(folder), what=f"{shown(name)} is not the name of a file in this folder")
             )
         if not resolve(folder / name).is_relative_to(resolve(folder)):
-            raise DataError(Problem(where=str(folder), what=f"{name!r:.80} leads out of this folder"))
+            raise DataError(Problem(where=str(folder), what=f"{shown(name)} leads out of this folder"))
 
 
 def _columns(schema: pyarrow.Schema, source: Source, into: Collector, where: str) -> list[str] | None:
@@ -116,17 +136,19 @@ def _columns(schema: pyarrow.Schema, source: Source, into: Collector, where: str
         expected = " or ".join(captions)
         into.problem(
             where,
-            f"expected the columns {wanted.image} and {expected}, found {', '.join(names)[:200] or 'none'}; "
-            "data.columns names others",
+            f"expected the columns {wanted.image} and {expected}, {naming(names, wanted)}",
         )
         return None
     chosen = [wanted.image, present[0], *([wanted.split] if wanted.split in names else [])]
-    kind = schema.field(wanted.image).type
-    if not _is_string(kind):
-        what = f"expected strings that name the images, found {kind!s:.60}; data.columns names another column"
-        into.problem(f"{where}: column {wanted.image}", what)
-        return None
-    return chosen
+    usable = True
+    for name in chosen:
+        kind = schema.field(name).type
+        usual = {wanted.image: "strings that name the images", present[0]: "strings, or lists of strings"}
+        if not (_is_string(kind) or (name == present[0] and _holds_strings(kind))):
+            what = f"expected {usual.get(name, 'strings')}, found {kind!s:.60}; data.columns names another column"
+            into.problem(f"{where}: column {name}", what)
+            usable = False
+    return chosen if usable else None
 
 
 def _is_string(kind: pyarrow.DataType) -> bool:
@@ -137,12 +159,93 @@ def _is_string(kind: pyarrow.DataType) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def _rows(batches: Iterable[pyarrow.RecordBatch], into: Collector, where: str, split: str | None = None) -> None:
+def _holds_strings(kind: pyarrow.DataType) -> bool:
+    from pyarrow import types
+
+    listed = (
+        types.is_list,
+        types.is_large_list,
+        types.is_fixed_size_list,
+        types.is_list_view,
+        types.is_large_list_view,
+    )
+    return any(is_list(kind) for is_list in listed) and _is_string(kind.value_type)
+
+
+def _rows(
+    batches: Iterable[pyarrow.RecordBatch],
+    into: Collector,
+    where: str,
+    growth: _Growth,
+    split: str | None = None,
+) -> None:
     number = 0
     for batch in batches:
-        for record in batch.to_pylist():
+        names = batch.schema.names
+        for cells in zip(*batch.columns, strict=True):
             number += 1
+            record = {name: growth.value(cell) for name, cell in zip(names, cells, strict=True)}
             into.record(record, f"{where}: row {number}", split)
+
+
+class _Growth:
+    """Counts what comes out of a file, and stops where that is out of all proportion to what is in it.
+
+    Dictionaries and runs make a million equal rows of a few bytes; rows that people wrote hardly shrink.
+    """
+
+    def __init__(self, where: str, stored: int | None) -> None:
+        """`stored` are the bytes of the file; None knows no bound."""
+        self._where, self._stored, self._taken = where, stored, 0
+
+    def require(self, text: int, rows: int) -> None:
+        """Take room for so many bytes of text in so many rows, before any is read.
+
+        Raises:
+            DataError: too many for the file.
+        """
+        if self._stored is not None and text + rows * _ROW_BYTES > room(self._stored):
+            self._refuse(f"{rows} rows, {megabytes(text + rows * _ROW_BYTES)} in memory,")
+
+    def value(self, cell: pyarrow.Scalar) -> object:
+        """A cell as a plain value; raises as `require`."""
+        listed = getattr(cell, "values", None)
+        self._taken += _ROW_BYTES * (1 if listed is None else 1 + len(listed))
+        self._check()
+        found = cell.as_py()
+        for text in found if isinstance(found, list) else (found,):
+            self._taken += len(text) if isinstance(text, str) else 0
+        self._check()
+        return found
+
+    def _check(self) -> None:
+        if self._stored is not None and self._taken > room(self._stored):
+            self._refuse("its rows")
+
+    def _refuse(self, what: str) -> None:
+        assert self._stored is not None
+        told = f"{what} are out of all proportion to the {megabytes(self._stored)} of the file: nearly all repeat"
+        raise DataError(Problem(where=self._where, what=told))
+
+
+def _stated(metadata: Any, chosen: list[str]) -> Iterator[Any]:
+    """What a Parquet file states of each part of the chosen columns: bytes before compression, number of values."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema.split(".")[0] in chosen:
+                yield column
+
+
+def _values(stated: list[Any]) -> int:
+    """Values of the longest column; a list counts with its items."""
+    counts: Counter[str] = Counter()
+    for column in stated:
+        counts[column.path_in_schema] += column.num_values
+    return max(counts.values(), default=0)
+
+
+def _size_below(folder: Path) -> int:
+    return sum(size_of(path) for path in folder.rglob("*"))
 
 
 @contextmanager

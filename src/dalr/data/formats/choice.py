@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dalr.data.formats import arrow, lines, tables, trees
 from dalr.data.formats.collecting import Collector, Columns, Source
 from dalr.data.rows import CaptionedImage
-from dalr.errors import DataError, Problem
+from dalr.errors import DataError, Problem, Problems
 from dalr.io.text import ending
 
 FOLDER = "a folder"
@@ -34,7 +34,12 @@ class Format(NamedTuple):
 _COLUMNS = Columns()
 _JSON, _TEXT = (".json",), (".txt", ".token", "")
 FORMATS: Mapping[str, Format] = {
-    "jsonl": Format(lines.read_jsonl, lines.is_jsonl, (".jsonl", ".ndjson", ".json"), "lines {image, captions}"),
+    "jsonl": Format(
+        lines.read_jsonl,
+        lines.is_jsonl,
+        (".jsonl", ".ndjson", ".json"),
+        "lines {image, captions}, or a list of them",
+    ),
     "karpathy": Format(trees.read_karpathy, trees.is_karpathy, _JSON, "{images: [{filename, split, sentences}]}"),
     "coco": Format(trees.read_coco, trees.is_coco, _JSON, "{images: [{id, file_name}], annotations}"),
     "flickr-token": Format(
@@ -63,15 +68,18 @@ def read_pairs_file(
         format: one of `FORMATS`; None tells it by name and content.
         columns: what the columns of tables and the keys of JSON lines are called.
     """
-    into = Collector(problems, columns)
+    wrong = Problems()
+    into = Collector(wrong, columns)
     source = Source(path, columns)
     try:
         reader = FORMATS[format] if format is not None else _choose(source)
         reader.read(source, into)
+        return into.found()
     except DataError as error:
-        problems.extend(error.problems)
+        wrong.extend(error.problems)
         return []
-    return into.found()
+    finally:
+        problems.extend(wrong)
 
 
 def holds_pairs(path: Path) -> bool:

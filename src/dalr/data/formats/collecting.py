@@ -7,14 +7,21 @@ that an image has one split is said once, here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import model_serializer
 
 from dalr.data.rows import CaptionedImage
-from dalr.errors import DataError, Problem
+from dalr.errors import KEPT, DataError, Problem, did_you_mean, shown
 from dalr.io.text import first_line, read_lines, read_text
 from dalr.section import Section
+
+_MOST_WRONG = 20_000
 
 
 class Columns(Section):
@@ -24,6 +31,36 @@ class Columns(Section):
     caption: str | None = None
     """None: `caption` for one sentence, or `captions` for a list."""
     split: str = "split"
+    separator: Literal[",", ";", "|", ":"] | None = None
+    """The character between the cells of a CSV; None is a comma."""
+
+    @model_serializer(mode="wrap")
+    def _as_stated(self, inner: Callable[[Any], dict[str, object]]) -> dict[str, object]:
+        """Without the separator where none is stated, so that recipes from before it are the same."""
+        return {key: value for key, value in inner(self).items() if key != "separator" or value is not None}
+
+
+_USUAL = {
+    "image": ("file_name", "filename", "image_path", "image_name", "filepath", "file", "path", "img", "image_id"),
+    "caption": ("text", "sentence", "description", "comment", "raw", "title"),
+}
+"""What others call the two columns."""
+
+
+def naming(found: Collection[str], columns: Columns, *, which: str = "found") -> str:
+    """Which columns (or keys) a file has, and how to say which of them are meant."""
+    wanted = {"image": columns.image, "caption": columns.caption or "caption"}
+    guesses = {key: _guess(key, name, found) for key, name in wanted.items()}
+    example = ",".join(f"{key}={guesses[key] or 'NAME'}" for key in wanted)
+    hints = "".join(did_you_mean(name, found) for name in wanted.values() if name not in found)
+    listed = ", ".join(name[:60] for name in islice(found, 20))[:200] or "none"
+    return f"{which} {listed}; {hints}data.columns names them in a recipe, --columns {example} on the command line"
+
+
+def _guess(key: str, wanted: str, found: Collection[str]) -> str | None:
+    """The column that is most likely meant."""
+    plain = {name.strip().lower(): name for name in found}
+    return next((plain[name] for name in (wanted.lower(), f"{key}s", *_USUAL[key]) if name in plain), None)
 
 
 class Source:
@@ -66,6 +103,8 @@ class Collector:
 
     def __init__(self, problems: list[Problem], columns: Columns) -> None:
         self.problems, self.columns = problems, columns
+        self._wrong = 0
+        self._without: dict[tuple[str, ...], int] = {}
         self._images: list[_Growing] = []
         self._by_caption: dict[str, _Growing] = {}
 
@@ -73,24 +112,55 @@ class Collector:
         return [image.frozen() for image in self._images]
 
     def problem(self, where: str, what: str) -> None:
-        self.problems.append(Problem(where=where, what=what))
+        """Note what is wrong.
 
-    def record(self, record: Mapping[str, object], where: str, split: str | None = None) -> None:
-        """A row with the image, and one caption or all of its captions; `split` where the row names none."""
+        Raises:
+            DataError: there is so much that the file is something else.
+        """
+        self.problems.append(Problem(where=where, what=what))
+        self._wrong += 1
+        if self._wrong >= _MOST_WRONG:
+            told = f"{_MOST_WRONG} problems up to here; the rest was not read: it may be a file of another kind"
+            raise DataError(Problem(where=where, what=told))
+
+    def _without_column(self, record: Mapping[str, object], where: str, what: str) -> None:
+        """A record that lacks a key; how to name keys is said once for all records with the same ones."""
+        keys = (what, *record)
+        if (known := self._without.get(keys)) is not None:
+            self.problems[known] = replace(self.problems[known], count=self.problems[known].count + 1)
+            return
+        self.problem(where, f"{what}; {naming(tuple(record), self.columns, which='its keys are')}")
+        if len(self._without) < KEPT:
+            self._without[keys] = len(self.problems) - 1
+
+    def record(
+        self, record: Mapping[str, object], where: str, split: str | None = None, *, lists: bool = False
+    ) -> None:
+        """A row with the image, and one caption or all of its captions; `split` where the row names none.
+
+        With `lists`, what is under the key of one caption may be a list of them.
+        """
         columns = self.columns
         image = record.get(columns.image)
+        if columns.image not in record:
+            self._without_column(record, where, f"expected a string under {columns.image!r}, found None")
+            return
         if not isinstance(image, str) or not image.strip():
-            self.problem(where, f"expected a string under {columns.image!r}, found {image!r:.80}")
+            self.problem(where, f"expected a string under {columns.image!r}, found {shown(image)}")
             return
         key = columns.caption or ("captions" if "captions" in record else "caption")
         if columns.caption is None and ("caption" in record) == ("captions" in record):
-            self.problem(where, "expected either 'caption' or 'captions'")
+            what = "expected either 'caption' or 'captions'"
+            self.problem(where, what) if "caption" in record else self._without_column(record, where, what)
+            return
+        if key not in record:
+            self._without_column(record, where, f"expected a string under {key!r}, found None")
             return
         captions = record.get(key)
-        several = isinstance(captions, list) if columns.caption is not None else key == "captions"
+        several = isinstance(captions, list) if lists or columns.caption is not None else key == "captions"
         stated = record.get(columns.split)
         if stated is not None and not isinstance(stated, str):
-            self.problem(where, f"expected a string under {columns.split!r}, found {stated!r:.80}")
+            self.problem(where, f"expected a string under {columns.split!r}, found {shown(stated)}")
         elif several:
             self.image(image, captions, where, stated or split, key=key)
         else:
@@ -103,14 +173,14 @@ class Collector:
         if isinstance(captions, list) and all(isinstance(caption, str) for caption in captions):
             self._images.append(_Growing(image, where, split, list(captions)))
         else:
-            self.problem(where, f"expected a list of strings under {key!r}, found {captions!r:.80}")
+            self.problem(where, f"expected a list of strings under {key!r}, found {shown(captions)}")
 
     def caption(
         self, image: str, caption: object, where: str, split: str | None = None, *, key: str = "caption"
     ) -> None:
         """One more caption of an image; captions of one image are put together."""
         if not isinstance(caption, str):
-            self.problem(where, f"expected a string under {key!r}, found {caption!r:.80}")
+            self.problem(where, f"expected a string under {key!r}, found {shown(caption)}")
             return
         known = self._by_caption.get(image)
         if known is None:

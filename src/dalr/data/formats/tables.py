@@ -9,14 +9,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 
-from dalr.data.formats.collecting import Collector, Columns, Source
+from dalr.data.formats.collecting import Collector, Columns, Source, naming
+from dalr.errors import shown
 
 _FLICKR_HEADER = ["image_name", "comment_number", "comment"]
 
 
 def read_csv(source: Source, into: Collector) -> None:
     """A header with `image` and `caption`, then one caption a row; rows of one image are put together."""
-    _read_table(source, into, _csv_rows(source, into), ",")
+    _read_table(source, into, _csv_rows(source, into), source.columns.separator or ",")
 
 
 def read_tsv(source: Source, into: Collector) -> None:
@@ -36,10 +37,10 @@ def read_flickr_csv(source: Source, into: Collector) -> None:
         if not header:
             header = True
             if cells != _FLICKR_HEADER:
-                into.problem(where, f"expected the header {'| '.join(_FLICKR_HEADER)}, found {line!r:.80}")
+                into.problem(where, f"expected the header {'| '.join(_FLICKR_HEADER)}, found {shown(line)}")
                 return
         elif len(cells) != len(_FLICKR_HEADER):
-            what = f"expected 3 columns separated by |, found {len(cells)} in {line!r:.80}"
+            what = f"expected 3 columns separated by |, found {len(cells)} in {shown(line)}"
             into.problem(where, what)
         elif not cells[0].strip():
             into.problem(where, "the image_name column is empty")
@@ -54,7 +55,7 @@ def is_flickr_csv(source: Source) -> bool:
 
 
 def is_csv(source: Source) -> bool:
-    return _names(source.first_line.split(","), source.columns)
+    return _names(source.first_line.split(source.columns.separator or ","), source.columns)
 
 
 def is_tsv(source: Source) -> bool:
@@ -79,7 +80,7 @@ def _read_table(source: Source, into: Collector, rows: Iterator[tuple[str, list[
         if header is None:
             header = cells
             if columns.image not in header or caption not in header:
-                into.problem(where, f"{expected}, found {mark.join(cells)[:200] or 'nothing'}")
+                into.problem(where, f"{expected}, {_header_found(cells, columns, mark)}")
                 return
             image, text = header.index(columns.image), header.index(caption)
             split = header.index(columns.split) if columns.split in header else None
@@ -93,9 +94,29 @@ def _read_table(source: Source, into: Collector, rows: Iterator[tuple[str, list[
         into.problem(f"{source.path}:1", f"{expected}, found nothing")
 
 
+def _header_found(cells: list[str], columns: Columns, mark: str) -> str:
+    """What stands in a header instead of the columns, and what to do."""
+    if not any(cells):
+        return "found nothing"
+    marks = {";": ";", "\t": "tabs", "|": "|", ",": ","}
+    other = next((one for one in marks if len(cells) == 1 and one != mark and one in cells[0]), None)
+    if other is None:
+        return naming(cells, columns)
+    named = [name.strip().strip('"') for name in cells[0].split(other)]
+    wanted = (columns.image, columns.caption or "caption")
+    also = "" if all(name in named for name in wanted) else f"; {naming(named, columns)}"
+    as_csv = "--format csv " if mark == "<TAB>" else ""
+    reads_it = {"\t": "--format tsv reads it so", ",": "--format csv reads it so"}
+    told = reads_it.get(
+        other, f"say so with {as_csv}--columns 'separator={other}', or with data.columns in a recipe"
+    )
+    return f"found {shown(cells[0])}, whose columns seem to be separated by {marks[other]}; {told}{also}"
+
+
 def _csv_rows(source: Source, into: Collector) -> Iterator[tuple[str, list[str]]]:
     """(file:first line, cells) of each row; stops at a row that is not CSV."""
-    reader = csv.reader((f"{line}\n" for line in source.lines), strict=True)
+    mark = source.columns.separator or ","
+    reader = csv.reader((f"{line}\n" for line in source.lines), strict=True, delimiter=mark)
     while True:
         where = f"{source.path}:{reader.line_num + 1}"
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dalr.data.formats.collecting import Collector, Source
+from dalr.errors import shown
 
 
 def read_karpathy(source: Source, into: Collector) -> None:
@@ -11,13 +14,13 @@ def read_karpathy(source: Source, into: Collector) -> None:
         name, folder, split = image.get("filename"), image.get("filepath"), image.get("split")
         sentences = image.get("sentences")
         if not isinstance(name, str) or not name.strip():
-            into.problem(where, f"expected a string under 'filename', found {name!r:.80}")
+            into.problem(where, f"expected a string under 'filename', found {shown(name)}")
         elif not isinstance(folder, str | None):
-            into.problem(where, f"expected a string under 'filepath', found {folder!r:.80}")
+            into.problem(where, f"expected a string under 'filepath', found {shown(folder)}")
         elif not isinstance(split, str) or not split.strip():
-            into.problem(where, f"expected a string under 'split', found {split!r:.80}")
+            into.problem(where, f"expected a string under 'split', found {shown(split)}")
         elif not isinstance(sentences, list) or not all(isinstance(one, dict) for one in sentences):
-            into.problem(where, f"expected a list of objects under 'sentences', found {sentences!r:.80}")
+            into.problem(where, f"expected a list of objects under 'sentences', found {shown(sentences)}")
         else:
             key = f"{folder}/{name}" if folder else name
             into.image(key, [sentence.get("raw") for sentence in sentences], where, split, key="sentences[].raw")
@@ -38,9 +41,9 @@ def read_coco(source: Source, into: Collector) -> None:
     for where, image in _objects(source, into, "images"):
         number, name = image.get("id"), image.get("file_name")
         if not isinstance(number, int):
-            into.problem(where, f"expected a whole number under 'id', found {number!r:.80}")
+            into.problem(where, f"expected a whole number under 'id', found {shown(number)}")
         elif not isinstance(name, str) or not name.strip():
-            into.problem(where, f"expected a string under 'file_name', found {name!r:.80}")
+            into.problem(where, f"expected a string under 'file_name', found {shown(name)}")
         elif number in found:
             into.problem(where, f"id {number} is also the id of {found[number][1]}")
         else:
@@ -48,9 +51,9 @@ def read_coco(source: Source, into: Collector) -> None:
     for where, annotation in _objects(source, into, "annotations"):
         number, caption = annotation.get("image_id"), annotation.get("caption")
         if not isinstance(number, int) or number not in found:
-            into.problem(where, f"image_id {number!r:.80} is the id of no image")
+            into.problem(where, f"image_id {shown(number)} is the id of no image")
         elif not isinstance(caption, str):
-            into.problem(where, f"expected a string under 'caption', found {caption!r:.80}")
+            into.problem(where, f"expected a string under 'caption', found {shown(caption)}")
         else:
             found[number][2].append(caption)
     for name, where, captions in found.values():
@@ -62,18 +65,16 @@ def is_coco(source: Source) -> bool:
     return isinstance(tree, dict) and isinstance(tree.get("images"), list) and "annotations" in tree
 
 
-def _objects(source: Source, into: Collector, key: str) -> list[tuple[str, dict[str, object]]]:
+def _objects(source: Source, into: Collector, key: str) -> Iterator[tuple[str, dict[str, object]]]:
     """(place, object) of each item of the list under `key`."""
     tree = source.tree
     items = tree.get(key) if isinstance(tree, dict) else None
     if not isinstance(items, list):
         into.problem(str(source.path), f"expected an object with a list under {key!r}")
-        return []
-    found = []
+        return
     for number, item in enumerate(items):
         where = f"{source.path}: {key}[{number}]"
         if isinstance(item, dict):
-            found.append((where, item))
+            yield where, item
         else:
             into.problem(where, f"expected an object, found {type(item).__name__}")
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,3 +41,15 @@ def _kilobytes(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", _STATUS.read_text())
     assert found is not None
     return int(found[1])
+
+
+@contextmanager
+def limited_memory(megabytes: int = 2_000) -> Iterator[None]:
+    """Refuse memory far beyond the bounds, so that what balloons fails instead of taking the machine down."""
+    size = _kilobytes("VmSize") * 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + megabytes * 2**20, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
