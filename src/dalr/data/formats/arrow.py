@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dalr.data.formats.collecting import Collector, Source, naming
 from dalr.errors import DataError, Problem, shown
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
-from dalr.io.paths import is_file, regular, require_regular_below, resolve
+from dalr.io.paths import is_file, regular, require_regular_below, resolve, size_of
 from dalr.io.proportion import megabytes, room
 
 if TYPE_CHECKING:
