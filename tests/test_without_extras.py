@@ -44,9 +44,11 @@ def test_without_matplotlib_a_study_trains_and_says_which_page_is_missing(toys: 
         f"name: toy\nseeds: [0]\nselect_by: tsv\noverrides: {{training.max_steps: 1}}\n"
         f"methods:\n  only: {{recipe: {recipe}}}\n"
     )
-    (tmp_path / "out").mkdir()
+    hidden = "matplotlib accelerate peft"
+    done = dalr("study", "study.yaml", "--out", "out", folder=tmp_path, hidden=hidden)
+    assert done.returncode == 0, done.stderr
     (tmp_path / "out" / "study.html").write_text("of earlier results")
-    done = dalr("study", "study.yaml", "--out", "out", folder=tmp_path, hidden="matplotlib accelerate peft")
+    done = dalr("study", "study.yaml", "--out", "out", folder=tmp_path, hidden=hidden)
     assert done.returncode == 0, done.stderr
     assert "study.html is not written" in done.stderr
     assert "pip install 'dalr[report]'" in done.stderr

@@ -41,7 +41,7 @@ def test_a_student_is_trained_with_its_prompt_and_keeps_it(
     inside = look_inside(monkeypatch)
     recipe = toys.recipe(tmp_path, student=student)
     result = train(recipe, tmp_path / "run", "training.max_steps=2")
-    tokens = inside.made.collator.streams["text"].tokens.stream
+    tokens = inside.made.dataset.streams["text"].tokens.stream
     tokenizer = inside.made.task.student.tokenizer
     wanted = tokenizer([expected + toys.data.lines[0]], truncation=True, max_length=16)["input_ids"][0]
     assert tokens.row(0).tolist() == wanted

@@ -1,8 +1,8 @@
 """Files appear whole or not at all: write to a temporary name, fsync, rename, fsync the folder.
 
 All that dalr writes goes through here, so one place decides about durability, the umask (safetensors and
-`tempfile` would leave 0600) and how a full disk is called. A link stays a link: the file that it leads to is
-replaced. What is no file (a device, a pipe, standard output) is opened by the path that was given.
+`tempfile` would leave 0600) and how a full disk is called. Only regular files are replaced by a rename: of a link,
+the target is replaced, and devices and pipes are opened and written into.
 """
 
 from __future__ import annotations
@@ -11,31 +11,40 @@ import errno
 import json
 import os
 import re
-import shutil
 import stat
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from dalr.console import tell
+from dalr.console import Console
 from dalr.errors import StorageError
 
 _LONGEST_STEM = 200
-"""Bytes of a name that its temporary name keeps."""
-_FOLDER_SYNC_IS_OPTIONAL = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_warned: set[str] = set()
+"""Bytes of a name that its temporary name keeps, so that it fits every file system."""
 _remedy: ContextVar[str] = ContextVar("_remedy", default="choose another --out folder")
 _WRAPPED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
+_DESCRIPTOR = re.compile(r"/proc/(\d+)/(?:task/\d+/)?fd/(\d+)")
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_LINKS = 40
+"""As many as Linux follows."""
+_said: set[str] = set()
+READER_SECONDS = 10.0
+"""How long a pipe without a reader is waited for."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically and durably."""
-    write_with(path, lambda temporary: _write_all(temporary, data))
+    """Write `data` to `path`, atomically and durably where it is a regular file or nothing yet."""
+    with storage_errors(path):
+        if _is_stream(path):
+            _write_stream(path, data)
+        else:
+            _replace(path, lambda temporary: _write_all(temporary, data))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,65 +56,109 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then make it durable and give it its name."""
+    """Let `write` fill a temporary file beside `path`, then make it durable and give it its name.
+
+    A device or a pipe at `path` gets the content of a temporary file that lies elsewhere.
+    """
     with storage_errors(path):
-        if _is_no_file(path):
-            _write_into(path, write)
+        if not _is_stream(path):
+            _replace(path, write)
             return
-        target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        temporary = hidden_beside(target, "tmp")
-        make_folders(target.parent)
-        try:
+        with tempfile.TemporaryDirectory(prefix="dalr-") as folder:
+            filled = Path(folder) / "content"
+            write(filled)
+            _write_stream(path, filled.read_bytes())
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    temporary = hidden_beside(target, "tmp")
+    make_folders(target.parent)
+    try:
+        with storage_errors(path):  # said while what takes the space is still there
             write(temporary)
             apply_umask(temporary)
             sync_file(temporary)
             os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
 
 
 def hidden_beside(path: Path, ending: str) -> Path:
-    """A hidden name beside `path` for what is not there yet, or no longer; short enough for every file system."""
+    """A hidden name beside `path` for what is not there yet, or no longer."""
     name = path.name.encode()[:_LONGEST_STEM].decode(errors="ignore")
     return path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.{ending}")
 
 
-def _is_no_file(path: Path) -> bool:
-    """Whether `path` leads to something that is there and is not replaced: a device, a pipe, an output of ours.
-
-    Raises:
-        IsADirectoryError: it leads to a folder.
-    """
+def _is_stream(path: Path) -> bool:
+    """Whether `path` names what is written into and not replaced: a device, a pipe, or an open file of ours."""
+    if _own_descriptor(path) is not None:
+        return True
     try:
-        found = os.stat(path)
-    except FileNotFoundError:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:  # also a link to what is not there
         return False
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder, and the name of a file was expected")
-    return not stat.S_ISREG(found.st_mode) or _output_of_ours(found) is not None
+    if stat.S_ISDIR(mode):
+        raise StorageError(f"{path} is a folder; expected the name of a file to write")
+    return not stat.S_ISREG(mode)
 
 
-def _output_of_ours(found: os.stat_result) -> int | None:
-    """Standard output or error, where it is this very file (`--json /dev/stdout > file`)."""
-    for descriptor in (1, 2):
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), found):
-                return descriptor
+def _own_descriptor(path: Path) -> int | None:
+    """The number of the open file that a path such as /dev/stdout names, if it is one of this process.
+
+    Opened anew by its name, a redirected output would be written from its start and not from where it is.
+    """
+    place = os.path.abspath(path)
+    for _ in range(_LINKS):
+        parent = os.path.realpath(os.path.dirname(place))
+        place = os.path.join(parent, os.path.basename(place))
+        found = _DESCRIPTOR.fullmatch(place)
+        if found is not None:
+            return int(found[2]) if int(found[1]) == os.getpid() else None
+        try:
+            place = os.path.join(parent, os.readlink(place))
+        except OSError:  # no link
+            return None
     return None
 
 
-def _write_into(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file elsewhere, and copy it into what `path` leads to; a pipe waits for its reader."""
-    with tempfile.TemporaryDirectory(prefix="dalr-") as folder:
-        whole = Path(folder) / "whole"
-        write(whole)
-        ours = _output_of_ours(os.stat(path))
-        if ours is not None:
-            (sys.stdout, sys.stderr)[ours - 1].flush()
-        with open(whole, "rb") as source, open(os.dup(ours) if ours else os.open(path, os.O_WRONLY), "wb") as sink:
-            shutil.copyfileobj(source, sink)
+def _write_stream(path: Path, data: bytes) -> None:
+    own = _own_descriptor(path)
+    if own is not None:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()  # what was said before stands before it
+    descriptor = os.dup(own) if own is not None else _opened_stream(path)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+
+
+def _opened_stream(path: Path) -> int:
+    mode = os.stat(path).st_mode
+    if stat.S_ISBLK(mode):
+        raise StorageError(f"{path} is a block device, and a disk is not overwritten; name a file")
+    if stat.S_ISSOCK(mode):
+        raise StorageError(f"{path} is a socket, which cannot be opened by its name; name a file")
+    return _opened_pipe(path) if stat.S_ISFIFO(mode) else os.open(path, os.O_WRONLY | os.O_NOCTTY)
+
+
+def _opened_pipe(path: Path) -> int:
+    """A named pipe, once somebody reads from it; to open it plainly would wait forever where nobody does."""
+    deadline = time.monotonic() + READER_SECONDS
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > deadline:
+                what = f"{path} is a pipe that nobody has read from for {READER_SECONDS:.0f} s"
+                raise StorageError(f"{what}; start the reader first, or name a file") from None
+            time.sleep(0.05)
+            continue
+        os.set_blocking(descriptor, True)
+        return descriptor
 
 
 @contextmanager
@@ -142,31 +195,32 @@ def _system_error(error: Exception) -> tuple[int | None, str]:
 
 
 def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
-    if number == errno.ENOSPC and _has_no_inodes(path):
-        what = "the file system has room, but no inodes left: delete files that are not needed, however small"
-        return StorageError(f"cannot write {path}: {what}, and start again")
-    if number == errno.EDQUOT:
-        return StorageError(f"no space left writing {path}: your quota is used up; free some and start again")
-    if number == errno.ENOSPC:
+    if number == errno.ENOSPC and _no_inodes_left(path):
+        what = "the file system has free space, but holds as many files as it can (no free inodes)"
+        return StorageError(f"no more files can be made writing {path}: {what}; delete some and start again")
+    if number in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"no space left writing {path}: free some and start again")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError(f"no permission to write {path}: {_remedy.get()}")
     return StorageError(f"cannot write {path}: {reason}; {_remedy.get()}")
 
 
-def _has_no_inodes(path: Path) -> bool:
-    """Whether the file system of `path` can take bytes and no more files."""
-    if not hasattr(os, "statvfs"):
+def _no_inodes_left(path: Path) -> bool:
+    """Whether the disk of `path` has free bytes and no free inodes; some file systems count none (`f_files` 0)."""
+    there = next((each for each in (path, *path.absolute().parents) if os.path.exists(each)), None)
+    if there is None:
         return False
-    for folder in path.absolute().parents:
-        with suppress(OSError):
-            found = os.statvfs(folder)
-            return found.f_files > 0 and found.f_favail == 0 and found.f_bavail > 0
-    return False
+    try:
+        free = os.statvfs(there)
+    except OSError:
+        return False
+    return free.f_files > 0 and free.f_favail == 0 and free.f_bavail > 0
 
 
 def make_folders(folder: Path) -> None:
-    """Make `folder` and those above it, each durable under its name."""
+    """Make `folder` and those above it, each durable under its name; a link that leads nowhere gets its target."""
+    if folder.is_symlink():
+        folder = Path(os.path.realpath(folder))
     if not folder.is_dir():
         make_folders(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -193,23 +247,24 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable, where its file system can do that (CIFS, vboxfs and some FUSE cannot)."""
+    """Make the names in a folder durable, where its file system can (CIFS, vboxsf and some FUSE cannot)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _FOLDER_SYNC_IS_OPTIONAL:
+        if error.errno not in _NO_FOLDER_SYNC:
             raise
-        warn_once("folders of this file system cannot be synced: a loss of power may cost what was written last")
+        what = f"this file system cannot make the names in a folder durable ({error.strerror})"
+        warn_once(path, f"{what}; after a loss of power, what was written last may be missing")
     finally:
         os.close(descriptor)
 
 
-def warn_once(text: str) -> None:
-    """A warning about the machine, once per process."""
-    if text not in _warned:
-        _warned.add(text)
-        tell(f"warning: {text}")
+def warn_once(where: Path, what: str) -> None:
+    """Say what the file system of `where` lacks, the same thing once."""
+    if what not in _said:
+        _said.add(what)
+        Console().say(f"warning: {where}: {what}")
 
 
 def _write_all(path: Path, data: bytes) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -13,12 +15,14 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
-from dalr.io.atomic import remedy, storage_errors
-from dalr.io.lock import locked_output
-from dalr.io.paths import entries, expanded, is_dir, size_of
+from dalr.io.atomic import remedy, storage_errors, sync_folder
+from dalr.io.lock import scratch_folder
+from dalr.io.paths import entries, expanded, is_dir, status
 
 REMEDY = "set DALR_CACHE to a folder that can be written, with space in it"
+
 KINDS = ("tokens", "features", "teachers", "mteb")
+_ATTEMPTS = 3
 _T = TypeVar("_T")
 _instead: ContextVar[Path | None] = ContextVar("_instead", default=None)
 
@@ -77,20 +81,52 @@ def cache_folder(kind: str) -> Path:
 def cached(folder: Path, *, read: Callable[[Path], _T], write: Callable[[Path], None]) -> _T:
     """What `read` gives of a cache entry, which `write` makes if it is not there or fails its verification.
 
-    Of several processes that want a new entry one makes it, and the others wait for it.
+    Several processes may make one entry at once: each makes it under a name of its own, the first gives it its
+    name, and the others use that one.
     """
-    if is_dir(folder, StorageError):
-        with suppress(CorruptFileError):
-            return read(folder)
-    with remedy(REMEDY), locked_output(folder, wait=True):
-        if is_dir(folder, StorageError):  # another process may have made it meanwhile
+    with remedy(REMEDY):
+        return _cached(folder, read, write)
+
+
+def _cached(folder: Path, read: Callable[[Path], _T], write: Callable[[Path], None]) -> _T:
+    for _ in range(_ATTEMPTS):
+        seen = _identity(folder)
+        if seen is not None:
             try:
                 return read(folder)
             except CorruptFileError:
-                with storage_errors(folder):
-                    shutil.rmtree(folder)
-        write(folder)
-        return read(folder)
+                _remove(folder, seen)
+        _make(folder, write)
+        with suppress(CorruptFileError):  # removed by another process, that had seen a damaged one before
+            return read(folder)
+    return read(folder)
+
+
+def _make(folder: Path, write: Callable[[Path], None]) -> None:
+    with scratch_folder(folder) as scratch:
+        made = scratch / folder.name
+        write(made)
+        with storage_errors(folder):
+            try:
+                os.rename(made, folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            sync_folder(folder.parent)
+
+
+def _remove(folder: Path, seen: tuple[int, int]) -> None:
+    """Take a damaged entry away, unless another process has put one in its place meanwhile."""
+    if _identity(folder) != seen:
+        return
+    with scratch_folder(folder) as scratch, storage_errors(folder), suppress(FileNotFoundError):
+        os.rename(folder, scratch / folder.name)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Tells one entry from another under the same name; None where there is none."""
+    found = status(folder, StorageError)
+    return (found.st_ino, found.st_mtime_ns) if found is not None else None
 
 
 def cache_use() -> list[CacheUse]:
@@ -99,14 +135,31 @@ def cache_use() -> list[CacheUse]:
     return [
         CacheUse(
             kind=kind.name,
-            entries=len(entries(kind, StorageError)),
-            bytes=sum(size_of(path, StorageError) for path in kind.rglob("*")),
+            entries=sum(not path.name.startswith(".") for path in entries(kind, StorageError)),
+            bytes=sum(map(_size, kind.rglob("*"))),
         )
         for kind in kinds
     ]
 
 
 def clean_cache() -> None:
+    """Remove every entry, also those that another process removes at the same time.
+
+    Raises:
+        StorageError: an entry cannot be removed.
+    """
     for use in cache_use():
-        with remedy(REMEDY), storage_errors(cache_folder(use.kind)):
-            shutil.rmtree(cache_folder(use.kind))
+        folder = cache_folder(use.kind)
+        shutil.rmtree(folder, ignore_errors=True)
+        with remedy(REMEDY), storage_errors(folder), suppress(FileNotFoundError):
+            if is_dir(folder, StorageError):
+                shutil.rmtree(folder)
+
+
+def _size(path: Path) -> int:
+    """Of a file; 0 for anything else, and for what has been removed meanwhile."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

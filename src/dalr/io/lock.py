@@ -1,8 +1,10 @@
-"""One writer to a place: `FOLDER/.lock` for a run or a study, `.NAME.lock` beside what is replaced as a whole.
+"""One writer to a folder: `FOLDER/.lock`, held by the operating system (`filelock`).
 
-filelock takes it: the system releases the lock when its process ends, however it ends, so that a lock which a dead
-run left behind blocks nobody; a forked worker holds none; links are not followed. The file says who holds it, for
-the message to the second one.
+The kernel releases the lock when its process ends, however it ends, so a lock that a dead run left behind blocks
+nobody; the copies that forked workers inherit are closed by `filelock`. The file says who holds it, for the message
+to the second one. It is never opened through a link: whatever a link led to would be written over. Where a file
+system has no locks (some NFS and Lustre), work goes on without one, with a warning: the marker file that
+`filelock` would fall back to outlives a killed run and blocks the next.
 """
 
 from __future__ import annotations
@@ -15,20 +17,20 @@ import shutil
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from dalr.errors import StorageError
-from dalr.io.atomic import make_folders, storage_errors, warn_once
+from dalr.io.atomic import hidden_beside, make_folders, storage_errors, warn_once
 from dalr.io.paths import entries, is_dir
 
 LOCK = ".lock"
-_PATIENCE = 0.2
-"""Seconds: a holder that ends removes the file, and a second attempt then takes the new one."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""What file systems without locks answer: some NFS and Lustre mounts."""
+_PATIENCE_SECONDS, _POLL_SECONDS = 0.1, 0.02
+"""Enough for a holder that ends at this moment to remove its file."""
+_ATTEMPTS = 5
 
 
 @contextmanager
@@ -36,28 +38,39 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`, which is made if need be.
 
     Raises:
-        StorageError: another process holds it, named by its id and host; the folder cannot be written; or its
-            lock is not a file of its own.
+        StorageError: another process holds it, named by its id and host; `.lock` is a link or no regular file; or
+            the folder cannot be written.
     """
-    with storage_errors(folder / LOCK):
-        make_folders(folder)
-    with _held(folder / LOCK, folder):
+    path = folder / LOCK
+    lock = _made_and_taken(path)
+    process = os.getpid()
+    try:
         yield
+    finally:
+        if os.getpid() == process:  # not in a worker that was forked meanwhile
+            if lock is not None or _is_empty(path):
+                path.unlink(missing_ok=True)
+            if lock is not None:
+                lock.release()
 
 
 @contextmanager
-def locked_output(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock beside a file or folder that is written as a whole; what a killed writer left of it is removed.
+def locked_output(path: Path) -> Iterator[None]:
+    """Hold a lock beside a file or folder that is written as a whole; what a killed writer left of it is removed.
 
-    Args:
-        wait: for the end of another process that holds it; otherwise as `locked`.
+    Raises:
+        StorageError: as `locked`.
     """
-    lock = path.with_name(f".{path.name}{LOCK}")
-    with storage_errors(lock):
-        make_folders(path.parent)
-    with _held(lock, path, wait=wait):
+    lock_path = path.with_name(f".{path.name}{LOCK}")
+    lock = _made_and_taken(lock_path, path)
+    try:
         _remove_unfinished(path)
         yield
+    finally:
+        if lock is not None or _is_empty(lock_path):
+            lock_path.unlink(missing_ok=True)
+        if lock is not None:
+            lock.release()
 
 
 def _remove_unfinished(path: Path) -> None:
@@ -69,88 +82,118 @@ def _remove_unfinished(path: Path) -> None:
 
 
 def require_unlocked(folder: Path) -> None:
-    """Refuse at once what `locked` would refuse later; leaves nothing.
+    """Refuse at once what `locked` would refuse later; writes nothing.
 
     Raises:
-        StorageError: another process holds the lock of `folder`, or its lock is not a file of its own.
+        StorageError: another process holds the lock of `folder`.
     """
     path = folder / LOCK
     with storage_errors(path):
-        if not os.path.lexists(path):
-            return
-    lock = _taken(path, folder)
+        lock = _take(path, sign=False) if os.path.lexists(path) else None
     if lock is not None:
         lock.release()
 
 
 @contextmanager
-def _held(path: Path, what: Path, *, wait: bool = False) -> Iterator[None]:
-    lock = _taken(path, what, wait=wait)
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """A hidden, locked folder beside `beside`, removed in the end; those that killed processes left go first."""
+    with storage_errors(beside):
+        make_folders(beside.parent)
+        _remove_abandoned(beside.parent)
+        place, lock = _scratch(beside)
+    process = os.getpid()
     try:
-        yield
+        yield place
     finally:
-        if lock is not None:
-            path.unlink(missing_ok=True)  # while it is held: who has opened it meanwhile sees that it is gone
-            lock.release()
+        if os.getpid() == process:
+            shutil.rmtree(place, ignore_errors=True)
+            if lock is not None:
+                lock.release()
 
 
-def _taken(path: Path, what: Path, *, wait: bool = False) -> FileLock | None:
-    """The lock at `path`, held; None where the file system has no locks."""
+def _scratch(beside: Path) -> tuple[Path, FileLock | None]:
+    for _ in range(_ATTEMPTS):
+        place = hidden_beside(beside, "scratch")
+        place.mkdir()
+        with suppress(FileNotFoundError):  # taken for abandoned before it was locked
+            return place, _take(place / LOCK)
+    raise StorageError(f"{beside.parent}: a temporary folder is removed as soon as it is made")
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove scratch folders whose lock nobody holds; without locks nobody can tell, and they stay."""
+    for place in parent.glob(".*.scratch"):
+        with suppress(OSError, StorageError):
+            if not (place / LOCK).is_file():
+                place.rmdir()  # made and not yet locked: its maker makes another
+            elif (lock := _take(place / LOCK, sign=False)) is not None:
+                shutil.rmtree(place, ignore_errors=True)
+                lock.release()
+
+
+def _made_and_taken(path: Path, what: Path | None = None) -> FileLock | None:
     with storage_errors(path):
-        _require_own_file(path)
-        lock = FileLock(
-            path,
-            timeout=-1 if wait else _PATIENCE,
-            poll_interval=_PATIENCE / 10,
-            fallback_to_soft=False,
-            thread_local=False,
-            on_acquired=_say_who,
-        )
-        try:
-            lock.acquire()
-        except Timeout:
-            who = f"{what} is in use by {_holder(path)}; wait for it to end, or choose another --out"
-            raise StorageError(who) from None
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                _require_own_file(path)
-            if error.errno not in _NO_LOCKS:
-                raise
-            advice = "make sure that one process at a time writes there"
-            warn_once(f"{path.parent} is on a file system without locks ({error.strerror}): {advice}")
-            return None
-        return lock
+        for _ in range(_ATTEMPTS):
+            make_folders(path.parent)
+            with suppress(FileNotFoundError):  # removed by a process that had made it and left it empty
+                return _take(path, what)
+    raise StorageError(f"{path.parent} is removed as soon as it is made; choose another --out")
 
 
-def _require_own_file(path: Path) -> None:
-    """Refuse a lock that is a link, or a second name of somebody's file: its content would be written over.
+def _take(path: Path, what: Path | None = None, *, sign: bool = True) -> FileLock | None:
+    """The lock, held; None where the file system has none."""
 
-    Raises:
-        StorageError: naming it.
-    """
+    def acquired(descriptor: int) -> None:
+        _require_plain(path, os.fstat(descriptor))
+        if sign:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+
+    with suppress(FileNotFoundError):
+        _require_kind(path, os.lstat(path))
+    lock = FileLock(
+        path, timeout=_PATIENCE_SECONDS, poll_interval=_POLL_SECONDS, fallback_to_soft=False, on_acquired=acquired
+    )
     try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
-        return
-    kind = "a second name of another file" if stat.S_ISREG(found.st_mode) else "not a regular file"
-    kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else kind
-    raise StorageError(f"{path}: expected a lock file of dalr, found {kind}; nothing was written: remove it")
+        lock.acquire()
+    except Timeout:
+        used = f"{what or path.parent} is in use by {_holder(path)}; wait for it to end, or choose another --out"
+        raise StorageError(used) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        lacking = f"this file system has no locks ({error.strerror})"
+        warn_once(path.parent, f"{lacking}; let no second process write there meanwhile")
+        return None
+    return lock
 
 
-def _say_who(descriptor: int) -> None:
-    """Write down who holds the lock, into the file that is locked."""
-    if os.fstat(descriptor).st_nlink > 1:
-        raise StorageError("the lock is a second name of another file; nothing was written: remove it")
-    os.ftruncate(descriptor, 0)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+def _require_kind(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a regular file"
+        raise StorageError(f"{path} is {what}, expected a lock file of dalr; nothing was changed: remove it")
+
+
+def _require_plain(path: Path, found: os.stat_result) -> None:
+    _require_kind(path, found)
+    if found.st_nlink != 1:
+        what = f"has {found.st_nlink} names (hard links), expected a lock file of dalr with one"
+        raise StorageError(f"{path} {what}; nothing was changed: remove it")
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a lock file says nothing: no process holds it."""
+    try:
+        return os.lstat(path).st_size == 0
+    except OSError:
+        return False
 
 
 def _holder(path: Path) -> str:
     try:
-        who = json.loads(path.read_bytes()[:1000])
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            who = json.loads(file.read(1000))
         return f"process {who['pid']} on {who['host']}"
     except (OSError, ValueError, KeyError, TypeError):  # it has the lock and has not yet written who it is
         return "another process"

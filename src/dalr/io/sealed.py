@@ -75,8 +75,9 @@ def write_sealed(
         make_folders(temporary.parent)
         temporary.mkdir()
         try:
-            fill(temporary)
-            manifest = _seal(temporary, format=format, version=version, metadata=metadata)
+            with storage_errors(folder):  # said while what takes the space is still there
+                fill(temporary)
+                manifest = _seal(temporary, format=format, version=version, metadata=metadata)
             if work is None:
                 _put_in_place(temporary, folder)
             else:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from dalr.models.choices import PoolingMode
 from dalr.section import Section
 
 POOLINGS = ", ".join(get_args(PoolingMode)[:-1]) + f" or {get_args(PoolingMode)[-1]}"
+
+
+def _without_unset_prompt(dumped: dict[str, object]) -> dict[str, object]:
+    """A dumped section without a prompt that is not stated, so that recipes from before prompts are the same."""
+    return {key: value for key, value in dumped.items() if key != "prompt" or value is not None}
 
 
 class EncoderConfig(Section):
@@ -27,6 +33,10 @@ class EncoderConfig(Section):
     prompt: str | None = None
     """What stands before every sentence: the name of one of the model's prompts, or a text, '' for none. None is
     the model's own default."""
+
+    @model_serializer(mode="wrap")
+    def _as_stated(self, inner: Callable[[Any], dict[str, object]]) -> dict[str, object]:
+        return _without_unset_prompt(inner(self))
 
 
 class LoraSection(Section):
@@ -90,6 +100,10 @@ class TeacherConfig(Section):
     """A feature store with the ids of the captions (and of the text lines, where terms apply to text)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """α_k; the weights of all teachers add up to 1."""
+
+    @model_serializer(mode="wrap")
+    def _as_stated(self, inner: Callable[[Any], dict[str, object]]) -> dict[str, object]:
+        return _without_unset_prompt(inner(self))
 
     def encoder(self) -> EncoderConfig:
         assert self.model is not None

@@ -226,6 +226,7 @@ def _refuse_missing_weights(folder: Path, loaded: PreTrainedModel) -> None:
             config=copy.deepcopy(loaded.config),
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
