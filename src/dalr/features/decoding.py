@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
 MAX_PIXELS = 50_000_000
+MAX_SIDE = 1_000_000
+"""Pillow keeps a pointer for each row: fifty million rows of one pixel take a gigabyte."""
 MAX_BYTES = 64 * 2**20
 MPX_ALLOWED = "Mpx allowed"
 OUTSIDE = "resolves to a place outside the image folder, which is never opened"
@@ -132,6 +134,11 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
         with _strict_pillow(max_pixels):
             image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
             _refuse_many_pixels(image.width * image.height, max_pixels)
+            if max(image.size) > MAX_SIDE:
+                what = (
+                    f"cannot be decoded: {image.width} x {image.height} pixels, at most {MAX_SIDE:,} a side allowed"
+                )
+                raise ImageRefusedError(what)
             image.load()
             return _upright(_as_rgb(image), image)
     except ImageRefusedError:
