@@ -117,10 +117,9 @@ def _make(folder: Path, write: Callable[[Path], None]) -> None:
 
 def _remove(folder: Path, seen: tuple[int, int]) -> None:
     """Take a damaged entry away, unless another process has put one in its place meanwhile."""
-    if _identity(folder) != seen:
-        return
     with scratch_folder(folder) as scratch, storage_errors(folder), suppress(FileNotFoundError):
-        os.rename(folder, scratch / folder.name)
+        if _identity(folder) == seen:
+            os.rename(folder, scratch / folder.name)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ import re
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 _PATIENCE_SECONDS, _POLL_SECONDS = 0.1, 0.02
 """Enough for a holder that ends at this moment to remove its file."""
 _ATTEMPTS = 5
+_SIGNED_WITHIN_SECONDS = 60.0
 
 
 @contextmanager
@@ -115,18 +117,21 @@ def _scratch(beside: Path) -> tuple[Path, FileLock | None]:
     for _ in range(_ATTEMPTS):
         place = hidden_beside(beside, "scratch")
         place.mkdir()
-        with suppress(FileNotFoundError):  # taken for abandoned before it was locked
+        with suppress(FileNotFoundError, FileExistsError):  # taken for abandoned before it was locked
             return place, _take(place / LOCK)
     raise StorageError(f"{beside.parent}: a temporary folder is removed as soon as it is made")
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove scratch folders whose lock nobody holds; without locks nobody can tell, and they stay."""
+    """Remove scratch folders whose lock nobody holds; without locks nobody can tell, and they stay.
+
+    One whose lock says nothing yet is being made at this moment, unless it has been there for a while.
+    """
     for place in parent.glob(".*.scratch"):
         with suppress(OSError, StorageError):
-            if not (place / LOCK).is_file():
-                place.rmdir()  # made and not yet locked: its maker makes another
-            elif (lock := _take(place / LOCK, sign=False)) is not None:
+            if _is_empty(place / LOCK) and time.time() - place.stat().st_mtime < _SIGNED_WITHIN_SECONDS:
+                continue
+            if (lock := _take(place / LOCK, sign=False)) is not None:
                 shutil.rmtree(place, ignore_errors=True)
                 lock.release()
 
@@ -135,7 +140,7 @@ def _made_and_taken(path: Path, what: Path | None = None) -> FileLock | None:
     with storage_errors(path):
         for _ in range(_ATTEMPTS):
             make_folders(path.parent)
-            with suppress(FileNotFoundError):  # removed by a process that had made it and left it empty
+            with suppress(FileNotFoundError, FileExistsError):  # removed by its maker, which left it empty
                 return _take(path, what)
     raise StorageError(f"{path.parent} is removed as soon as it is made; choose another --out")
 
@@ -182,11 +187,11 @@ def _require_plain(path: Path, found: os.stat_result) -> None:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether a lock file says nothing: no process holds it."""
+    """Whether a lock file is not there or says nothing: no process has taken it."""
     try:
         return os.lstat(path).st_size == 0
     except OSError:
-        return False
+        return True
 
 
 def _holder(path: Path) -> str:
