@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from dalr.objectives import Losses
+from dalr.objectives import Losses, Targets
 from dalr.training.batches import Batch, TokenBatch
 from dalr.training.config import TrainingConfig
 from dalr.training.guard import Guard
@@ -103,7 +103,7 @@ def _batch(device: str) -> Batch:
         step=0,
         row_ids=tuple(map(str, range(BATCH))),
         tokens=TokenBatch(ids=ids, mask=torch.ones_like(ids), lengths=(ids.shape[1],) * len(ids)),
-        tie_order=torch.arange(BATCH),
+        targets=Targets(tie_order=torch.arange(BATCH)),
     )
 
 

@@ -182,7 +182,7 @@ def profile(world: World, task: TrainingTask, kind: Kind, seconds: float) -> dic
 def bare_step(task: TrainingTask, batches: list[Any]) -> Callable[[], None]:
     """Forward, backward, clipping and optimizer over batches that lie on the device, and nothing else."""
     optimization = Optimization(task, TrainingConfig(learning_rate=1e-6), steps=10**6)
-    never = torch.zeros((), device=batches[0].tie_order.device)
+    never = torch.zeros((), device=next(task.parameters()).device)
     turn = iter(range(10**9))
 
     def step() -> None:

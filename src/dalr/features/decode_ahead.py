@@ -99,9 +99,7 @@ class _Decoding(Dataset[DecodedBatch]):
         refused: dict[int, str] = {}
         for picture, path in self.batches[index].files:
             try:
-                image = read_image(path, max_pixels=self.max_pixels)
-                _require_resizable(image, self.reader)
-                pixels.append(self.reader(image))
+                pixels.append(self._read(path))
                 pictures.append(picture)
             except ImageRefusedError as error:
                 refused[picture] = str(error)
@@ -113,6 +111,12 @@ class _Decoding(Dataset[DecodedBatch]):
             pixels=np.stack(pixels) if pixels else np.empty(shape, np.uint8),
             refused=refused,
         )
+
+    def _read(self, path: Path) -> np.ndarray:
+        """The pixels that the model sees; a function, so that no picture is kept while the next one is decoded."""
+        image = read_image(path, max_pixels=self.max_pixels)
+        _require_resizable(image, self.reader)
+        return self.reader(image)
 
 
 def _require_resizable(image: Image, reader: PixelReader) -> None:
