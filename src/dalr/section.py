@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+LEFT_OUT_IF_NONE: Any = Field(exclude_if=lambda value: value is None)
+"""Of a key that came later: recipes without it are dumped, and known by their content, as before there was one."""
 
 
 class Section(BaseModel):

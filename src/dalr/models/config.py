@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from dalr.models.choices import PoolingMode
-from dalr.section import Section
+from dalr.section import LEFT_OUT_IF_NONE, Section
 
 POOLINGS = ", ".join(get_args(PoolingMode)[:-1]) + f" or {get_args(PoolingMode)[-1]}"
-
-
-def _without_unset_prompt(dumped: dict[str, object]) -> dict[str, object]:
-    """A dumped section without a prompt that is not stated, so that recipes from before prompts are the same."""
-    return {key: value for key, value in dumped.items() if key != "prompt" or value is not None}
 
 
 class EncoderConfig(Section):
@@ -30,13 +24,9 @@ class EncoderConfig(Section):
     """Keep only the first layers."""
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = None
     """Longest input; None is the encoder's own limit."""
-    prompt: str | None = None
+    prompt: Annotated[str | None, LEFT_OUT_IF_NONE] = None
     """What stands before every sentence: the name of one of the model's prompts, or a text, '' for none. None is
     the model's own default."""
-
-    @model_serializer(mode="wrap")
-    def _as_stated(self, inner: Callable[[Any], dict[str, object]]) -> dict[str, object]:
-        return _without_unset_prompt(inner(self))
 
 
 class LoraSection(Section):
@@ -95,15 +85,11 @@ class TeacherConfig(Section):
     pooling: PoolingMode | None = None
     num_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = None
-    prompt: str | None = None
+    prompt: Annotated[str | None, LEFT_OUT_IF_NONE] = None
     features: str | None = None
     """A feature store with the ids of the captions (and of the text lines, where terms apply to text)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """α_k; the weights of all teachers add up to 1."""
-
-    @model_serializer(mode="wrap")
-    def _as_stated(self, inner: Callable[[Any], dict[str, object]]) -> dict[str, object]:
-        return _without_unset_prompt(inner(self))
 
     def encoder(self) -> EncoderConfig:
         assert self.model is not None

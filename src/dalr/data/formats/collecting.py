@@ -7,19 +7,17 @@ that an image has one split is said once, here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import model_serializer
+from typing import Annotated, Literal
 
 from dalr.data.rows import CaptionedImage
 from dalr.errors import KEPT, DataError, Problem, did_you_mean, shown
 from dalr.io.text import first_line, read_lines, read_text
-from dalr.section import Section
+from dalr.section import LEFT_OUT_IF_NONE, Section
 
 _MOST_WRONG = 20_000
 
@@ -31,13 +29,8 @@ class Columns(Section):
     caption: str | None = None
     """None: `caption` for one sentence, or `captions` for a list."""
     split: str = "split"
-    separator: Literal[",", ";", "|", ":"] | None = None
+    separator: Annotated[Literal[",", ";", "|", ":"] | None, LEFT_OUT_IF_NONE] = None
     """The character between the cells of a CSV; None is a comma."""
-
-    @model_serializer(mode="wrap")
-    def _as_stated(self, inner: Callable[[Any], dict[str, object]]) -> dict[str, object]:
-        """Without the separator where none is stated, so that recipes from before it are the same."""
-        return {key: value for key, value in inner(self).items() if key != "separator" or value is not None}
 
 
 _USUAL = {
