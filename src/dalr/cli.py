@@ -254,7 +254,8 @@ def check(
     from dalr.io.atomic import remedy, write_json
 
     console = Console(quiet=quiet, verbose=verbose)
-    _require_place(json_file, "--json")
+    if json_file is not None:
+        require_place_for_file(json_file, "--json")
     checked = check_recipe(recipe, settings or [], against=against, console=console)
     if json_file is not None:
         with remedy("choose another --json file"):
@@ -277,7 +278,7 @@ def train(
         bool,
         typer.Option("--allow-changed", help="Resume although recipe, data or versions differ; run.json says it."),
     ] = False,
-    nproc: Annotated[int, typer.Option(min=1, max=1024, help="Ranks to train on, on this machine: one a GPU.")] = 1,
+    nproc: Annotated[int, typer.Option(min=1, max=1024, help="Ranks on this machine, one per GPU.")] = 1,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -404,9 +405,8 @@ def evaluate(
         map_method=map_method,
         console=Console(quiet=quiet, verbose=verbose),
     )
-    _require_place(json_file, "--json")
     if json_file is not None:
-        require_writable(json_file)
+        require_writable(json_file, "--json")
     found = score(models, request)
     if any(model.tasks for model in found.models):
         show(as_table(found.models, found.comparisons, all_numbers=verbose))
@@ -813,11 +813,6 @@ def data_verify(
     show(table)
     if bad:
         raise DataError([check.problem() for check in bad])
-
-
-def _require_place(path: Path | None, option: str) -> None:
-    if path is not None:
-        require_place_for_file(path, option)
 
 
 def _reading(

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from typing import Any
 
 from dalr.console import Console
 from dalr.errors import StorageError
+from dalr.io.paths import is_dir
 
 _LONGEST_STEM = 200
 """Bytes of a name that its temporary name keeps, so that it fits every file system."""
@@ -88,8 +90,22 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
 
 def hidden_beside(path: Path, ending: str) -> Path:
     """A hidden name beside `path` for what is not there yet, or no longer."""
-    name = path.name.encode()[:_LONGEST_STEM].decode(errors="ignore")
-    return path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.{ending}")
+    return path.with_name(f".{_stem(path)}.{uuid.uuid4().hex[:8]}.{ending}")
+
+
+def hidden_names(path: Path | None = None) -> re.Pattern[str]:
+    """The names that `hidden_beside` gives to what is unfinished or retired: beside `path`, or beside anything."""
+    stem = ".+" if path is None else re.escape(_stem(path))
+    return re.compile(rf"\.{stem}\.[0-9a-f]{{8}}\.(tmp|old)\Z")
+
+
+def discard(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, as far as the system lets us."""
+    shutil.rmtree(path, ignore_errors=True) if is_dir(path, StorageError) else path.unlink(missing_ok=True)
+
+
+def _stem(path: Path) -> str:
+    return path.name.encode()[:_LONGEST_STEM].decode(errors="ignore")
 
 
 def _is_stream(path: Path) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dalr.errors import StorageError
-from dalr.io.atomic import hidden_beside, make_folders, storage_errors, sync_folder, sync_tree
+from dalr.io.atomic import hidden_beside, hidden_names, make_folders, storage_errors, sync_folder, sync_tree
 from dalr.io.lock import LOCK
 from dalr.io.paths import entries, exists, is_dir
 
-_OURS_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.(tmp|old)\Z")
+_OURS_UNFINISHED = hidden_names()
 
 
 def require_ours(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 import socket
 import stat
@@ -24,8 +23,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dalr.errors import StorageError
-from dalr.io.atomic import hidden_beside, make_folders, storage_errors, warn_once
-from dalr.io.paths import entries, is_dir
+from dalr.io.atomic import discard, hidden_beside, hidden_names, make_folders, storage_errors, warn_once
+from dalr.io.paths import entries
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -43,17 +42,8 @@ def locked(folder: Path) -> Iterator[None]:
         StorageError: another process holds it, named by its id and host; `.lock` is a link or no regular file; or
             the folder cannot be written.
     """
-    path = folder / LOCK
-    lock = _made_and_taken(path)
-    process = os.getpid()
-    try:
+    with _held(folder / LOCK):
         yield
-    finally:
-        if os.getpid() == process:  # not in a worker that was forked meanwhile
-            if lock is not None or _is_empty(path):
-                path.unlink(missing_ok=True)
-            if lock is not None:
-                lock.release()
 
 
 @contextmanager
@@ -63,24 +53,26 @@ def locked_output(path: Path) -> Iterator[None]:
     Raises:
         StorageError: as `locked`.
     """
-    lock_path = path.with_name(f".{path.name}{LOCK}")
-    lock = _made_and_taken(lock_path, path)
+    with _held(path.with_name(f".{path.name}{LOCK}"), path):
+        unfinished = hidden_names(path)
+        for each in entries(path.parent, StorageError):
+            if unfinished.match(each.name):
+                discard(each)  # nobody is at work on it, because the lock is held
+        yield
+
+
+@contextmanager
+def _held(path: Path, what: Path | None = None) -> Iterator[None]:
+    lock = _made_and_taken(path, what)
+    process = os.getpid()
     try:
-        _remove_unfinished(path)
         yield
     finally:
-        if lock is not None or _is_empty(lock_path):
-            lock_path.unlink(missing_ok=True)
-        if lock is not None:
-            lock.release()
-
-
-def _remove_unfinished(path: Path) -> None:
-    """Temporary names of `path`: its lock is held, so that nobody is at work on them."""
-    unfinished = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.(tmp|old)\Z")
-    for each in entries(path.parent, StorageError):
-        if unfinished.match(each.name):
-            shutil.rmtree(each, ignore_errors=True) if is_dir(each, StorageError) else each.unlink(missing_ok=True)
+        if os.getpid() == process:  # not in a worker that was forked meanwhile
+            if lock is not None or _is_empty(path):
+                path.unlink(missing_ok=True)
+            if lock is not None:
+                lock.release()
 
 
 def require_unlocked(folder: Path) -> None:

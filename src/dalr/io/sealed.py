@@ -22,6 +22,7 @@ from typing import Any
 from dalr.errors import CorruptFileError, StorageError
 from dalr.io.atomic import (
     apply_umask,
+    discard,
     hidden_beside,
     make_folders,
     storage_errors,
@@ -185,7 +186,7 @@ def sweep(folder: Path, *names: str) -> None:
     hidden = tuple(f".{name}" for name in names)
     for path in entries(folder, StorageError):
         if path.name.startswith(hidden) and path.suffix in (".tmp", ".old"):
-            shutil.rmtree(path, ignore_errors=True) if is_dir(path, StorageError) else path.unlink(missing_ok=True)
+            discard(path)
 
 
 def file_sha256(path: Path) -> str:

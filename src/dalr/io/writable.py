@@ -7,28 +7,26 @@ wanted one and removed.
 from __future__ import annotations
 
 import os
-import stat
 import uuid
 from pathlib import Path
 
 from dalr.errors import StorageError
 from dalr.io.atomic import storage_errors
+from dalr.io.paths import require_place_for_file
 
 _PROBE_BYTES = 4096
 
 
-def require_writable(path: Path) -> None:
-    """Refuse a place where `path` cannot be written.
+def require_writable(path: Path, where: str = "output") -> None:
+    """Refuse a place where `path` cannot be written; `where` is the option that names it.
 
     Raises:
         StorageError: it is a folder, lies below a file, or its folder refuses new files or has no space.
     """
+    require_place_for_file(path, where)
     with storage_errors(path):
         target = Path(os.path.realpath(path))
-        mode = target.stat().st_mode if target.exists() else None
-        if mode is not None and stat.S_ISDIR(mode):
-            raise StorageError(f"expected a file to write, {path} is a folder: name a file in it")
-        if mode is not None and not stat.S_ISREG(mode):
+        if target.exists() and not target.is_file():
             return  # a device or a pipe: nothing is written beside it
         folder = next(each for each in target.parents if each.exists())
         if not folder.is_dir():
