@@ -17,19 +17,9 @@ from dalr.features.decode_ahead import PictureBatch, decoded_ahead
 from dalr.features.decoding import ImageRefusedError, decode, locate, reason_of
 from dalr.features.images import ImageReport, write_image_store
 from dalr.features.store import open_store
-from dalr.models.vision import VisionModel, load_vision_model
-from pictures import photo, save_photos, save_tiny_image_model
+from dalr.models.vision import VisionModel
+from pictures import photo, save_photos
 from tiny import Outcome, write_pairs
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_image_model(tmp_path_factory.mktemp("model") / "clip", "clip")
-
-
-@pytest.fixture(scope="module")
-def clip(clip_folder: Path) -> VisionModel:
-    return load_vision_model(str(clip_folder), device="cpu")
 
 
 def write(out: Path, root: Path, model: VisionModel, ids: list[str], **options: Any) -> ImageReport:

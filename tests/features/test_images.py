@@ -30,16 +30,6 @@ from tiny import Outcome, write_pairs
 COUNT, PART, BATCH = 12, 5, 2
 
 
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_image_model(tmp_path_factory.mktemp("model") / "clip", "clip")
-
-
-@pytest.fixture(scope="module")
-def clip(clip_folder: Path) -> VisionModel:
-    return load_vision_model(str(clip_folder), device="cpu")
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     save_photos(tmp_path / "images", COUNT)

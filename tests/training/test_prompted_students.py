@@ -68,40 +68,19 @@ def test_teacher_vectors_of_another_prompt_are_made_anew(toys: Toys, tmp_path: P
 def test_the_options_of_the_command_line(toys: Toys, tmp_path: Path, cli: Any) -> None:
     model, text = save_with_prompts(tmp_path / "model"), tmp_path / "lines.txt"
     text.write_text("".join(f"{line}\n" for line in captions(3)))
+    command = ("features", "text", "--text", str(text), "--model", str(model), "--out")
     found = {}
     for name, options in {"own": [], "named": ["--prompt", "passage"], "none": ["--prompt", ""]}.items():
         out = tmp_path / name
-        outcome = cli("features", "text", "--text", str(text), "--model", str(model), "--out", str(out), *options)
+        outcome = cli(*command, str(out), *options)
         assert outcome.code == 0, outcome.err
         found[name] = open_store(out).read(np.arange(3))
     encoder = load_encoder(EncoderConfig(model=str(model), prompt="passage"))
     np.testing.assert_allclose(found["named"], embed(encoder, captions(3)), rtol=2e-3, atol=2e-3)
     assert not np.allclose(found["own"], found["none"], atol=1e-2)
-    outcome = cli(
-        "features",
-        "text",
-        "--text",
-        str(text),
-        "--model",
-        str(model),
-        "--out",
-        str(tmp_path / "own"),
-        "--prompt",
-        "passage",
-    )
+    outcome = cli(*command, str(tmp_path / "own"), "--prompt", "passage")
     assert outcome.code == 2
     assert "prompt" in outcome.err
-    outcome = cli(
-        "features",
-        "text",
-        "--text",
-        str(text),
-        "--model",
-        str(model),
-        "--out",
-        str(tmp_path / "x"),
-        "--prompt",
-        "pasage",
-    )
+    outcome = cli(*command, str(tmp_path / "x"), "--prompt", "pasage")
     assert outcome.code == 2
     assert "did you mean 'passage'" in outcome.err
