@@ -370,7 +370,7 @@ def apply_change(document: Document, change: Change) -> list[Problem]:
         target = following
     last = parts[-1]
     if value == {} and isinstance(target, dict) and isinstance(target.get(str(last)), dict):
-        return []  # an empty section asks for nothing but that it is there
+        return []  # an empty section changes no key of the one that is there
     if isinstance(target, list) and isinstance(last, int) and last < len(target):
         target[last] = value
     elif isinstance(target, dict):

@@ -113,14 +113,14 @@ class _Decoding(Dataset[DecodedBatch]):
         )
 
     def _read(self, path: Path) -> np.ndarray:
-        """The pixels that the model sees; a function, so that no picture is kept while the next one is decoded."""
+        """The pixels that the model sees; a method, so that an image is freed before the next one is decoded."""
         image = read_image(path, max_pixels=self.max_pixels)
         _require_resizable(image, self.reader)
         return self.reader(image)
 
 
 def _require_resizable(image: Image, reader: PixelReader) -> None:
-    """Scaled until its shorter side fits the model, a very narrow picture would have billions of pixels."""
+    """A very narrow image would have billions of pixels once its shorter side fits the model."""
     long, short = max(image.size), max(min(image.size), 1)
     if long / short * reader.height * reader.width > MAX_PIXELS:
         what = f"cannot be resized: {image.width} x {image.height} pixels, too narrow for the model's square input"

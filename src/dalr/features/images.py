@@ -104,8 +104,8 @@ def write_image_store(
 ) -> ImageReport:
     """Compute the vectors of the pictures `ids` below the folder `root` and write them as a store.
 
-    Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Pictures of
-    more than `max_megapixels` are refused before they are decoded.
+    Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Images
+    of more than `max_megapixels` are refused before they are decoded.
 
     Raises:
         DataError: no such folder; vectors that are not finite; after the pass, more than `max_bad_images` pictures

@@ -123,7 +123,7 @@ class ObjectiveLoss(nn.Module):
         super().__init__()
         width = model.get_embedding_dimension()
         assert width is not None
-        needs = objective.needs("pair") | objective.needs("text")
+        needs = objective.all_needs()
         _require(model, needs, image_width=image_width, clip_text_width=clip_text_width)
         temperatures = {
             name: bounds for name, term in objective.active() if (bounds := term.learns_temperature) is not None

@@ -8,7 +8,6 @@ its numbers together.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from dalr.errors import ModelFileError, Problem
 from dalr.io.paths import regular
+from dalr.models.json_object import json_object
 
 Shapes = Sequence[tuple[int, ...]]
 
@@ -36,12 +36,7 @@ def require_plausible(folder: Path, *, shapes: Shapes, where: str) -> None:
         ModelFileError: `config.json` is not a JSON object, or claims too much; every such key.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(regular(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(Problem(where=where, what=f"{path}: not JSON: {error!r:.120}")) from None
-    if not isinstance(config, dict):
-        raise ModelFileError(Problem(where=where, what=f"{path}: expected a JSON object"))
+    config = json_object(path, where)
     problems = [
         Problem(where=where, what=f"{path}: {claim}; it is damaged, or not the configuration of these weights")
         for claim in (*_too_many(config, len(shapes)), *_too_large(config, shapes))

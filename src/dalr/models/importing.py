@@ -45,8 +45,6 @@ METHODS: Mapping[str, HeadChoice] = {
     "dalr": "drop",
 }
 """Method -> what becomes of the sentence head where its authors evaluate."""
-RECORD = IMPORT_RECORD
-_FORMAT, _VERSION = IMPORTED, VERSION
 _SHOWN = 5
 
 
@@ -79,7 +77,7 @@ def import_checkpoint(
         raise ConfigError(Problem(where="--pooling", what=what))
     head = head or METHODS.get(method or "", "drop")
     weights = weights_file(checkpoint)
-    refuse_foreign(out, _FORMAT)
+    refuse_foreign(out, IMPORTED)
     tensors = read_weights(weights)
     refuse_foreign_code([checkpoint], str(checkpoint))
     shapes = [tuple(tensor.shape) for tensor in tensors.values()]
@@ -120,9 +118,9 @@ def import_checkpoint(
             _append_head(encoder, imported, tensors)
         save_encoder(encoder, temporary)
         shutil.rmtree(plain)
-        write_json(temporary / RECORD, imported.as_json())
+        write_json(temporary / IMPORT_RECORD, imported.as_json())
 
-    write_sealed(out, format=_FORMAT, version=_VERSION, metadata={"checkpoint": imported.sha256}, fill=fill)
+    write_sealed(out, format=IMPORTED, version=VERSION, metadata={"checkpoint": imported.sha256}, fill=fill)
     return imported
 
 

@@ -7,13 +7,13 @@ without its prompt is another model. The prompt in use is the encoder's own defa
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dalr.errors import ConfigError, ModelFileError, Problem, did_you_mean
-from dalr.io.paths import is_file, regular
+from dalr.io.paths import is_file
+from dalr.models.json_object import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,14 +62,8 @@ def stated_prompts(folder: Path, where: str) -> Prompts:
         ModelFileError: the file is damaged, or its default is not the name of a prompt.
     """
     path = folder / _FILE
-    found: Any = {}
-    if is_file(folder / "modules.json", ModelFileError) and is_file(path, ModelFileError):
-        try:
-            found = json.loads(regular(path).read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelFileError(Problem(where=where, what=f"{path}: not JSON: {error!r:.120}")) from None
-    if not isinstance(found, dict):
-        raise ModelFileError(Problem(where=where, what=f"{path}: expected a JSON object"))
+    stated = is_file(folder / "modules.json", ModelFileError) and is_file(path, ModelFileError)
+    found = json_object(path, where) if stated else {}
     texts, default = found.get("prompts") or {}, found.get("default_prompt_name")
     if not isinstance(texts, dict) or not all(text is None or isinstance(text, str) for text in texts.values()):
         raise ModelFileError(Problem(where=where, what=f"{path}: prompts: expected texts by name"))

@@ -108,6 +108,10 @@ class ObjectiveBase(Section):
         """What the terms read on batches of `kind`, beyond the two student views."""
         return frozenset[Need]().union(*(term.needs for _, term in self.on(kind)))
 
+    def all_needs(self) -> frozenset[Need]:
+        """What the terms read on batches of any kind."""
+        return self.needs("pair") | self.needs("text")
+
     def __call__(self, inputs: Inputs, kind: BatchKind) -> Losses:
         """Evaluate every term that applies to `kind` and add them up.
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from dalr.training.task import TrainingTask
 
 CHECKPOINTS = "checkpoints"
-_FORMAT, _VERSION = CHECKPOINT, VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | 
     metadata: Mapping[str, object] = {"step": step, "score": score}
     if exists(folder, StorageError):  # of a run that went on from before it; no resume point names it
         remove_sealed(folder)
-    write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
+    write_sealed(folder, format=CHECKPOINT, version=VERSION, metadata=metadata, fill=fill)
     return Checkpoint(folder=folder, step=step, score=score)
 
 
@@ -66,7 +65,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         CorruptFileError: not a sealed checkpoint, or damaged.
     """
     remedy = "take another checkpoint"
-    manifest = read_manifest(folder, format=_FORMAT, version=_VERSION, remedy=remedy)
+    manifest = read_manifest(folder, format=CHECKPOINT, version=VERSION, remedy=remedy)
     verify_sealed(folder, manifest, remedy=remedy)
     with well_formed(folder, remedy=remedy):
         score = manifest.metadata["score"]

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from dalr.data.dataset import Dataset, load_dataset
-from dalr.data.rows import CaptionedImage, Kind, Pairs, Sentences, Text, comparable
+from dalr.data.rows import CaptionedImage, Kind, Sentences, Text, comparable
 from dalr.data.schedule import Plan, Stream, numbered, pair_interval
 from dalr.errors import Attempts, ConfigError, DataError, Problem
 from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts
@@ -174,7 +174,7 @@ class _Stores:
 
     @classmethod
     def open(cls, recipe: Recipe, memory: InMemory, attempt: Attempts) -> _Stores:
-        needs = recipe.objective.needs("pair") | recipe.objective.needs("text")
+        needs = recipe.objective.all_needs()
         groups = recipe.training.schedule.groups
         by_images = groups is not None and groups.images is not None
         images = clip_text = None
@@ -209,7 +209,9 @@ class _Stores:
 
         return _Lookups(
             images=find(self.images, pairs.image_names, "image") if pairs is not None else None,
-            held_out_images=_of_held_out(find, self.images, held_out),
+            held_out_images=find(self.images, held_out.image_names, "held-out image")
+            if held_out is not None
+            else None,
             clip_text=find(self.clip_text, pairs.caption_ids, "caption") if pairs is not None else None,
             teachers={
                 each.kind: of_teachers(each)
@@ -217,14 +219,6 @@ class _Stores:
                 if Need.TEACHERS in recipe.objective.needs(each.kind)
             },
         )
-
-
-def _of_held_out(
-    find: Callable[[FeatureStore | None, Sequence[str], str], StoredVectors | None],
-    store: FeatureStore | None,
-    held_out: Pairs | None,
-) -> StoredVectors | None:
-    return find(store, held_out.image_names, "held-out image") if held_out is not None else None
 
 
 def _scores_retrieval(recipe: Recipe) -> bool:

@@ -63,7 +63,7 @@ def prepare(
     development = make_development(recipe.development, data, recipe.training.dimensions, validation)
     student = load_encoder(recipe.student)
     token_teachers: tuple[TokenTeacher, ...] = ()
-    if Need.TEACHER_TOKENS in _needs(recipe):
+    if Need.TEACHER_TOKENS in recipe.objective.all_needs():
         token_teachers = tuple(TokenTeacher(teacher) for teacher in recipe.teachers)
     weights = tuple(teacher.weight for teacher in recipe.teachers)
     streams = {
@@ -104,10 +104,6 @@ def require_unchanged(setup: Setup) -> None:
         for vectors in (*data.teachers, data.image, data.clip_text):
             if vectors is not None:
                 vectors.store.require_unchanged()
-
-
-def _needs(recipe: Recipe) -> frozenset[Need]:
-    return recipe.objective.needs("pair") | recipe.objective.needs("text")
 
 
 def _stream(
@@ -160,7 +156,7 @@ def _task(
         student_width=width,
         image_width=data.images.store.width if data.images is not None else None,
         clip_text_width=data.clip_text.store.width if data.clip_text is not None else None,
-        needs=_needs(recipe),
+        needs=recipe.objective.all_needs(),
         temperatures=temperatures,
     )
     precision = resolve_precision(recipe.training.precision, device)
