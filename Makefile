@@ -25,7 +25,7 @@ test-nightly: $(INSTALLED)
 # On a machine with a GPU: the CPU's tests there, the step beside the public one, and the whole schedule.
 bench-gpu: $(INSTALLED)
 	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU")'
-	$(BIN)/python -m pytest tests/models tests/objectives tests/training
+	$(BIN)/python -m pytest tests/models tests/losses tests/training
 	$(BIN)/python benchmarks/training.py --generated --models bert-base --batch 128 --steps 20 --profile \
 		--out runs/benchmarks/training-gpu.json
 	$(BIN)/python benchmarks/training.py --schedule --models bert-base --batch 128 \

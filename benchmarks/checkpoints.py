@@ -21,12 +21,12 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from dalr.objectives import Losses, Targets
-from dalr.training.batches import Batch, TokenBatch
+from dalr.losses import Losses, Targets
+from dalr.training.batch import Batch, TokenBatch
 from dalr.training.config import TrainingConfig
-from dalr.training.guard import Guard
-from dalr.training.optimization import Optimization
-from dalr.training.resumption import Tally, read_point, save_point
+from dalr.training.finite import Guard
+from dalr.training.optim import Optimization
+from dalr.training.resume import Tally, read_point, save_point
 
 ROUNDS, STEPS, BATCH, LENGTH = 5, 7, 64, 32
 

@@ -82,7 +82,7 @@ def measure(what: str, paths: list[Path]) -> None:
 
 
 def nothing() -> int:
-    import dalr.training.inputs  # noqa: F401
+    import dalr.training.data  # noqa: F401
 
     return 0
 
@@ -99,7 +99,7 @@ def read(path: Path) -> int:
 
 
 def check(recipe: Path) -> int:
-    from dalr.check import check_recipe
+    from dalr.training.check import check_recipe
 
     checked = check_recipe(str(recipe))
     assert checked.error is None, checked.error

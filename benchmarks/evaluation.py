@@ -25,14 +25,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sequential_classifier import SequentialClassifier
 
-from dalr.console import Console
-from dalr.evaluation.classifier import selection
-from dalr.evaluation.classifier.fitting import SENTEVAL, Group, Matrix, fit_groups
 from dalr.evaluation.metrics import cosines, spearman
-from dalr.evaluation.run import Subject, evaluate, load_tasks
+from dalr.evaluation.score import Subject, evaluate, load_tasks
+from dalr.evaluation.senteval import selection
+from dalr.evaluation.senteval.fitting import SENTEVAL, Group, Matrix, fit_groups
 from dalr.evaluation.sts import load_sts
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.evaluation.transfer import load_transfer
+from dalr.io.console import Console
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed, pad, pad_token_id, pooled
 from dalr.models.loading import load_encoder

@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dalr.console import Console
 from dalr.features.decode_ahead import PictureBatch, available_cores, decoded_ahead
 from dalr.features.images import WORK, write_image_store
 from dalr.features.store import open_store, write_store
+from dalr.io.console import Console
 from dalr.io.text import read_lines
 from dalr.models.vision import VisionModel, load_vision_model
 

@@ -58,7 +58,7 @@ def apart(text: Path, batch: int, mini: int, steps: int) -> tuple[float, float]:
 
 def train(text: Path, *, batch: int, mini: int | None, steps: int) -> None:
     import dalr
-    from dalr.console import Console
+    from dalr.io.console import Console
 
     with TemporaryDirectory() as folder:
         recipe = Path(folder) / "recipe.yaml"

@@ -13,12 +13,12 @@ import torch
 from training_world import MAX_TOKENS, Clock, Seconds, World
 
 from dalr.data.schedule import Kind
+from dalr.losses.inputs import Inputs, TeacherTokens
 from dalr.models.heads import Heads
-from dalr.objectives.inputs import Inputs, TeacherTokens
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 
 if TYPE_CHECKING:
-    from dalr.training.batches import Batch
+    from dalr.training.batch import Batch
 
 
 class PublicStep(torch.nn.Module):

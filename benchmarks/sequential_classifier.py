@@ -11,7 +11,7 @@ import copy
 import numpy as np
 import torch
 
-from dalr.evaluation.classifier.fitting import Protocol
+from dalr.evaluation.senteval.fitting import Protocol
 
 
 class SequentialClassifier:

@@ -39,9 +39,9 @@ from training_world import CPU_TIME, MODELS, World, make_world, now, own_round
 
 from dalr.data.schedule import Kind
 from dalr.training.config import TrainingConfig
-from dalr.training.optimization import Optimization
+from dalr.training.module import TrainingTask
+from dalr.training.optim import Optimization
 from dalr.training.precision import resolve_precision
-from dalr.training.task import TrainingTask
 
 TEXT_ROWS, PAIR_ROWS, EPOCHS = 1_000_000, 148_915, 4
 """Of the recipe `dalr-paper`: Wiki1M and the captions of Flickr30k."""

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from training_world import now
 
-from dalr.training.task import TrainingTask
+from dalr.training.module import TrainingTask
 
 _OPTIMIZER_BYTES, _CAST_BYTES = 40, 12
 

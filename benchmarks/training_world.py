@@ -23,21 +23,21 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from dalr.data.schedule import Kind, Plan, ScheduleConfig, Stream
 from dalr.data.tokens import TokenStream
 from dalr.features.store import FeatureStore, StoredVectors, open_store, write_store
+from dalr.losses import Losses
 from dalr.models.config import EncoderConfig, StudentConfig
 from dalr.models.embedding import pad_token_id
 from dalr.models.heads import Heads
 from dalr.models.loading import load_encoder
 from dalr.models.packing import best_layout
 from dalr.models.reference import find_model
-from dalr.objectives import Losses
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from dalr.seed import seed_everything
-from dalr.training.batches import Batch, BatchDataset, StreamData, TokenRows
+from dalr.training.batch import Batch, BatchDataset, StreamData, TokenRows
 from dalr.training.config import TrainingConfig
+from dalr.training.distributed import Ranks
 from dalr.training.loop import fit
-from dalr.training.optimization import Optimization
-from dalr.training.ranks import Ranks
-from dalr.training.task import TrainingTask
+from dalr.training.module import TrainingTask
+from dalr.training.optim import Optimization
 
 MODELS = ("bert-base", "minilm-3", "tiny")
 MAX_TOKENS = 32

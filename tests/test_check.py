@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dalr.check import check_recipe
 from dalr.errors import ConfigError, CorruptFileError, DataError, ModelFileError, Problem, together
+from dalr.training.check import check_recipe
 from tiny import Outcome, Toys, write_pairs
 
 Cli = Callable[..., Outcome]

@@ -28,7 +28,7 @@ from dalr.errors import (
 )
 from dalr.features.source import as_matrix
 from dalr.features.store import open_store
-from dalr.recipe import shipped_recipes
+from dalr.recipe.loading import shipped_recipes
 from tiny import Outcome, TinyData, Toys, write_pairs
 
 Cli = Callable[..., Outcome]
@@ -218,7 +218,7 @@ class TestExitCodes:
     def test_numbers_that_are_not_finite(
         self, cli: Cli, toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from dalr.objectives import TERMS
+        from dalr.losses import TERMS
 
         compute = TERMS["infonce"].__call__
         monkeypatch.setattr(TERMS["infonce"], "__call__", lambda self, inputs: compute(self, inputs) * float("nan"))
@@ -267,7 +267,7 @@ class TestRecipe:
         monkeypatch.setenv("DALR_DATA", str(tmp_path))
         store = tmp_path / "flickr30k" / "clip-vit-l-14"
         cli("features", "import", tiny_data.matrix, "--ids", tiny_data.ids, "--out", store)
-        monkeypatch.setattr("dalr.config.peek_config", lambda *_: {"hidden_size": 768})
+        monkeypatch.setattr("dalr.recipe.checks.peek_config", lambda *_: {"hidden_size": 768})
         outcome = cli("recipe", "list")
         assert (outcome.code, len(outcome.out.splitlines())) == (0, len(shipped_recipes())), outcome.err
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dalr.errors import ConfigError
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 
 
 def test_soft_labels_need_the_task_that_makes_them() -> None:

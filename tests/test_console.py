@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from dalr import console as module
-from dalr.console import Console, duration
+from dalr.io import console as module
+from dalr.io.console import Console, duration
 
 
 class Watch:

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 
 @pytest.fixture(autouse=True)
 def no_terms_left_behind() -> Iterator[None]:
-    from dalr.objectives import registry
+    from dalr.losses import registry
 
     before = dict(registry._registered)
     yield

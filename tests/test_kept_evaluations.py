@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import dalr
-from dalr.console import Console
 from dalr.errors import StorageError
+from dalr.io.console import Console
 from dalr.io.writable import require_writable
 from senteval import write_senteval
 from tiny import Outcome, Toys
@@ -103,7 +103,7 @@ def test_a_colleagues_run_is_scored_with_a_warning(fresh: Path, tmp_path: Path, 
     for path in (fresh, *fresh.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     code = (
-        "import os, sys, dalr.cli, dalr.scoring, dalr.models.embedding, dalr.models.loading\n"
+        "import os, sys, dalr.cli, dalr.evaluation.run, dalr.models.embedding, dalr.models.loading\n"
         "import sentence_transformers\n"
         "from unittest.mock import patch\n"
         f"os.setgid({NOBODY}); os.setuid({NOBODY})\n"

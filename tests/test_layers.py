@@ -93,9 +93,9 @@ FORBIDDEN_CALLS = {
     "importlib.util.spec_from_file_location",
 }
 UNSAFE_LOADERS = {"Loader", "FullLoader", "UnsafeLoader", "CLoader", "CFullLoader", "CUnsafeLoader"}
-MAY_UNPICKLE = {"models/published_weights.py"}
+MAY_UNPICKLE = {"models/importing/weights.py"}
 """Modules that may call `torch.load`, with `weights_only=True`: the one behind `dalr import`."""
-MAY_IMPORT_CODE = "plugins.py"
+MAY_IMPORT_CODE = "recipe/plugins.py"
 """The module that imports what the user names with `--plugin`."""
 IMPORTS_CODE = ("importlib.import_module()", "importlib.util.spec_from_file_location()")
 FORBIDDEN_KEYWORDS = {"shell": True, "allow_pickle": True, "weights_only": False}

@@ -36,7 +36,7 @@ class Pull(dalr.Term):
 
 @pytest.fixture(autouse=True)
 def no_terms_from_other_tests() -> Iterator[None]:
-    from dalr.objectives import registry
+    from dalr.losses import registry
 
     before = dict(registry._registered)
     yield
@@ -336,7 +336,7 @@ def test_a_term_from_an_entry_point_is_loaded_when_a_recipe_names_it(
 
 
 def test_the_objective_alone_derives_z_and_the_order_among_ties() -> None:
-    from dalr.objectives import InfoNCE, ListMLE, Objective
+    from dalr.losses import InfoNCE, ListMLE, Objective
 
     objective = Objective(infonce=InfoNCE(), list_mle=ListMLE(weight=0.5))
     h_a, h_b = torch.randn(2, 8, 16)
@@ -391,8 +391,8 @@ def test_a_plugin_that_cannot_be_loaded_is_named(
 
 
 def test_another_source_of_a_term_is_another_run(toys: Toys, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
-    from dalr.objectives.registry import source_sha256, term_class
-    from dalr.plugins import load_plugins
+    from dalr.losses.registry import source_sha256, term_class
+    from dalr.recipe.plugins import load_plugins
 
     found = []
     for name, content in (("one", PLUGIN), ("two", PLUGIN + "# changed\n")):

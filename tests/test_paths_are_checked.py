@@ -29,7 +29,7 @@ READ_WHAT_THEY_MADE = {"demo/report.py", "demo/run.py", "demo/student.py", "feat
 """Files that the same command wrote a moment ago."""
 READ_THE_PACKAGE = {"evaluation/published.py"}
 """Files that come with the package."""
-PRINT_FOR_ALL = {"console.py"}
+PRINT_FOR_ALL = {"io/console.py"}
 
 
 def name_of(path: Path) -> str:

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from dalr.cli import app
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from dalr.study import load_study, make_plan
 
 ROOT = Path(__file__).parent.parent

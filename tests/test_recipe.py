@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from dalr.errors import ConfigError
 from dalr.features.importing import import_matrix
-from dalr.objectives import TERMS
-from dalr.recipe import load_recipe, recipe_source, resolved_yaml, scalar, shipped_recipes
-from dalr.schema import Recipe
+from dalr.losses import TERMS
+from dalr.recipe.loading import load_recipe, recipe_source, resolved_yaml, scalar, shipped_recipes
+from dalr.recipe.schema import Recipe
 from tiny import TinyData, recipe_tree, write_recipe
 
 MINI = sorted((Path(__file__).parent.parent / "benchmarks" / "flickr8k-mini").glob("*.yaml"))
@@ -733,8 +733,8 @@ class TestCombinations:
 
 IN_A_CHILD = """
 import sys
-from dalr.recipe import load_recipe, shipped_recipes
-from dalr.training.inputs import load_training_data
+from dalr.recipe.loading import load_recipe, shipped_recipes
+from dalr.training.data import load_training_data
 for name in (*shipped_recipes(), *sys.argv[2:]):
     load_recipe(name)
 load_training_data(load_recipe(sys.argv[1]))

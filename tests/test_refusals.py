@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import dalr
-from dalr.console import Console, printable
 from dalr.data.schedule import Plan, ScheduleConfig, Stream
 from dalr.errors import ConfigError, DataError, Problem
-from dalr.evaluation.run import failure
+from dalr.evaluation.request import Request
+from dalr.evaluation.score import failure
 from dalr.evaluation.sts import load_sts
+from dalr.io.console import Console, printable
 from dalr.io.environment import process_rank, require_meeting
-from dalr.recipe import load_recipe
-from dalr.scoring import Request
+from dalr.recipe.loading import load_recipe
 from dalr.training.dry_run import _count
 from senteval import write_senteval
 from tiny import Outcome, Toys, write_pairs
@@ -41,7 +41,7 @@ class TestTheLastNet:
     def test_the_traceback_is_shown_on_request(
         self, cli: Cli, monkeypatch: pytest.MonkeyPatch, toys: Toys, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr("dalr.check.check_recipe", lambda *_, **__: self.fall())
+        monkeypatch.setattr("dalr.training.check.check_recipe", lambda *_, **__: self.fall())
         outcome = cli("check", toys.recipe(tmp_path), "-v")
         assert outcome.err.startswith("Traceback")
         assert outcome.err.splitlines()[-1].startswith("internal error")
@@ -172,7 +172,7 @@ class TestNumbers:
         assert "found" in str(caught.value)
 
     def test_no_integer_of_a_recipe_is_without_an_upper_bound(self) -> None:
-        from dalr.config import Recipe
+        from dalr.recipe.checks import Recipe
 
         unbounded: list[str] = []
 

@@ -11,21 +11,22 @@ import numpy as np
 import pytest
 
 import dalr
-from dalr.console import Console
 from dalr.data.dataset import read_pairs
 from dalr.data.formats.collecting import Columns
 from dalr.data.reading import Reading
 from dalr.errors import ConfigError, DataError
+from dalr.evaluation.request import Request
 from dalr.evaluation.results import RUN_RESULT, RetrievalResult, StsResult, read_results
 from dalr.evaluation.retrieval import retrieval_score
+from dalr.evaluation.run import evaluate
 from dalr.features.decoding import read_image
 from dalr.features.images import write_image_store
+from dalr.io.console import Console
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed
 from dalr.models.heads import ground
 from dalr.models.loading import load_encoder
 from dalr.models.vision import load_vision_model
-from dalr.scoring import Request, evaluate
 from pictures import save_photos, save_tiny_image_model
 from senteval import write_senteval
 from tiny import Outcome, Toys

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from tiny import Outcome, TinyData, Toys, write_data, write_pairs
 
 Cli = Callable[..., Outcome]
@@ -21,7 +21,7 @@ Cli = Callable[..., Outcome]
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without the real encoder."""
-    monkeypatch.setattr("dalr.starter._MINILM", "package:none_such/model")
+    monkeypatch.setattr("dalr.recipe.starter._MINILM", "package:none_such/model")
     find = __import__("importlib.util").util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name.startswith("gt_all") else find(name))
 

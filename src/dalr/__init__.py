@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         NumericsError,
         StorageError,
     )
-    from dalr.objectives import Inputs, Need, Objective, Term, register_term
-    from dalr.schema import Recipe
+    from dalr.losses import Inputs, Need, Objective, Term, register_term
+    from dalr.recipe.schema import Recipe
     from dalr.training.callbacks import Callback
 
 __version__ = VERSION
@@ -62,11 +62,11 @@ def __getattr__(name: str) -> object:
 
         return getattr(errors, name)
     if name in ("Inputs", "Need", "Objective", "Term", "register_term"):
-        from dalr import objectives
+        from dalr import losses
 
-        return getattr(objectives, name)
+        return getattr(losses, name)
     if name == "Recipe":
-        from dalr.schema import Recipe
+        from dalr.recipe.schema import Recipe
 
         return Recipe
     if name == "Callback":

@@ -13,26 +13,27 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from pydantic import ValidationError
 
-from dalr.config import conflicts
-from dalr.console import Console
 from dalr.data.memory import IN_MEMORY, captioned_images, sentences
 from dalr.data.rows import CaptionedImage
-from dalr.document import Change
 from dalr.errors import Attempts, ConfigError, Problem
+from dalr.evaluation.request import Request
 from dalr.evaluation.results import Evaluation
+from dalr.evaluation.run import evaluate as evaluate_models
+from dalr.evaluation.run import evaluate_model
 from dalr.features.importing import read_ids
 from dalr.features.source import features_in_memory
+from dalr.io.console import Console
 from dalr.io.paths import expanded
 from dalr.models.choices import PoolingMode
-from dalr.recipe import Overrides, Reference, load_recipe
-from dalr.schema import Recipe
-from dalr.scoring import Request, evaluate_model
-from dalr.scoring import evaluate as evaluate_models
+from dalr.recipe.checks import conflicts
+from dalr.recipe.document import Change
+from dalr.recipe.loading import Overrides, Reference, load_recipe
+from dalr.recipe.schema import Recipe
 from dalr.training.callbacks import Callback, Validation
+from dalr.training.data import FromProgram, InMemory
 from dalr.training.dry_run import DryRun
 from dalr.training.dry_run import dry_run as try_batches
-from dalr.training.inputs import FromProgram, InMemory
-from dalr.training.run import Resume, TrainResult, run
+from dalr.training.trainer import Resume, TrainResult, run
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -232,7 +233,7 @@ def evaluate(
     prompt: str | None = None,
     console: Console | None = None,
 ) -> Evaluation:
-    """Score a model on tasks; `dalr.scoring.evaluate` has all options, and takes several models.
+    """Score a model on tasks; `dalr.evaluation.run.evaluate` has all options, and takes several models.
 
     Args:
         model: a model folder, a run, a checkpoint, a hub id, or a SentenceTransformer in memory, which is scored

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from dalr.console import Console, occupy_standard_streams, show, tell
 from dalr.errors import ConfigError, DalrError, Problem, StorageError
 from dalr.evaluation.tasks import Classifier, MapMethod
+from dalr.io.console import Console, occupy_standard_streams, show, tell
 from dalr.io.paths import expanded, is_dir, is_file, require_place_for_file
 from dalr.models.choices import HeadChoice, PoolingMode
 from dalr.version import VERSION
@@ -177,7 +177,7 @@ def _internal(error: Exception) -> int:
 
 def _load_plugins(plugins: list[str] | None) -> None:
     if plugins:
-        from dalr.plugins import load_plugins
+        from dalr.recipe.plugins import load_plugins
 
         load_plugins(plugins)
 
@@ -226,7 +226,7 @@ def init(
     verbose: Verbose = False,
 ) -> None:
     """Write a commented recipe for your own data; then: dalr check, dalr train."""
-    from dalr.starter import write_starter
+    from dalr.recipe.starter import write_starter
 
     console = Console(quiet=quiet, verbose=verbose)
     reading = _reading(pairs, format, columns, split, otherwise=None)
@@ -249,9 +249,9 @@ def check(
 ) -> None:
     """Report every configuration and data problem of a recipe at once, before any model is loaded."""
     _load_plugins(plugin)
-    from dalr.check import check_recipe
-    from dalr.check import show as show_check
     from dalr.io.atomic import remedy, write_json
+    from dalr.training.check import check_recipe
+    from dalr.training.check import show as show_check
 
     console = Console(quiet=quiet, verbose=verbose)
     if json_file is not None:
@@ -375,12 +375,12 @@ def evaluate(
 ) -> None:
     """Score models on the field's tasks, with intervals; two or more are compared pair by pair."""
     _load_plugins(plugin)
+    from dalr.evaluation.request import Request
     from dalr.evaluation.results import write_results
+    from dalr.evaluation.run import evaluate as score
     from dalr.evaluation.table import as_table
     from dalr.io.atomic import remedy
     from dalr.io.writable import require_writable
-    from dalr.scoring import Request
-    from dalr.scoring import evaluate as score
 
     if fast and classifier != "senteval":
         raise ConfigError(Problem(where="--fast", what=f"settings of the senteval classifier, not of {classifier}"))
@@ -538,7 +538,7 @@ def import_model(
 ) -> None:
     """Make a SentenceTransformer of a published checkpoint (SimCSE, RankCSE, MCSE, KDMCSE, DALR, ...)."""
     from dalr.io.lock import locked_output
-    from dalr.models.importing import import_checkpoint
+    from dalr.models.importing.checkpoint import import_checkpoint
 
     with locked_output(out):
         imported = import_checkpoint(
@@ -571,7 +571,7 @@ def cache(
 @recipe_app.command("list")
 def recipe_list() -> None:
     """Names and one line on each shipped recipe."""
-    from dalr.recipe import recipe_description, shipped_recipes
+    from dalr.recipe.loading import recipe_description, shipped_recipes
 
     names = shipped_recipes()
     width = max(map(len, names))
@@ -588,7 +588,7 @@ def recipe_show(
 ) -> None:
     """Print a recipe as it is written, or resolved."""
     _load_plugins(plugin)
-    from dalr.recipe import load_recipe, recipe_source, resolved_yaml
+    from dalr.recipe.loading import load_recipe, recipe_source, resolved_yaml
 
     if resolved or settings:
         show(resolved_yaml(load_recipe(name, settings or [])), end="")
@@ -721,8 +721,8 @@ def features_text(
     verbose: Verbose = False,
 ) -> None:
     """Encode captions and text with a frozen teacher, each distinct sentence once, before any Normalize."""
-    from dalr.features.extraction import text_source, tower_source, write_text_store, write_tower_store
     from dalr.features.making import refuse_other_making
+    from dalr.features.text import text_source, tower_source, write_text_store, write_tower_store
     from dalr.io.lock import locked_output
     from dalr.models.verification import unverified
     from dalr.models.vision import has_text_tower, load_vision_model

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dalr.data.config import DataConfig
-from dalr.data.paths import expand
 from dalr.errors import ConfigError
+from dalr.recipe.paths import expand
 
 
 @pytest.mark.parametrize(

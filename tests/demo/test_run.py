@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dalr.console import Console
 from dalr.demo.run import Scale, run_demo
 from dalr.demo.teachers import TeacherSteps
 from dalr.demo.world import WorldSize
 from dalr.errors import StorageError
 from dalr.features.store import open_store
+from dalr.io.console import Console
 from tiny import Outcome
 
 SCALE = Scale(

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from dalr.console import Console
 from dalr.demo import grammar, world
 from dalr.demo.grammar import Group, Scene, Thing, facts, gold_score, say, say_plain, vocabulary
 from dalr.demo.world import SPECIAL_TOKENS, World, WorldFiles, WorldSize, draw_scene, draw_world, tell, write_world
 from dalr.errors import ConfigError
+from dalr.io.console import Console
 
 SIZE = WorldSize(scenes=60, held_out=10, corpus=200, dev_pairs=100, test_pairs=200, upbringing=40)
 LEFT = "left of|left side of"
@@ -82,7 +82,7 @@ def merged(table: dict[str, dict[str, str]]) -> dict[str, str]:
 
 def test_same_seed_gives_the_same_bytes_under_another_hash_seed(files: WorldFiles, tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from dalr.console import Console; from dalr.demo.world import *; "
+        "import sys, pathlib; from dalr.io.console import Console; from dalr.demo.world import *; "
         f"write_world(draw_world({SIZE!r}, seed=3), pathlib.Path(sys.argv[1]), console=Console(quiet=True))"
     )
     source = Path(grammar.__file__).parents[2]

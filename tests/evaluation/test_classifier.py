@@ -12,10 +12,10 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from dalr.errors import DataError, NumericsError
-from dalr.evaluation.classifier import converged
-from dalr.evaluation.classifier.converged import solve_groups
-from dalr.evaluation.classifier.fitting import SENTEVAL, SENTEVAL_FAST, Fit, Group, Matrix, Protocol, fit_groups
-from dalr.evaluation.classifier.selection import (
+from dalr.evaluation.senteval import converged
+from dalr.evaluation.senteval.converged import solve_groups
+from dalr.evaluation.senteval.fitting import SENTEVAL, SENTEVAL_FAST, Fit, Group, Matrix, Protocol, fit_groups
+from dalr.evaluation.senteval.selection import (
     CLASSIFIERS,
     Classifier,
     cross_validation_then_test,

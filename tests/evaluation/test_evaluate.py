@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from official_copy import write_official_copy
 
-from dalr.console import Console
 from dalr.errors import ConfigError
-from dalr.evaluation.classifier.selection import CLASSIFIERS
 from dalr.evaluation.loaded import Options, without_overlap
 from dalr.evaluation.results import (
     Evaluation,
@@ -25,11 +23,13 @@ from dalr.evaluation.results import (
     read_results,
     write_results,
 )
-from dalr.evaluation.run import Subject, evaluate, load_tasks
+from dalr.evaluation.score import Subject, evaluate, load_tasks
+from dalr.evaluation.senteval.selection import CLASSIFIERS
 from dalr.evaluation.similarity import score_pairs
 from dalr.evaluation.sts import load_sts
 from dalr.evaluation.table import as_table, markdown
 from dalr.evaluation.tasks import GEOMETRY, STS_DEV, STS_TASKS, TASKS, TRANSFER_TASKS, resolve_tasks
+from dalr.io.console import Console
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed
 from dalr.models.loading import load_encoder

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from dalr.console import Console
 from dalr.errors import ConfigError
 from dalr.evaluation.mteb import find_mteb_tasks
+from dalr.evaluation.request import Request
 from dalr.evaluation.results import Evaluation, MtebResult
+from dalr.evaluation.run import evaluate
+from dalr.io.console import Console
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed
 from dalr.models.loading import ends_in_normalize, load_encoder
-from dalr.scoring import Request, evaluate
 from tiny import Outcome, captions, save_tiny_bert, save_tiny_sentence_transformer
 
 NAME = "DalrLocalSTS"

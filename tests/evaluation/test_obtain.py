@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from official_copy import write_official_copy
 
-from dalr.console import Console
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.obtain import obtain, require_licences, verification
 from dalr.evaluation.official import GROUPS, check_files, files_of_group
+from dalr.io.console import Console
 from file_server import FileServer, serve
 from tiny import Outcome
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dalr.errors import DataError, NumericsError
-from dalr.evaluation.classifier.selection import CLASSIFIERS
+from dalr.evaluation.senteval.selection import CLASSIFIERS
 from dalr.evaluation.tasks import TRANSFER_TASKS
 from dalr.evaluation.transfer import load_transfer
 from senteval import BINARY, EXAMPLES, write_transfer

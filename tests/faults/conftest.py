@@ -17,8 +17,8 @@ import torch
 
 @pytest.fixture(scope="module")
 def prepared_once() -> Iterator[None]:
-    from dalr.training import run as run_module
     from dalr.training import setup as setup_module
+    from dalr.training import trainer as run_module
 
     prepare, load_training_data = setup_module.prepare, run_module.load_training_data
     setups: dict[str, tuple[Any, dict[str, torch.Tensor]]] = {}

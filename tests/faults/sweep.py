@@ -335,8 +335,8 @@ def recipe_invocations(world: World) -> Iterator[Invocation]:
 
 def recipe_keys() -> list[str]:
     """Dotted keys of everything that a recipe may say."""
-    from dalr.config import Recipe
-    from dalr.document import _section_in
+    from dalr.recipe.checks import Recipe
+    from dalr.recipe.document import _section_in
 
     def below(section: Any, prefix: str) -> Iterator[str]:
         for name, known in section.model_fields.items():

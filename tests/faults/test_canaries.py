@@ -22,10 +22,10 @@ from dalr.features.source import open_features
 from dalr.features.store import open_store, write_store
 from dalr.io.sealed import write_sealed
 from dalr.models.config import EncoderConfig, StudentConfig
-from dalr.models.importing import import_checkpoint
+from dalr.models.importing.checkpoint import import_checkpoint
 from dalr.models.loading import load_encoder
 from dalr.models.vision import load_vision_model
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from dalr.training.checkpoint import read_checkpoint
 from pictures import save_tiny_image_model
 from published_checkpoints import simcse

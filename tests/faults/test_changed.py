@@ -11,7 +11,7 @@ import pytest
 from trainings import copy, outcome, record, snapshots, train
 
 from dalr.errors import ConfigError, CorruptFileError
-from dalr.training.identity import differences
+from dalr.training.fingerprint import differences
 from tiny import Toys, write_data
 
 SETTINGS = ("training.max_steps=4", "training.save_every=2")

@@ -10,7 +10,7 @@ import pytest
 from trainings import copy, outcome, record, rising_scores, snapshots, train
 
 from dalr.errors import CorruptFileError
-from dalr.training.resumption import newest_point, read_point
+from dalr.training.resume import newest_point, read_point
 from tiny import Toys
 
 SETTINGS = ("training.max_steps=6", "development.every=2", "training.save_every=2", "training.keep=2")

@@ -26,11 +26,11 @@ from dalr.features.store import open_store, write_store
 from dalr.io.sealed import MANIFEST, _content_sha256, read_manifest, verify_sealed, write_sealed
 from dalr.models.claims import require_plausible
 from dalr.models.foreign import refuse_foreign_code
+from dalr.models.importing.weights import read_weights
 from dalr.models.layout import read_layout
-from dalr.models.published_weights import read_weights
-from dalr.recipe import load_recipe, recipe_source, shipped_recipes
+from dalr.recipe.loading import load_recipe, recipe_source, shipped_recipes
+from dalr.recipe.schema import Recipe
 from dalr.report.history import read_history
-from dalr.schema import Recipe
 
 FEW, MANY = 25, 10_000
 

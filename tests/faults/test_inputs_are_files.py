@@ -20,6 +20,7 @@ from dalr.errors import DalrError, Problem
 from dalr.evaluation.official import OfficialFile, State, check_file
 from dalr.evaluation.overlap import training_sentences
 from dalr.evaluation.results import read_results
+from dalr.evaluation.runs import run_record
 from dalr.evaluation.sts import load_scored_tsv
 from dalr.features.decoding import ImageRefusedError, read_image
 from dalr.features.importing import check_matrix, open_matrix, read_ids
@@ -28,10 +29,9 @@ from dalr.features.store import open_store
 from dalr.io.sealed import known_sha256, read_manifest
 from dalr.models.heads import ground
 from dalr.models.reference import find_model
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from dalr.report.history import read_history
 from dalr.report.sources import read_sources
-from dalr.scoring.runs import run_record
 from dalr.study import load_study
 
 

@@ -9,8 +9,8 @@ from crash_points import States, before_each_change, contents, forget
 from trainings import copy, outcome, record, rising_scores, train
 
 from dalr.errors import CorruptFileError, StorageError
-from dalr.training.resumption import points, read_point
-from dalr.training.run import _sweep
+from dalr.training.resume import points, read_point
+from dalr.training.trainer import _sweep
 from tiny import Toys
 
 SETTINGS = ("training.max_steps=4", "development.every=2", "training.save_every=1")

@@ -14,18 +14,18 @@ import pytest
 from bounds import bounded
 from dalr.errors import ConfigError, DalrError
 from dalr.evaluation.results import read_results
+from dalr.evaluation.runs import recipe_of_run
 from dalr.features.importing import read_ids
 from dalr.features.store import open_store, write_store
 from dalr.io.sealed import MANIFEST, read_manifest, write_sealed
 from dalr.models.config import StudentConfig
 from dalr.models.heads import ground
-from dalr.models.importing import import_checkpoint
+from dalr.models.importing.checkpoint import import_checkpoint
 from dalr.models.loading import ends_in_normalize, load_encoder
 from dalr.models.reference import peek_config
 from dalr.models.vision import load_vision_model
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from dalr.report.history import read_history
-from dalr.scoring.runs import recipe_of_run
 from dalr.training.checkpoint import read_checkpoint
 from pictures import save_tiny_image_model
 from published_checkpoints import simcse

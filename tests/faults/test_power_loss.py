@@ -12,8 +12,8 @@ from torch import nn
 
 from dalr.errors import CorruptFileError
 from dalr.training.config import TrainingConfig
-from dalr.training.optimization import Optimization
-from dalr.training.resumption import Tally, newest_point, points, read_point, save_point
+from dalr.training.optim import Optimization
+from dalr.training.resume import Tally, newest_point, points, read_point, save_point
 
 LIMIT = 4096
 

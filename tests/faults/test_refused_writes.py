@@ -60,7 +60,7 @@ class Disk:
                 patched.setattr(os, name, refusing(getattr(os, name), lambda *_, **__: True))
             for module in (builtins, io):
                 patched.setattr(module, "open", refusing(open, for_writing))
-            for name in ("dalr.training.resumption.save_file",):
+            for name in ("dalr.training.resume.save_file",):
                 place, _, function = name.rpartition(".")
                 patched.setattr(name, self._safetensors(__import__(place, fromlist=["_"]).__dict__[function]))
             yield
@@ -133,7 +133,7 @@ def test_a_refusal_at_any_write_is_said_and_gone_on_from(
 def test_a_full_disk_names_what_is_needed_what_is_free_and_the_last_checkpoint(
     toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dalr.training import resumption
+    from dalr.training import resume as resumption
 
     save = resumption.save_point
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from trainings import copy, outcome, record, snapshots, train
 
-from dalr.recipe import load_recipe
-from dalr.training.inputs import load_training_data
+from dalr.recipe.loading import load_recipe
+from dalr.training.data import load_training_data
 from tiny import Toys
 
 METHODS = ("simcse", "rankcse", "mcse", "kdmcse", "dalr", "dalr-release")

@@ -23,7 +23,7 @@ STEPS = 8
 SETTINGS = (f"training.max_steps={STEPS}", "development.every=3", "training.save_every=4", "training.log_every=3")
 PLACES = {
     "before the step": "dalr.training.step.Step.gradients",
-    "in the step": "dalr.training.guard.Guard.watch",
+    "in the step": "dalr.training.finite.Guard.watch",
     "after the step": "dalr.training.progress.Progress.on_step",
     "while scoring": "dalr.training.progress.Progress.score",
     "while sealing": "dalr.training.progress.Progress.save",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import dalr
-from dalr.console import Console
+from dalr.io.console import Console
 
 PRODUCTS = {"checkpoints", "heads.safetensors", "metrics.jsonl", "model", "run.json"}
 
@@ -77,8 +77,8 @@ def snapshots(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[[int], 
 
 def rising_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the development score rise with every look at it, whatever the weights: each one is the best so far."""
-    from dalr.training.development import Development
     from dalr.training.progress import Progress
+    from dalr.training.validation import Development
 
     def risen(self: Progress, step: int) -> None:
         self.development = Development(name="rising", score=lambda task: float(step))

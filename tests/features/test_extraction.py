@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dalr.errors import ConfigError, DataError, ModelFileError
-from dalr.features import extraction
-from dalr.features.extraction import cached_text_store, write_text_store
+from dalr.features import text as extraction
 from dalr.features.source import as_matrix
 from dalr.features.store import FeatureStore, open_store
+from dalr.features.text import cached_text_store, write_text_store
 from dalr.io.cache import cache_folder
 from dalr.models.config import EncoderConfig
 from tiny import captions

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from bounds import bounded
-from dalr.console import Console
 from dalr.errors import ConfigError, DataError
 from dalr.features.decode_ahead import PictureBatch, decoded_ahead
 from dalr.features.decoding import ImageRefusedError, decode, locate, reason_of
 from dalr.features.images import ImageReport, write_image_store
 from dalr.features.store import open_store
+from dalr.io.console import Console
 from dalr.models.vision import VisionModel
 from pictures import photo, save_photos
 from tiny import Outcome, write_pairs

@@ -11,11 +11,11 @@ import pytest
 from write_artefacts import SETTINGS, vectors
 
 import dalr
-from dalr.console import Console
 from dalr.errors import CorruptFileError
+from dalr.io.console import Console
 from dalr.io.sealed import MANIFEST, read_manifest, write_sealed
 from dalr.training.checkpoint import read_checkpoint
-from dalr.training.resumption import newest_point
+from dalr.training.resume import newest_point
 from tiny import recipe_tree, write_data, write_recipe
 
 ARTEFACTS = Path(__file__).parent / "artefacts"

@@ -22,7 +22,7 @@ SETTINGS = ("training.save_every=2", "development.every=2", "training.max_steps=
 
 def main() -> None:
     import dalr
-    from dalr.console import Console
+    from dalr.io.console import Console
     from dalr.training.progress import Progress
 
     target = HERE / "artefacts" / dalr.__version__

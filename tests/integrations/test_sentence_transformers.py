@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from dalr.errors import ConfigError
+from dalr.losses import Grounding, InfoNCE, ListNet, Objective
+from dalr.losses.consistency import Consistency
+from dalr.losses.inputs import Targets
+from dalr.losses.token_level import GlobalToLocal
 from dalr.models.config import HeadsConfig, StudentConfig
 from dalr.models.loading import load_encoder
-from dalr.objectives import Grounding, InfoNCE, ListNet, Objective
-from dalr.objectives.consistency import Consistency
-from dalr.objectives.inputs import Targets
-from dalr.objectives.token_level import GlobalToLocal
 from tiny import Toys, captions
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # that trainer's own
@@ -98,10 +98,10 @@ def test_a_few_steps_train_student_and_heads(toys: Toys, tmp_path: Path) -> None
 @pytest.mark.parametrize("dimensions", [(), (32, 8)])
 def test_the_loss_is_that_of_our_trainer(toys: Toys, tmp_path: Path, dimensions: tuple[int, ...]) -> None:
     """The same rows, weights and derangement, dropout off, through both."""
+    from dalr.losses.widths import make_widths
     from dalr.models.embedding import pad
-    from dalr.objectives.widths import make_widths
-    from dalr.training.batches import Batch, TokenBatch
-    from dalr.training.task import TrainingTask
+    from dalr.training.batch import Batch, TokenBatch
+    from dalr.training.module import TrainingTask
 
     model = student(toys, dropout=0.0)
     loss = ObjectiveLoss(model, OBJECTIVE, heads=HEADS, image_width=16, dimensions=dimensions, seed=3)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dalr.check import check_recipe
 from dalr.errors import ConfigError, DalrError, ModelFileError
 from dalr.models.agreement import require_files_agree
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed
 from dalr.models.loading import load_encoder
+from dalr.training.check import check_recipe
 from tiny import Toys, captions, save_tiny_bert, save_tiny_encoder, save_tiny_sentence_transformer
 
 LONG = " ".join(captions(40))

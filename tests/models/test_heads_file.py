@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from dalr.errors import ModelFileError
+from dalr.losses import Need
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads, ground, save_heads
-from dalr.objectives import Need
 
 EVERYTHING = frozenset({Need.IMAGE, Need.GROUNDING, Need.ALIGNERS, Need.MATCH_CLASSIFIER, Need.TEACHERS})
 NOTHING: Mapping[str, tuple[float, float, float]] = {}

@@ -14,7 +14,7 @@ from dalr.errors import ConfigError, ModelFileError, StorageError
 from dalr.io.sealed import read_manifest, verify_sealed
 from dalr.models.config import EncoderConfig, StudentConfig
 from dalr.models.embedding import embed
-from dalr.models.importing import import_checkpoint
+from dalr.models.importing.checkpoint import import_checkpoint
 from dalr.models.loading import load_encoder
 from published_checkpoints import LAYOUTS, SENTENCES, Published, copy_of, mcse, simcse, simcse_converted
 from tiny import Outcome, Toys

@@ -11,7 +11,7 @@ import torch
 from dalr.errors import ConfigError
 from dalr.models.config import StudentConfig
 from dalr.models.loading import load_encoder
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from tiny import ARCHITECTURES, Toys, save_tiny_encoder
 
 

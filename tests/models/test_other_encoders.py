@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dalr.errors import ConfigError, ModelFileError
-from dalr.features.extraction import write_text_store
 from dalr.features.store import open_store
+from dalr.features.text import write_text_store
 from dalr.models.config import EncoderConfig, PoolingMode, StudentConfig
 from dalr.models.embedding import embed, reads_padding
 from dalr.models.loading import ends_in_normalize, load_encoder

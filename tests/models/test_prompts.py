@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dalr.errors import ConfigError, ModelFileError
-from dalr.features.extraction import text_source
+from dalr.features.text import text_source
 from dalr.models.config import EncoderConfig, StudentConfig
 from dalr.models.embedding import embed
 from dalr.models.export import save_encoder

@@ -21,13 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dalr.evaluation.geometry import alignment, uniformity
+from dalr.losses import TERMS, Losses, Need
+from dalr.losses import functional as f
+from dalr.losses.inputs import Inputs, TeacherTokens
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads
-from dalr.objectives import TERMS, Losses, Need
-from dalr.objectives import functional as f
-from dalr.objectives.inputs import Inputs, TeacherTokens
-from dalr.recipe import load_recipe
-from dalr.schema import Recipe
+from dalr.recipe.loading import load_recipe
+from dalr.recipe.schema import Recipe
 
 RTOL = 1e-9
 TWO_HEADS = {"grounding": "text_grounding.0", "vision": "image_grounding.0"}

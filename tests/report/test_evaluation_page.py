@@ -10,7 +10,6 @@ import pytest
 from generated import comparison, evaluation, run_folder, three_models
 from reading import Reader
 
-from dalr.console import Console
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.published import load_published
 from dalr.evaluation.results import (
@@ -23,6 +22,7 @@ from dalr.evaluation.results import (
     write_results,
 )
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
+from dalr.io.console import Console
 from dalr.report.write import write_report
 
 QUIET = Console(quiet=True)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import yaml
 
-from dalr.console import Console
 from dalr.errors import DalrError, NumericsError
 from dalr.evaluation.metrics import spearman
 from dalr.evaluation.results import (
@@ -27,9 +26,10 @@ from dalr.evaluation.results import (
     sts_average,
 )
 from dalr.evaluation.tasks import STS_TASKS
+from dalr.io.console import Console
 from dalr.models.config import EncoderConfig
 from dalr.models.loading import encoder_sha256
-from dalr.schema import Recipe
+from dalr.recipe.schema import Recipe
 from dalr.study import load_study, run_study
 from dalr.study.result import StudyResult
 from tiny import Toys
@@ -179,7 +179,7 @@ def make_bench(toys: Toys, folder: Path, monkeypatch: pytest.MonkeyPatch, *, pag
     }
 
     def load(request: Any) -> Any:
-        from dalr.scoring import Loaded
+        from dalr.evaluation.run import Loaded
 
         return Loaded(tasks=[], failed=[], mteb=[], pictures=None)
 

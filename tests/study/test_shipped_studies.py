@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dalr.console import Console
-from dalr.objectives import Need
+from dalr.io.console import Console
+from dalr.losses import Need
 from dalr.study import Plan, load_study, make_plan, shipped_studies, study_description
 from dalr.study.run import finished_runs
 

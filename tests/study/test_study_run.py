@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from pretend import Bench, make_bench, not_finite, score
 
-from dalr.console import Console
 from dalr.data.config import DataConfig
 from dalr.data.dataset import Dataset, load_dataset
 from dalr.errors import ConfigError, CorruptFileError, DataError, NumericsError, StorageError
 from dalr.evaluation.results import Evaluation
+from dalr.io.console import Console
 from dalr.io.lock import locked
 from dalr.study import load_study, make_plan, run_study
 from dalr.study.config import EvaluateConfig
@@ -595,7 +595,7 @@ class TestFailures:
 
     def test_missing_evaluation_data_is_found_before_anything_is_trained(self, bench: Bench) -> None:
         from dalr.errors import DataError
-        from dalr.scoring import load
+        from dalr.evaluation.run import load
         from dalr.study import scores
 
         bench.tree["evaluate"] = {"data": str(bench.folder / "nowhere")}

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from dalr.console import Console
+from dalr.io.console import Console
+from dalr.losses.inputs import TeacherTokens
 from dalr.models.token_teacher import TokenTeacher
-from dalr.objectives.inputs import TeacherTokens
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from dalr.seed import seed_everything
-from dalr.training.batches import Batch
-from dalr.training.inputs import load_training_data
-from dalr.training.ranks import joined
+from dalr.training.batch import Batch
+from dalr.training.data import load_training_data
+from dalr.training.distributed import joined
 from dalr.training.setup import prepare
 from dalr.training.step import Step
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import dalr
-from dalr.console import Console
+from dalr.io.console import Console
 
 if TYPE_CHECKING:
-    from dalr.training.batches import Batch
-    from dalr.training.run import TrainResult
+    from dalr.training.batch import Batch
     from dalr.training.setup import Setup
+    from dalr.training.trainer import TrainResult
 
 METHODS = ("simcse", "rankcse", "mcse", "kdmcse", "dalr", "dalr-release")
 
@@ -59,7 +59,7 @@ def look_inside(
 ) -> Inside:
     """Watch the runs that follow; `tamper` may give another batch in place of the one that goes in."""
     from dalr.training import setup as setup_module
-    from dalr.training.task import TrainingTask
+    from dalr.training.module import TrainingTask
 
     inside = Inside()
     prepare, losses = setup_module.prepare, TrainingTask.losses

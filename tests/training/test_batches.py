@@ -17,7 +17,7 @@ from dalr.data.schedule import PlannedBatch
 from dalr.data.tokens import TokenStream
 from dalr.features.source import open_features
 from dalr.features.store import FeatureStore, open_store, write_store
-from dalr.training.batches import Batch, BatchDataset, StoredVectors, StreamData, TokenBatch, TokenRows, derangement
+from dalr.training.batch import Batch, BatchDataset, StoredVectors, StreamData, TokenBatch, TokenRows, derangement
 from tiny import IMAGES, TinyData
 
 

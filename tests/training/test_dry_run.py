@@ -14,8 +14,8 @@ from runs import METHODS, metrics, record, train
 from safetensors.torch import load_file
 
 import dalr
-from dalr.console import Console
 from dalr.errors import NumericsError
+from dalr.io.console import Console
 from dalr.models.loading import load_encoder
 from dalr.training.dry_run import DryRun
 from tiny import Outcome, Toys
@@ -88,7 +88,7 @@ def test_nothing_is_written(
 def test_only_the_rows_of_the_batches_go_to_the_teacher(
     toys: Toys, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dalr.features import extraction
+    from dalr.features import text as extraction
 
     asked: list[int] = []
     embed = extraction.embed

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from dalr.errors import ConfigError
 from dalr.models.embedding import embed
 from dalr.models.lora import merged
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from tiny import Toys, captions, save_tiny_encoder
 
 pytest.importorskip("peft")

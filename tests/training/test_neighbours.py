@@ -10,11 +10,11 @@ import torch
 from runs import look_inside, same, train
 from safetensors.torch import load_file
 
-from dalr.console import Console
 from dalr.errors import ConfigError
 from dalr.features.store import StoredVectors, open_store, write_store
-from dalr.recipe import load_recipe
-from dalr.training.batches import Batch
+from dalr.io.console import Console
+from dalr.recipe.loading import load_recipe
+from dalr.training.batch import Batch
 from dalr.training.dry_run import dry_run
 from dalr.training.neighbours import nearest_by
 from tiny import Toys

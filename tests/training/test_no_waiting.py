@@ -10,9 +10,9 @@ import torch
 from runs import look_inside, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dalr.objectives import functional
+from dalr.losses import functional
 from dalr.training.config import TrainingConfig
-from dalr.training.optimization import Optimization
+from dalr.training.optim import Optimization
 from tiny import Toys
 
 

@@ -14,11 +14,11 @@ import torch
 from runs import Inside, copied, look_inside, record, same, train
 
 from dalr.errors import NumericsError
-from dalr.objectives import TERMS
+from dalr.losses import TERMS
 from dalr.training import loop
-from dalr.training.batches import Batch
-from dalr.training.guard import Guard
-from dalr.training.resumption import newest_point
+from dalr.training.batch import Batch
+from dalr.training.finite import Guard
+from dalr.training.resume import newest_point
 from tiny import Toys
 
 ALL_TERMS = {

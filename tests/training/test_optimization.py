@@ -11,7 +11,7 @@ from runs import look_inside, metrics, train
 
 from dalr.errors import ConfigError
 from dalr.training.config import LearningRateSchedule
-from dalr.training.optimization import learning_rate_share
+from dalr.training.optim import learning_rate_share
 from tiny import Toys
 
 

@@ -10,9 +10,9 @@ import pytest
 from runs import metrics, record, train
 
 import dalr
-from dalr.console import Console
-from dalr.training.development import Development
+from dalr.io.console import Console
 from dalr.training.patience import Patience
+from dalr.training.validation import Development
 from tiny import Toys
 
 

@@ -52,7 +52,7 @@ def test_a_student_is_trained_with_its_prompt_and_keeps_it(
 
 
 def test_teacher_vectors_of_another_prompt_are_made_anew(toys: Toys, tmp_path: Path) -> None:
-    from dalr.features.extraction import cached_text_store
+    from dalr.features.text import cached_text_store
 
     model = str(save_with_prompts(tmp_path / "model"))
     stores = [

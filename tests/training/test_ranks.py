@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from dalr.cli import main
 from dalr.errors import ConfigError
-from dalr.training.ranks import joined
+from dalr.training.distributed import joined
 from tiny import Toys
 
 HERE = Path(__file__).parent
@@ -93,7 +93,7 @@ class TestCommand:
     @pytest.mark.slow
     def test_nproc_trains_as_one_rank_does(self, toys: Toys, tmp_path: Path) -> None:
         import dalr
-        from dalr.console import Console
+        from dalr.io.console import Console
 
         recipe = toys.recipe(tmp_path)
         alone = dalr.train(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dalr.errors import StorageError
-from dalr.objectives import Losses
+from dalr.losses import Losses
 from dalr.training.record import MetricsFile, TermMeans
 
 

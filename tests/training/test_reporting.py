@@ -128,7 +128,7 @@ def test_packages_that_are_missing_are_named_with_their_extras(
         return None if name in ("tensorboard", "wandb", "trackio", "peft") else find(name, package)
 
     monkeypatch.setattr("importlib.util.find_spec", without)
-    monkeypatch.setattr("dalr.config.find_spec", without)
+    monkeypatch.setattr("dalr.recipe.checks.find_spec", without)
     recipe = toys.recipe(tmp_path, training={"report_to": ["tensorboard", "trackio"], "batch_size": 8})
     with pytest.raises(ConfigError) as refused:
         train(recipe, tmp_path / "run", "student.lora.rank=4")

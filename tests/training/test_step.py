@@ -11,9 +11,9 @@ from gradients import gradients
 from runs import METHODS, metrics, train
 from test_ranks import require_close
 
-from dalr.training.batches import TokenBatch
+from dalr.training.batch import TokenBatch
+from dalr.training.module import TrainingTask
 from dalr.training.step import Step
-from dalr.training.task import TrainingTask
 from tiny import Toys
 
 

@@ -19,14 +19,14 @@ from runs import METHODS, copied, look_inside, metrics, record, same, train
 from safetensors.torch import load_file
 
 import dalr
-from dalr.console import Console
 from dalr.errors import ConfigError, DalrError, DataError, ModelFileError, StorageError
-from dalr.features.extraction import write_text_store
+from dalr.features.text import write_text_store
+from dalr.io.console import Console
 from dalr.io.sealed import read_manifest, verify_sealed
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed
-from dalr.recipe import load_recipe
-from dalr.training.development import Development
+from dalr.recipe.loading import load_recipe
+from dalr.training.validation import Development
 from tiny import Toys, captions
 
 
@@ -301,7 +301,7 @@ class TestSameAgain:
 
             monkeypatch.setattr(module, name, call)
 
-        noted("dalr.training.run", "seed_everything")
+        noted("dalr.training.trainer", "seed_everything")
         noted("dalr.training.setup", "load_encoder")
         noted("dalr.training.setup", "Heads")
         train(toys.recipe(tmp_path), tmp_path / "run", "training.max_steps=1")

@@ -13,11 +13,11 @@ from runs import look_inside, metrics, same, train
 from dalr.errors import ConfigError
 from dalr.evaluation.similarity import score_pairs
 from dalr.evaluation.sts import load_scored_tsv
+from dalr.losses.inputs import Inputs
+from dalr.losses.widths import leading, make_widths
 from dalr.models.embedding import embed
 from dalr.models.outputs import at_width, inputs_of
-from dalr.objectives.inputs import Inputs
-from dalr.objectives.widths import leading, make_widths
-from dalr.recipe import load_recipe
+from dalr.recipe.loading import load_recipe
 from tiny import Toys, captions
 
 EVERY_TERM = {

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from dalr.data.formats.arrow import HUB
 from dalr.data.formats.collecting import Columns
-from dalr.data.paths import expand
 from dalr.data.reading import FormatName, Reading
-from dalr.section import Section
+from dalr.recipe.paths import expand
+from dalr.recipe.section import Section
 
 
 class DataConfig(Section):

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 from pydantic import Field
 
-from dalr.section import Section
+from dalr.recipe.section import Section
 
 Nearest = Callable[[Int64[np.ndarray, " n"]], Int64[np.ndarray, "n k"]]
 """For each of n things its nearest ones among them, as places in the list, closest first and itself left out."""

@@ -10,7 +10,7 @@ from typing import Literal
 from dalr.data.formats.choice import FORMATS
 from dalr.data.formats.collecting import Columns
 from dalr.errors import ConfigError, Problem, did_you_mean
-from dalr.section import Section
+from dalr.recipe.section import Section
 
 FormatName = Literal["jsonl", "karpathy", "coco", "flickr-token", "flickr-csv", "tsv", "csv", "parquet", "datasets"]
 

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from dalr.data.grouping import Groups, GroupsConfig
 from dalr.data.rows import Kind
-from dalr.section import Section
+from dalr.recipe.section import Section
 from dalr.seed import generator
 
 

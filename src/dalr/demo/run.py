@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from dalr.api import train
-from dalr.console import Console
 from dalr.data.dataset import read_pairs, read_text
 from dalr.data.rows import Pairs
 from dalr.demo.recipes import GROUNDING_WIDTH, METHODS, STEPS, Ingredients, write_recipes
@@ -34,6 +33,7 @@ from dalr.evaluation.sts import load_scored_tsv
 from dalr.features.store import open_store, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
 from dalr.io.claim import require_ours
+from dalr.io.console import Console
 from dalr.io.lock import LOCK, locked
 from dalr.io.paths import entries, is_dir, is_file
 from dalr.models.config import EncoderConfig, HeadsConfig
@@ -150,7 +150,7 @@ def _store_features(
     """Every frozen vector once: pictures and captions by clip, captions and text by the teachers of text."""
     from PIL import Image
 
-    from dalr.features.extraction import write_text_store
+    from dalr.features.text import write_text_store
 
     pixels = []
     with console.bar("read pictures", len(pairs.images), "picture") as bar:
@@ -201,8 +201,8 @@ def _untrained_heads(path: Path, judge: Judge, student: Any, *, seed: int) -> Pa
     """Grounding heads as random as the untrained student, for its line in the table."""
     import torch
 
+    from dalr.losses import Need
     from dalr.models.heads import Heads, save_heads
-    from dalr.objectives import Need
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "demo untrained heads"))

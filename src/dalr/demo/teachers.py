@@ -21,15 +21,15 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
-from dalr.console import Console
 from dalr.demo.picture import draw_picture
 from dalr.demo.student import WIDTH, write_student
 from dalr.demo.world import World, WorldFiles, picture_rng
+from dalr.io.console import Console
+from dalr.losses import functional
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import pad, pad_token_id, pooled
 from dalr.models.export import save_model
 from dalr.models.loading import load_encoder
-from dalr.objectives import functional
 from dalr.seed import derive_seed, generator
 
 if TYPE_CHECKING:

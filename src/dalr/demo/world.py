@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dalr.console import Console
 from dalr.demo.grammar import (
     COLOURS,
     COUNTS,
@@ -40,6 +39,7 @@ from dalr.demo.grammar import (
 from dalr.demo.picture import draw_picture
 from dalr.errors import ConfigError
 from dalr.io.atomic import write_bytes, write_text
+from dalr.io.console import Console
 from dalr.seed import derive_seed
 
 CAPTIONS = 5

@@ -13,10 +13,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from dalr.console import Console
 from dalr.errors import DataError
 from dalr.evaluation.bootstrap import interval, share_draws
-from dalr.evaluation.classifier.selection import CLASSIFIERS, Classifier
 from dalr.evaluation.geometry import score_geometry
 from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.official import check_task
@@ -28,10 +26,12 @@ from dalr.evaluation.results import (
     TransferResult,
 )
 from dalr.evaluation.retrieval import retrieval_score
+from dalr.evaluation.senteval.selection import CLASSIFIERS, Classifier
 from dalr.evaluation.similarity import Seen, score_sts
 from dalr.evaluation.sts import ScoredPairs, load_sts
 from dalr.evaluation.tasks import GEOMETRY, RETRIEVAL, STS_DEV, STS_TASKS, TRANSFER_TASKS
 from dalr.evaluation.transfer import TransferTask, load_transfer
+from dalr.io.console import Console
 
 Vectors = Float32[np.ndarray, "sentences width"]
 

@@ -23,14 +23,14 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import ValidationError
 
-from dalr.console import Console
 from dalr.errors import ConfigError, DalrError, DataError, NumericsError, Problem
 from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.results import Failed, MtebResult, Result
-from dalr.evaluation.run import Subject, failure
+from dalr.evaluation.score import Subject, failure
 from dalr.evaluation.sts import Embed
 from dalr.io.atomic import remedy, write_text
 from dalr.io.cache import REMEDY, cache_folder
+from dalr.io.console import Console
 from dalr.io.paths import regular
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from dalr.console import Bar, Console
 from dalr.errors import ConfigError, DataError, Problem
 from dalr.evaluation.official import (
     GROUPS,
@@ -25,6 +24,7 @@ from dalr.evaluation.official import (
 )
 from dalr.evaluation.table import markdown
 from dalr.io.atomic import write_bytes
+from dalr.io.console import Bar, Console
 from dalr.io.download import UnreachableError, download
 from dalr.io.paths import is_dir, is_file, regular, resolve
 

@@ -1,118 +1,180 @@
-"""Score an encoder on tasks: each distinct sentence of all tasks is encoded once.
-
-The seven STS tasks hold 37,700 sentences of which 26,289 are distinct; encoding them together, sorted by length,
-costs less than task by task. A task that cannot be scored is listed under `failed`, and no average is formed
-over an incomplete group.
-"""
+"""The evaluation of one or several named models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from jaxtyping import Float32
-
-from dalr.console import Console
-from dalr.errors import DalrError, DataError, NumericsError
-from dalr.evaluation.loaded import LoadedTask, Options, Scored, load_task
-from dalr.evaluation.projection import embedding_map
+from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
+from dalr.evaluation.bootstrap import compare
+from dalr.evaluation.loaded import LoadedTask, Options, without_overlap
+from dalr.evaluation.models import memory_subject, multimodal_subject, text_subject
+from dalr.evaluation.mteb import MtebTask, find_mteb_tasks, score_mteb_tasks
+from dalr.evaluation.overlap import training_sentences
+from dalr.evaluation.request import Place, Request, locate
 from dalr.evaluation.results import (
-    Details,
+    RUN_RESULT,
+    Comparison,
     Evaluation,
+    Evaluations,
     Failed,
-    Settings,
-    TaskResult,
-    sts_average,
-    transfer_average,
+    merged,
+    read_results,
+    write_results,
 )
-from dalr.evaluation.sts import Embed
-from dalr.evaluation.tasks import MapMethod
-from dalr.version import VERSION
+from dalr.evaluation.retrieval_data import Pictures, grounded_retrieval, pictures_for_heads, zero_training_retrieval
+from dalr.evaluation.score import evaluate as score
+from dalr.evaluation.score import failure, load_tasks
+from dalr.evaluation.senteval.selection import CLASSIFIERS
+from dalr.evaluation.tasks import RETRIEVAL, resolve_tasks
+from dalr.io.console import Console
+from dalr.io.paths import is_dir, is_file
+from dalr.models.config import EncoderConfig
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What is evaluated."""
+class Loaded:
+    """Everything that a request asks for, read and checked; good for any number of models."""
 
-    name: str
-    embed: Embed
-    sha256: str | None = None
-    normalized: bool = False
-    """Whether the model as published scales its vectors to length 1, which `embed` does not."""
-    settings: Settings = field(default_factory=Settings)
+    tasks: Sequence[LoadedTask]
+    failed: Sequence[Failed]
+    mteb: Sequence[MtebTask]
+    pictures: Callable[[Path | None], Pictures] | None
+    """For retrieval by heads: captions and images of the request, or those that a run held out."""
 
 
-def load_tasks(
-    names: Sequence[str], data: Path, options: Options | None = None
-) -> tuple[list[LoadedTask], list[Failed]]:
-    """The tasks under `data` (SentEval's `downstream` layout), and those that could not be read."""
-    loaded: list[LoadedTask] = []
+def evaluate(models: Sequence[str], request: Request) -> Evaluations:
+    """Score models on the same tasks; with several, every pair of them is compared.
+
+    Of several models, one that cannot be scored is listed as failed, and the others are scored.
+
+    Raises:
+        ConfigError: an unknown task or classifier, or tasks without what they need.
+        DataError: a folder or file that is not there. A task whose files are wrong is only listed as failed.
+        ModelFileError, CorruptFileError: the one model cannot be loaded.
+    """
+    loaded = load(request)
+    evaluations: list[Evaluation] = []
     failed: list[Failed] = []
-    for name in names:
+    for model in models:
         try:
-            loaded.append(load_task(name, data, options or Options()))
-        except DataError as error:
-            failed.append(failure(name, error))
-    return loaded, failed
+            evaluations.append(_evaluate_named(model, loaded, request))
+        except DalrError as error:
+            if len(models) == 1:
+                raise
+            failed.append(failure(model, error))
+    comparisons: list[Comparison] = []
+    for index, a in enumerate(evaluations):
+        for b in evaluations[index + 1 :]:
+            comparisons += compare((a, b))
+    return Evaluations(models=tuple(evaluations), comparisons=tuple(comparisons), failed=tuple(failed))
 
 
-def evaluate(
-    subject: Subject,
-    tasks: Sequence[LoadedTask],
-    *,
-    failed: Sequence[Failed] = (),
-    map_method: MapMethod = "pca",
-    console: Console | None = None,
-) -> Evaluation:
-    """Score `subject` on loaded tasks; `failed` are those that could not be loaded."""
-    console = console or Console(quiet=True)
-    vectors = SentenceVectors(subject.embed, [sentence for task in tasks for sentence in task.sentences()])
-    scored: dict[str, Scored] = {}
-    all_failed = list(failed)
-    for task in tasks:
-        try:
-            scored[task.name] = task.score(vectors.of(task.sentences()), console)
-        except (DataError, NumericsError) as error:
-            all_failed.append(failure(task.name, error))
-    results: Mapping[str, TaskResult] = {name: each.result for name, each in scored.items()}
-    changed = {path for task in tasks if task.name in scored for path in task.changed}
-    return Evaluation(
-        model=subject.name,
-        model_sha256=subject.sha256,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        dalr=VERSION,
-        settings=subject.settings.model_copy(update={"data_changed": tuple(sorted(changed))}),
-        tasks=results,
-        sts_avg=sts_average(results),
-        transfer_avg=transfer_average(results, "acc"),
-        transfer_devavg=transfer_average(results, "devacc"),
-        failed=tuple(all_failed),
-        details=Details(
-            sts={name: each.pairs for name, each in scored.items() if each.pairs is not None},
-            transfer={name: each.right for name, each in scored.items() if each.right is not None},
-            map=embedding_map(
-                {task.name: task.sentences() for task in tasks if task.name in scored}, vectors.of, map_method
-            ),
-        ),
+def _evaluate_named(model: str, loaded: Loaded, request: Request) -> Evaluation:
+    place = locate(model, request)
+    evaluation = evaluate_one(place, loaded, request)
+    if place.run is not None and evaluation.tasks:  # a wrong folder is no result of the run
+        keep(evaluation, place.run / RUN_RESULT, request.console)
+    return evaluation
+
+
+def evaluate_model(model: SentenceTransformer, request: Request) -> Evaluation:
+    """Score a model that a program holds in memory.
+
+    Raises:
+        ConfigError: as `evaluate`, or retrieval without heads.
+        DataError: a folder or file that is not there.
+    """
+    subject = memory_subject(model, request)
+    loaded = load(request)
+    tasks = list(loaded.tasks)
+    if loaded.pictures is not None:
+        if request.heads is None:
+            what = "retrieval is measured in the grounding space, and a model in memory has no heads; name the run"
+            raise ConfigError(Problem(where="tasks", what=what))
+        place = Place(name=subject.name, encoder=EncoderConfig(model=subject.name), heads=request.heads)
+        tasks.append(grounded_retrieval(place, loaded.pictures))
+    return score(subject, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
+
+
+def load(request: Request) -> Loaded:
+    """Read and check what a request asks for. Retrieval's data may depend on the run: it is read once for each.
+
+    Raises:
+        ConfigError, DataError: as `evaluate`.
+    """
+    names = resolve_tasks(request.tasks)
+    mteb = find_mteb_tasks(request.mteb)
+    tasks, failed = _load(names, request)
+
+    @cache
+    def pictures(run: Path | None) -> Pictures:
+        return pictures_for_heads(run, request)
+
+    return Loaded(tasks=tasks, failed=failed, mteb=mteb, pictures=pictures if RETRIEVAL in names else None)
+
+
+def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
+    """Score one model on what was loaded."""
+    from dalr.models.vision import has_text_tower, load_vision_model
+
+    tasks = list(loaded.tasks)
+    if has_text_tower(place.encoder.model):
+        vision = load_vision_model(place.encoder.model, device=request.device)
+        tasks += [zero_training_retrieval(vision, request)] if loaded.pictures is not None else []
+        subject = multimodal_subject(place, vision, request)
+    else:
+        tasks += [grounded_retrieval(place, loaded.pictures)] if loaded.pictures is not None else []
+        subject = text_subject(place, request)
+    evaluation = score(subject, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
+    results, failed = score_mteb_tasks(loaded.mteb, subject, request.console)
+    return evaluation.model_copy(
+        update={"tasks": {**evaluation.tasks, **results}, "failed": (*evaluation.failed, *failed)}
     )
 
 
-class SentenceVectors:
-    """Vectors of distinct sentences, looked up by sentence."""
+def _load(names: Sequence[str], request: Request) -> tuple[list[LoadedTask], list[Failed]]:
+    """All tasks but retrieval, which depends on the model."""
+    if request.classifier not in CLASSIFIERS:
+        what = f"unknown classifier {request.classifier!r}; known: {', '.join(CLASSIFIERS)}"
+        raise ConfigError(Problem(where="--classifier", what=what))
+    from_files = [name for name in names if name != RETRIEVAL]
+    if not from_files:
+        return [], []
+    if request.data is None:
+        what = f"needed for {', '.join(from_files)}: a folder in SentEval's layout, as `dalr data get` makes one"
+        raise ConfigError(Problem(where="--data", what=what))
+    if not is_dir(request.data):
+        raise DataError(Problem(where="--data", what=f"no such folder: {request.data.absolute()}"))
+    options = Options(classifier=CLASSIFIERS[request.classifier], allow_changed_data=request.allow_changed_data)
+    tasks, failed = load_tasks(from_files, request.data, options)
+    if request.exclude_overlap is not None:
+        training = training_sentences(request.exclude_overlap)
+        with request.console.bar("overlap", len(training), "sentence") as bar:
+            tasks, report = without_overlap(tasks, training, bar.update)
+        request.console.say(report.table())
+    return tasks, failed
 
-    def __init__(self, embed: Embed, sentences: Sequence[str]) -> None:
-        self._row = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
-        self._vectors: Float32[np.ndarray, "distinct width"] = embed(list(self._row))
 
-    def of(self, sentences: Sequence[str]) -> Float32[np.ndarray, "sentences width"]:
-        return self._vectors[[self._row[sentence] for sentence in sentences]]
+def keep(evaluation: Evaluation, path: Path, console: Console) -> Evaluation:
+    """Add these scores to those that the run's folder already has of the same model and settings; returns all.
 
-
-def failure(task: str, error: DalrError) -> Failed:
-    """What kept a task from a score; the task is not named again in the reason."""
-    own = [replace(problem, where="") if problem.where == task else problem for problem in error.problems]
-    reason = str(DalrError(own, total=error.total)) if own else str(error)
-    return Failed(task=task, reason=reason, exit_code=error.exit_code)
+    A folder that cannot be written, such as a colleague's, is a warning: the scores are worth more than the record.
+    """
+    try:
+        if is_file(path):
+            (earlier,), _ = read_results(path)
+            evaluation = merged(earlier, evaluation)
+    except (DataError, ValueError) as error:
+        console.say(f"warning: {error}; the new scores take its place")
+    try:
+        write_results(path, evaluation)
+    except StorageError as error:
+        console.say(f"warning: these scores are not kept in the run's folder: {error.problems[0].what}")
+    return evaluation

@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from dalr.errors import DataError, Problem
-from dalr.evaluation.classifier.fitting import Matrix, OnProgress
-from dalr.evaluation.classifier.selection import (
+from dalr.evaluation.metrics import require_usable
+from dalr.evaluation.senteval.fitting import Matrix, OnProgress
+from dalr.evaluation.senteval.selection import (
     Classifier,
     Outcome,
     cross_validation_then_test,
@@ -25,7 +26,6 @@ from dalr.evaluation.classifier.selection import (
     fixed_splits,
     nested_cross_validation,
 )
-from dalr.evaluation.metrics import require_usable
 from dalr.io.text import read_lines
 
 Row = tuple[tuple[str, ...], int]

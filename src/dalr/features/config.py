@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dalr.section import Section
+from dalr.recipe.section import Section
 
 ImageControl = Literal["shuffled", "random"]
 

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float16, Float32
 
-from dalr.console import Bar, Console
 from dalr.data.rows import sentences_sha256
 from dalr.errors import CorruptFileError, DataError, Problem, StorageError, few
 from dalr.features.decode_ahead import PictureBatch, decoded_ahead
 from dalr.features.decoding import MAX_PIXELS, MPX_ALLOWED, OUTSIDE
+from dalr.features.image_files import PicturePlan, plan_pictures
 from dalr.features.making import LIMIT, PLACES, existing_store, limit_of, refuse_other_making, stated_limit
-from dalr.features.picture_files import PicturePlan, plan_pictures
 from dalr.features.shard import map_shard, write_shard
 from dalr.features.store import SHARD_ROWS, row_problems, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
+from dalr.io.console import Bar, Console
 from dalr.io.paths import exists, is_dir, resolve
 from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
 

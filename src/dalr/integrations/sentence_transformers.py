@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from dalr.errors import ConfigError, Problem
 from dalr.io.paths import regular
+from dalr.losses import BatchKind, Need, Objective
+from dalr.losses.inputs import Inputs, Targets
+from dalr.losses.widths import make_widths
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads, save_heads
 from dalr.models.outputs import at_width, inputs_of
 from dalr.models.verification import verify_heads
-from dalr.objectives import BatchKind, Need, Objective
-from dalr.objectives.inputs import Inputs, Targets
-from dalr.objectives.widths import make_widths
 from dalr.seed import generator
-from dalr.training.batches import derangement
+from dalr.training.batch import derangement
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

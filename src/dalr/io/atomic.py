@@ -23,8 +23,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from dalr.console import Console
 from dalr.errors import StorageError
+from dalr.io.console import Console
 from dalr.io.paths import is_dir
 
 _LONGEST_STEM = 200

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from dalr.models.choices import PoolingMode
-from dalr.section import LEFT_OUT_IF_NONE, Section
+from dalr.recipe.section import LEFT_OUT_IF_NONE, Section
 
 POOLINGS = ", ".join(get_args(PoolingMode)[:-1]) + f" or {get_args(PoolingMode)[-1]}"
 

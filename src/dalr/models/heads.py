@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from dalr.errors import ModelFileError, Problem
 from dalr.io.atomic import write_with
 from dalr.io.paths import regular
+from dalr.losses import Need
 from dalr.models.config import HeadsConfig
 from dalr.models.verification import verify_heads
-from dalr.objectives import Need
 
 
 class Heads(nn.Module):

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dalr.losses.inputs import Inputs, Targets
+from dalr.losses.widths import leading
 from dalr.models.heads import Heads
-from dalr.objectives.inputs import Inputs, Targets
-from dalr.objectives.widths import leading
 
 
 def inputs_of(heads: Heads, h_a: Tensor, h_b: Tensor, targets: Targets) -> Inputs:

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dalr.data.paths import expand
 from dalr.errors import ConfigError, CorruptFileError, ModelFileError, Problem
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.paths import exists, is_dir, is_file, regular, require_regular_below
 from dalr.models.verification import has_checksums, is_checkpoint, verify_model
+from dalr.recipe.paths import expand
 
 CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
 """What to do about pickled weights."""

@@ -9,11 +9,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dalr.errors import ConfigError, Problem
+from dalr.losses.inputs import TeacherTokens
 from dalr.models.config import TeacherConfig
 from dalr.models.embedding import token_types
 from dalr.models.loading import load_encoder
 from dalr.models.prompts import excluded_tokens
-from dalr.objectives.inputs import TeacherTokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

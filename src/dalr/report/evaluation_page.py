@@ -11,10 +11,10 @@ from dalr.evaluation.results import Evaluation, WorstPair
 from dalr.report import (
     diagnostic_tables,
     provenance,
-    score_pictures,
+    score_charts,
     score_tables,
-    training_pictures,
-    vector_pictures,
+    training_charts,
+    vector_charts,
 )
 from dalr.report.page import Block, Figure, Folded, Page, Prose, Section, TableBlock
 from dalr.report.sources import Sources, Subject
@@ -36,7 +36,7 @@ def evaluation_page(sources: Sources, *, title: str, progress: Callable[[int], N
     return Page(
         title=title,
         lead=Prose(text=summary(sources)),
-        legend=score_pictures.legend(sources.subjects),
+        legend=score_charts.legend(sources.subjects),
         sections=tuple(sections),
     )
 
@@ -54,7 +54,7 @@ def _scores(sources: Sources) -> Iterable[Block]:
         score_tables.mteb_table(sources),
         diagnostic_tables.failed_table(sources),
     )
-    yield from _figures(score_pictures.score_bars(sources), score_pictures.standing(sources))
+    yield from _figures(score_charts.score_bars(sources), score_charts.standing(sources))
 
 
 def _comparisons(sources: Sources) -> Iterable[Block]:
@@ -65,7 +65,7 @@ def _comparisons(sources: Sources) -> Iterable[Block]:
             "two intervals that overlap do not say that two models are alike, since both were scored on the same "
             "sentences."
         )
-    yield from _figures(score_pictures.difference_forest(sources.comparisons, sources))
+    yield from _figures(score_charts.difference_forest(sources.comparisons, sources))
     yield from _tables(found)
 
 
@@ -75,16 +75,16 @@ def _overlap(sources: Sources) -> Iterable[Block]:
 
 def _retrieval(sources: Sources) -> Iterable[Block]:
     yield from _tables(score_tables.retrieval_table(sources))
-    yield from _figures(score_pictures.retrieval_bars(sources.evaluated))
+    yield from _figures(score_charts.retrieval_bars(sources.evaluated))
 
 
 def _geometry(sources: Sources) -> Iterable[Block]:
     yield from _tables(diagnostic_tables.geometry_table(sources))
-    yield from _figures(vector_pictures.alignment_uniformity(sources.evaluated))
+    yield from _figures(vector_charts.alignment_uniformity(sources.evaluated))
 
 
 def _cosines(sources: Sources) -> Iterable[Block]:
-    figures = vector_pictures.gold_against_cosine(sources.evaluated)
+    figures = vector_charts.gold_against_cosine(sources.evaluated)
     if figures:
         yield Prose(
             text="Each point is a pair of sentences: how alike people found them, from left to right, and how "
@@ -141,11 +141,11 @@ def _worst_row(pair: WorstPair) -> Row:
 
 
 def _maps(sources: Sources) -> Iterable[Block]:
-    yield from _figures(vector_pictures.embedding_maps(sources.evaluated))
+    yield from _figures(vector_charts.embedding_maps(sources.evaluated))
 
 
 def _training(sources: Sources) -> Iterable[Block]:
-    yield from _figures(training_pictures.training_curves(sources.trained))
+    yield from _figures(training_charts.training_curves(sources.trained))
     yield from _tables(provenance.training_table(sources))
     recipes = provenance.recipe_table(sources)
     if recipes is not None:

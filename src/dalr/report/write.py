@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dalr.console import Console
 from dalr.io.atomic import remedy, write_text
+from dalr.io.console import Console
 from dalr.io.paths import require_place_for_file
 from dalr.report import diagnostic_tables, score_tables
 from dalr.report.drawing import require_drawing

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from dalr.section import Section
+from dalr.recipe.section import Section
 
 Changes = Mapping[str, Any]
 """Dotted key of a recipe -> value that takes the place of what is there; null removes a section."""

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dalr.document import Change, dotted
 from dalr.errors import ConfigError, Problem
-from dalr.recipe import load_recipe
-from dalr.schema import Recipe
+from dalr.recipe.document import Change, dotted
+from dalr.recipe.loading import load_recipe
+from dalr.recipe.schema import Recipe
 from dalr.study.config import MethodConfig, PreparedConfig
 from dalr.study.names import references, with_models
 from dalr.study.reading import Study

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dalr.data.paths import expand
-from dalr.document import Change, Document, Shelf, beside, change_of, dotted, validated
 from dalr.errors import ConfigError, Problem, did_you_mean
-from dalr.evaluation.classifier.selection import CLASSIFIERS
+from dalr.evaluation.senteval.selection import CLASSIFIERS
 from dalr.evaluation.tasks import GROUPS, RETRIEVAL, TASKS, resolve_tasks
+from dalr.recipe.document import Change, Document, Shelf, beside, change_of, dotted, validated
+from dalr.recipe.paths import expand
 from dalr.study.config import Changes, EvaluateConfig, StudyConfig
 from dalr.study.names import check_name
 from dalr.study.search import combinations, problems_of
 
-STUDIES = Shelf(kind="study", folder="studies")
+STUDIES = Shelf(kind="study", folder="study/shipped")
 _SELECTORS = ("sts-b", "tsv", "retrieval")
 
 

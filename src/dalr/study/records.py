@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dalr.data.paths import expand
 from dalr.errors import DataError, Problem
 from dalr.evaluation.results import RUN_RESULT, Details, Evaluation, read_results
 from dalr.io.atomic import write_text
 from dalr.io.paths import exists, is_file, regular
-from dalr.study.ledger import Ticket, with_prepared_named
+from dalr.recipe.paths import expand
+from dalr.study.fingerprint import Ticket, with_prepared_named
 from dalr.study.plan import PlannedRun
 
 RESULTS = "results"

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
-from dalr.console import Bar, Console
 from dalr.data.dataset import load_dataset
 from dalr.errors import Attempts, DataError, NumericsError
 from dalr.evaluation.results import Evaluation
 from dalr.io.claim import require_ours
+from dalr.io.console import Bar, Console
 from dalr.io.lock import locked
-from dalr.study.ledger import Ticket, make_ticket, read_ticket
+from dalr.study.fingerprint import Ticket, make_ticket, read_ticket
 from dalr.study.plan import Plan, PlannedRun, make_plan, prepared_model
 from dalr.study.reading import Study
 from dalr.study.records import Records, holds_study, record_of
@@ -35,7 +35,7 @@ from dalr.study.scores import Evaluated, Examiner, scores_of
 from dalr.study.statistics import item_tests, paired_difference, summary
 from dalr.study.training import Trained, impossible, make, recorded, settled
 from dalr.study.writing import write_study
-from dalr.training.inputs import load_training_data
+from dalr.training.data import load_training_data
 from dalr.version import VERSION
 
 Scored = Mapping[str, list[tuple[int, Trained, Evaluated]]]

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dalr.console import Console
-from dalr.data.paths import expand
 from dalr.errors import ConfigError, DalrError, DataError, Problem
+from dalr.evaluation.models import settings_of
+from dalr.evaluation.request import Request, locate
 from dalr.evaluation.results import (
     RUN_RESULT,
     Evaluation,
@@ -22,14 +22,16 @@ from dalr.evaluation.results import (
     TransferResult,
     read_results,
 )
+from dalr.evaluation.run import Loaded, evaluate_one, keep, load
 from dalr.evaluation.tasks import RETRIEVAL, STS_TASKS, resolve_tasks
+from dalr.io.console import Console
 from dalr.io.paths import exists, is_dir
+from dalr.losses import Need
 from dalr.models.config import EncoderConfig
-from dalr.objectives import Need
-from dalr.schema import Recipe
-from dalr.scoring import Loaded, Request, evaluate_one, keep, load, locate, settings_of
+from dalr.recipe.paths import expand
+from dalr.recipe.schema import Recipe
 from dalr.study.config import EvaluateConfig
-from dalr.study.ledger import Failure
+from dalr.study.fingerprint import Failure
 
 DEV = "dev"
 STS_AVG, CLEAN_AVG, TRANSFER_AVG = "STS avg", "STS avg without overlap", "transfer avg"

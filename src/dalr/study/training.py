@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from dalr.api import train
-from dalr.console import Console
 from dalr.errors import ConfigError, CorruptFileError, DalrError, StorageError
+from dalr.io.console import Console
 from dalr.io.paths import entries, exists, is_dir, regular
 from dalr.io.records import parse_record
-from dalr.study.ledger import (
+from dalr.study.fingerprint import (
     Failure,
     Ticket,
     differences,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dalr.console import Console
 from dalr.io.atomic import storage_errors, write_json, write_text
+from dalr.io.console import Console
 from dalr.report.drawing import HOW_TO_INSTALL, can_draw
 from dalr.report.latex import latex_document
 from dalr.report.markdown import markdown_document

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from dalr.objectives import Losses
+    from dalr.losses import Losses
 
 
 Validation = Callable[[Any], float]

@@ -30,7 +30,7 @@ from dalr.models.heads import save_heads
 from dalr.models.verification import CHECKPOINT, HEADS, MODEL, VERSION
 
 if TYPE_CHECKING:
-    from dalr.training.task import TrainingTask
+    from dalr.training.module import TrainingTask
 
 CHECKPOINTS = "checkpoints"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dalr.data.schedule import ScheduleConfig
-from dalr.section import Section
+from dalr.recipe.section import Section
 
 Reporter = Literal["tensorboard", "wandb", "trackio"]
 LearningRateSchedule = Literal["linear", "cosine", "constant"]

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dalr.console import Console, duration
 from dalr.data.rows import Kind
 from dalr.data.schedule import Plan, PlannedBatch
 from dalr.errors import NumericsError, Problem
 from dalr.io.cache import temporary_cache
+from dalr.io.console import Console, duration
 from dalr.models.device import pick_device
-from dalr.schema import Recipe
+from dalr.recipe.schema import Recipe
 from dalr.seed import seed_everything
-from dalr.training.inputs import FromProgram, few_rows, load_training_data
+from dalr.training.data import FromProgram, few_rows, load_training_data
 
 if TYPE_CHECKING:
     import torch
 
-    from dalr.training.batches import Batch
-    from dalr.training.optimization import Optimization
+    from dalr.training.batch import Batch
+    from dalr.training.module import TrainingTask
+    from dalr.training.optim import Optimization
     from dalr.training.step import Step
-    from dalr.training.task import TrainingTask
 
 _COUNTED_EPOCHS = 20
 """Epochs whose batches are counted one by one; counting millions would take hours."""
@@ -115,8 +115,8 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
     first = _first_batches(data.plan)
     few = few_rows(recipe, data, {planned.kind: planned.rows for planned in first})
     with temporary_cache():
-        from dalr.training.optimization import Optimization
-        from dalr.training.ranks import Ranks
+        from dalr.training.distributed import Ranks
+        from dalr.training.optim import Optimization
         from dalr.training.setup import prepare
         from dalr.training.step import Step
 

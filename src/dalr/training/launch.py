@@ -13,8 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from dalr.console import tell
 from dalr.errors import ConfigError, Problem
+from dalr.io.console import tell
 from dalr.models.device import usable_cores
 
 _MEANINGFUL = (2, 3, 4, 5, 6, 130, 143)

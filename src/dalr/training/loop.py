@@ -3,7 +3,7 @@
 It is our own because all that a general trainer adds (1 to 2 ms a step, a tenth of a step on a GPU) is either done
 elsewhere here or in the way. Dropout draws from streams named by (seed, step): a step depends on nothing but the
 weights, the optimizer and its number, so that a resumed run needs no generator states. Nothing in a step waits for
-the device; see `guard.py` for how a number that is not one is stopped nevertheless.
+the device; see `finite.py` for how NaN and Inf are stopped nevertheless.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from dalr.data.schedule import Plan, PlannedBatch
-from dalr.objectives import Losses
-from dalr.training.batches import Batch, BatchDataset
+from dalr.losses import Losses
+from dalr.training.batch import Batch, BatchDataset
 from dalr.training.config import TrainingConfig
-from dalr.training.guard import Guard
-from dalr.training.optimization import Optimization
-from dalr.training.ranks import Ranks
+from dalr.training.distributed import Ranks
+from dalr.training.finite import Guard
+from dalr.training.module import TrainingTask
+from dalr.training.optim import Optimization
 from dalr.training.step import Step
-from dalr.training.task import TrainingTask
 
 T = TypeVar("T")
 

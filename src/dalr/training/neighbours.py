@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from dalr.data.grouping import Groups, GroupsConfig, Nearest
 from dalr.data.schedule import Plan, Stream
 from dalr.features.store import StoredVectors
-from dalr.training.batches import StreamData
+from dalr.training.batch import StreamData
 
 _PER_MEMBER = 8
 """Neighbours that are listed for each place of a group, because others may have taken the first ones."""

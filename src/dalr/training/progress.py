@@ -11,24 +11,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalr.console import Bar, Console
 from dalr.errors import NumericsError
+from dalr.io.console import Bar, Console
 from dalr.training.callbacks import Callback
 from dalr.training.checkpoint import Checkpoint, keep_checkpoints, save_checkpoint
 from dalr.training.config import DevelopmentConfig, TrainingConfig
+from dalr.training.distributed import Ranks
 from dalr.training.patience import make_patience
-from dalr.training.ranks import Ranks
 from dalr.training.record import MetricsFile, TermMeans
 from dalr.training.reporting import Reports
-from dalr.training.resumption import ResumePoint, Tally, best_steps, save_point
-from dalr.training.stopping import Stop
+from dalr.training.resume import ResumePoint, Tally, best_steps, save_point
+from dalr.training.signals import Stop
 
 if TYPE_CHECKING:
-    from dalr.objectives import Losses
-    from dalr.training.batches import Batch
-    from dalr.training.development import Development
-    from dalr.training.optimization import Optimization
-    from dalr.training.task import TrainingTask
+    from dalr.losses import Losses
+    from dalr.training.batch import Batch
+    from dalr.training.module import TrainingTask
+    from dalr.training.optim import Optimization
+    from dalr.training.validation import Development
 
 
 class Progress:

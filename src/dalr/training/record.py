@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dalr.io.atomic import storage_errors, write_bytes
 from dalr.io.paths import regular
-from dalr.objectives import Losses
+from dalr.losses import Losses
 
 
 class TermMeans:

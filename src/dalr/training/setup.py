@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dalr.console import Bar, Console
 from dalr.data.rows import Pairs, Sentences
 from dalr.data.schedule import Plan
 from dalr.data.tokens import tokenised
 from dalr.errors import ConfigError, Problem
 from dalr.features.controls import training_images
-from dalr.features.extraction import cached_text_store
 from dalr.features.store import StoredVectors
+from dalr.features.text import cached_text_store
+from dalr.io.console import Bar, Console
+from dalr.losses import Need
+from dalr.losses.token_level import GlobalToLocal
+from dalr.losses.widths import make_widths
 from dalr.models.embedding import pad_token_id
 from dalr.models.export import record_widths
 from dalr.models.heads import Heads
@@ -27,19 +30,16 @@ from dalr.models.packing import Layout, best_layout
 from dalr.models.prompts import prompt_of
 from dalr.models.reference import token_positions
 from dalr.models.token_teacher import TokenTeacher
-from dalr.objectives import Need
-from dalr.objectives.token_level import GlobalToLocal
-from dalr.objectives.widths import make_widths
-from dalr.schema import Recipe
+from dalr.recipe.schema import Recipe
 from dalr.seed import seed_everything
-from dalr.training.batches import BatchDataset, StreamData, TokenRows
+from dalr.training.batch import BatchDataset, StreamData, TokenRows
 from dalr.training.callbacks import Validation
-from dalr.training.development import Development, make_development
-from dalr.training.inputs import TrainingData
+from dalr.training.data import TrainingData
+from dalr.training.distributed import Ranks
+from dalr.training.module import Precision, TrainingTask
 from dalr.training.neighbours import grouped
 from dalr.training.precision import resolve_precision
-from dalr.training.ranks import Ranks
-from dalr.training.task import Precision, TrainingTask
+from dalr.training.validation import Development, make_development
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

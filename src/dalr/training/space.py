@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dalr.errors import StorageError
 from dalr.io.atomic import storage_errors
 from dalr.io.paths import size_of
-from dalr.training.resumption import distinct_tensors
+from dalr.training.resume import distinct_tensors
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dalr.objectives import Losses
+from dalr.losses import Losses
 from dalr.seed import derive_seed
-from dalr.training.batches import Batch, TokenBatch
-from dalr.training.ranks import Ranks
-from dalr.training.task import TrainingTask
+from dalr.training.batch import Batch, TokenBatch
+from dalr.training.distributed import Ranks
+from dalr.training.module import TrainingTask
 
 
 @dataclass(frozen=True, kw_only=True)

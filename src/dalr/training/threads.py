@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dalr.console import Console
 from dalr.errors import CorruptFileError
+from dalr.io.console import Console
 
 _MOST = 4096
 

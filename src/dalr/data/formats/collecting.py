@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from dalr.data.rows import CaptionedImage
 from dalr.errors import KEPT, DataError, Problem, did_you_mean, shown
 from dalr.io.text import first_line, read_lines, read_text
-from dalr.section import LEFT_OUT_IF_NONE, Section
+from dalr.recipe.section import LEFT_OUT_IF_NONE, Section
 
 _MOST_WRONG = 20_000
 

@@ -1,0 +1,1 @@
+"""How published DALR checkpoints become models and heads of ours."""

