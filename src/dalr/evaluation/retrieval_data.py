@@ -1,4 +1,4 @@
-"""Captions and pictures for retrieval: those that the options name, or those that a run held out."""
+"""On which captions and images is retrieval measured? Those of the options, or those a run held out."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class RetrievalImages:
     """Captions, and vectors of the images that they belong to."""
 
     captions: tuple[str, ...]
     owner: Int64[np.ndarray, " captions"]
     """Row of each caption's image."""
-    images: Float32[np.ndarray, "images width"]
+    images: Float32[np.ndarray, "images dim"]
 
 
-def pictures_for_heads(run: Path | None, request: Request) -> Pictures:
+def images_for_heads(run: Path | None, request: Request) -> RetrievalImages:
     """Those of `--pairs` and `--features`, or those that the run held out.
 
     Raises:
@@ -59,7 +59,7 @@ def pictures_for_heads(run: Path | None, request: Request) -> Pictures:
     return _of_store(dataset.held_out, open_features(path, recipe.data.path(ids) if ids is not None else None))
 
 
-def grounded_retrieval(place: Place, pictures_of: Callable[[Path | None], Pictures]) -> RetrievalTask:
+def grounded_retrieval(place: Place, images_of: Callable[[Path | None], RetrievalImages]) -> RetrievalTask:
     """Retrieval by trained heads.
 
     Raises:
@@ -74,21 +74,21 @@ def grounded_retrieval(place: Place, pictures_of: Callable[[Path | None], Pictur
         regular(heads)
     except (OSError, ValueError) as error:
         raise refusal(heads, error, ModelFileError) from None
-    pictures = pictures_of(place.run)
+    images = images_of(place.run)
 
     def project(sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from dalr.models.heads import ground
 
-        return ground(heads, sentences=sentences, images=pictures.images)
+        return ground(heads, sentences=sentences, images=images.images)
 
-    return RetrievalTask(captions=pictures.captions, owner=pictures.owner, space="grounding", project=project)
+    return RetrievalTask(captions=images.captions, owner=images.owner, space="grounding", project=project)
 
 
 def zero_training_retrieval(vision: VisionModel, request: Request) -> RetrievalTask:
-    """Retrieval in the own space of a multimodal model: its vectors of the captions and of the pictures.
+    """Retrieval in the own space of a multimodal model: its vectors of the captions and of the images.
 
     Raises:
-        ConfigError: no pictures are named, or vectors that another model made.
+        ConfigError: no images are named, or vectors that another model made.
     """
     if request.pairs is None or (request.images is None and request.features is None):
         what = f"{vision.reference} is multimodal: retrieval needs --pairs, and --images or --features made with it"
@@ -99,18 +99,18 @@ def zero_training_retrieval(vision: VisionModel, request: Request) -> RetrievalT
         if made_with not in (None, vision.source["sha256"]):
             what = f"made with {store.source.get('model')!r} (sha256 {made_with}), not with {vision.reference!r}"
             raise ConfigError(Problem(where=str(request.features), what=what))
-        pictures = _of_store(pairs, store)
+        images = _of_store(pairs, store)
     else:
-        pictures = _computed(vision, _read(request.pairs, request), request)
+        images = _computed(vision, _read(request.pairs, request), request)
     return RetrievalTask(
-        captions=pictures.captions,
-        owner=pictures.owner,
+        captions=images.captions,
+        owner=images.owner,
         space="model",
-        project=lambda sentences: (sentences, pictures.images),
+        project=lambda sentences: (sentences, images.images),
     )
 
 
-def _computed(vision: VisionModel, pairs: Pairs, request: Request) -> Pictures:
+def _computed(vision: VisionModel, pairs: Pairs, request: Request) -> RetrievalImages:
     """With vectors that are computed now and not kept."""
     from dalr.features.images import write_image_store
 
@@ -128,10 +128,10 @@ def _computed(vision: VisionModel, pairs: Pairs, request: Request) -> Pictures:
         return _of_store(pairs, open_store(store))
 
 
-def _of_store(pairs: Pairs, store: FeatureStore) -> Pictures:
+def _of_store(pairs: Pairs, store: FeatureStore) -> RetrievalImages:
     numbers, owner = np.unique(pairs.image_of, return_inverse=True)
     names = [pairs.images[number] for number in numbers]
-    return Pictures(
+    return RetrievalImages(
         captions=pairs.captions,
         owner=owner.astype(np.int64),
         images=store.read(store.rows_of(names, what="image")),

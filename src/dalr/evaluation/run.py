@@ -1,4 +1,4 @@
-"""The evaluation of one or several named models."""
+"""How are one or several named models evaluated?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
 from dalr.evaluation.bootstrap import compare
 from dalr.evaluation.loaded import LoadedTask, Options, without_overlap
-from dalr.evaluation.models import memory_subject, multimodal_subject, text_subject
+from dalr.evaluation.models import model_in_memory, multimodal_model, text_model
 from dalr.evaluation.mteb import MtebTask, find_mteb_tasks, score_mteb_tasks
 from dalr.evaluation.overlap import training_sentences
 from dalr.evaluation.request import Place, Request, locate
@@ -25,7 +25,12 @@ from dalr.evaluation.results import (
     read_results,
     write_results,
 )
-from dalr.evaluation.retrieval_data import Pictures, grounded_retrieval, pictures_for_heads, zero_training_retrieval
+from dalr.evaluation.retrieval_data import (
+    RetrievalImages,
+    grounded_retrieval,
+    images_for_heads,
+    zero_training_retrieval,
+)
 from dalr.evaluation.score import evaluate as score
 from dalr.evaluation.score import failure, load_tasks
 from dalr.evaluation.senteval.selection import CLASSIFIERS
@@ -45,7 +50,7 @@ class Loaded:
     tasks: Sequence[LoadedTask]
     failed: Sequence[Failed]
     mteb: Sequence[MtebTask]
-    pictures: Callable[[Path | None], Pictures] | None
+    images: Callable[[Path | None], RetrievalImages] | None
     """For retrieval by heads: captions and images of the request, or those that a run held out."""
 
 
@@ -91,16 +96,16 @@ def evaluate_model(model: SentenceTransformer, request: Request) -> Evaluation:
         ConfigError: as `evaluate`, or retrieval without heads.
         DataError: a folder or file that is not there.
     """
-    subject = memory_subject(model, request)
+    evaluated = model_in_memory(model, request)
     loaded = load(request)
     tasks = list(loaded.tasks)
-    if loaded.pictures is not None:
+    if loaded.images is not None:
         if request.heads is None:
             what = "retrieval is measured in the grounding space, and a model in memory has no heads; name the run"
             raise ConfigError(Problem(where="tasks", what=what))
-        place = Place(name=subject.name, encoder=EncoderConfig(model=subject.name), heads=request.heads)
-        tasks.append(grounded_retrieval(place, loaded.pictures))
-    return score(subject, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
+        place = Place(name=evaluated.name, encoder=EncoderConfig(model=evaluated.name), heads=request.heads)
+        tasks.append(grounded_retrieval(place, loaded.images))
+    return score(evaluated, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
 
 
 def load(request: Request) -> Loaded:
@@ -114,10 +119,10 @@ def load(request: Request) -> Loaded:
     tasks, failed = _load(names, request)
 
     @cache
-    def pictures(run: Path | None) -> Pictures:
-        return pictures_for_heads(run, request)
+    def images(run: Path | None) -> RetrievalImages:
+        return images_for_heads(run, request)
 
-    return Loaded(tasks=tasks, failed=failed, mteb=mteb, pictures=pictures if RETRIEVAL in names else None)
+    return Loaded(tasks=tasks, failed=failed, mteb=mteb, images=images if RETRIEVAL in names else None)
 
 
 def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
@@ -127,13 +132,13 @@ def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
     tasks = list(loaded.tasks)
     if has_text_tower(place.encoder.model):
         vision = load_vision_model(place.encoder.model, device=request.device)
-        tasks += [zero_training_retrieval(vision, request)] if loaded.pictures is not None else []
-        subject = multimodal_subject(place, vision, request)
+        tasks += [zero_training_retrieval(vision, request)] if loaded.images is not None else []
+        model = multimodal_model(place, vision, request)
     else:
-        tasks += [grounded_retrieval(place, loaded.pictures)] if loaded.pictures is not None else []
-        subject = text_subject(place, request)
-    evaluation = score(subject, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
-    results, failed = score_mteb_tasks(loaded.mteb, subject, request.console)
+        tasks += [grounded_retrieval(place, loaded.images)] if loaded.images is not None else []
+        model = text_model(place, request)
+    evaluation = score(model, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
+    results, failed = score_mteb_tasks(loaded.mteb, model, request.console)
     return evaluation.model_copy(
         update={"tasks": {**evaluation.tasks, **results}, "failed": (*evaluation.failed, *failed)}
     )

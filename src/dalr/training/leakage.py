@@ -1,4 +1,4 @@
-"""Validation sentences that are trained on: their score is too high, and it chooses the weights.
+"""Which validation sentences are trained on? Their score is too high, and it chooses the weights.
 
 Sentences are compared as repetitions are counted, without case and white space. Data sets repeat captions, so this
 is a warning and no error.
