@@ -105,7 +105,7 @@ class _Run:
         self.records: dict[str, Trained] = {}
         self.done = 0
         for run in plan.prepared:
-            self.keys[run.method] = self._ticket(run).key
+            self.keys[run.method] = self._fingerprint(run).key
         self.known = Records(plan.out, self.config.name)
 
     def all(self) -> StudyResult:
@@ -194,7 +194,7 @@ class _Run:
 
     def _unscored(self, run: PlannedRun, seed: int, scorer: Scorer | None) -> bool:
         """Whether the record of a final run lacks scores that its weights would give."""
-        found = self.known.find(run.path, self._ticket(run).key)
+        found = self.known.find(run.path, self._fingerprint(run).key)
         return scorer is not None and not scorer.has_scored(
             run.recipe,
             found.evaluation if found is not None else None,
@@ -228,7 +228,7 @@ class _Run:
 
     def _there(self, run: PlannedRun, *, weights: bool) -> Trained | None:
         """The run if it is finished in its folder, or where no weights are wanted, known by its record."""
-        fingerprint = self._ticket(run)
+        fingerprint = self._fingerprint(run)
         trained = settled(run, fingerprint, replace=self.replace, console=self.inner)
         return recorded(run, fingerprint, self.known) if trained is None and not weights else trained
 
@@ -249,9 +249,9 @@ class _Run:
         if missing:
             error = DataError(f"the prepared run {', '.join(missing)} that it needs has failed")
             return impossible(run, error)
-        return make(run, self._ticket(run), console=self.inner)
+        return make(run, self._fingerprint(run), console=self.inner)
 
-    def _ticket(self, run: PlannedRun) -> Fingerprint:
+    def _fingerprint(self, run: PlannedRun) -> Fingerprint:
         """The fingerprint of a run, with the keys of the prepared runs that it reads."""
         read = {str(prepared_model(self.plan.out, name)): self.keys[name] for name in run.needs}
         return make_fingerprint(run.recipe, read)
