@@ -182,9 +182,6 @@ class TestJson:
                 {"lang_feat": [[1, 2, 3]] * 2},
                 "lang_feat: of dimension 3, but the vectors before are of dimension 4",
             ),
-                {"lang_feat": [[1, 2, 3]] * 2},
-                "lang_feat: of dimension 3, but the vectors before are of dimension 4",
-            ),
         ],
     )
     def test_a_malformed_record_is_named(self, tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
