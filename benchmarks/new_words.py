@@ -2,23 +2,24 @@
 
 python benchmarks/new_words.py --data $DALR_SHARED/data --out FOLDER --seed N [--images clip|cnn]
 
-An engineer's captions are full of words that no public encoder knows; the images show what they mean, and all else is
-ordinary language. The 400 most frequent content words of the training captions become invented words, in the captions
-and in the photo-caption pairs of the STS sets alike; other text stays as it is. Image ids stay too, so the image
-features of the shared folder fit. FOLDER is made from data that may not be passed on: never commit it.
+An engineer's captions are full of words that no public encoder knows; the images show what they mean, and all else
+is ordinary language. The 400 most frequent content words of the training captions become invented words, in the
+captions and in the photo-caption pairs of the STS sets alike; other text stays as it is. Image ids stay too, so the
+image features of the shared folder fit. FOLDER is made from data that may not be passed on: never commit it.
 
     captions.jsonl             captions in new words, one image per line, as in the shared folder
     training-captions.txt      those that are trained on, for `exclude_overlap`
-    validation/                the number to tune on: the mean of new-words/ (STS-B dev, captions) and plain/ (the rest)
-    test/                      its test counterpart: the mean of new-words/ (four sets) and plain/ (the seven STS sets)
+    validation/                the number to tune on, the mean of two groups: new-words/ has the caption pairs of
+                               STS-B dev, plain/ its other pairs
+    test/                      its counterpart: new-words/ has four photo-caption sets, plain/ the seven STS sets
     plain-photo-captions/      the pairs of test/new-words in plain words
     same-image.tsv             two captions of one held-out image (1) or of two (0)
     downstream/                SentEval's layout, photo captions in new words, without the pairs that are left out
     manifest.json              seed, words, counts, checksums
 
-What is left out of every test set: the pairs of STS-B dev, which tune. Of every test set in new words also the caption
-pairs of STS-B test, whose scores were looked at while the benchmark was designed; and with `--images cnn`, the pairs
-of STS15 images that hold a training caption. The same arguments give the same bytes.
+What is left out of every test set: the pairs of STS-B dev, which tune. Of every test set in new words also the
+caption pairs of STS-B test, whose scores were looked at while the benchmark was designed; and with `--images cnn`,
+the pairs of STS15 images that hold a training caption. The same arguments give the same bytes.
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ def same_image_pairs(images: Sequence[Sequence[str]], lexicon: Lexicon) -> Itera
 
 
 def downstream_files(senteval: Path, sets: Sets, lexicon: Lexicon) -> Iterator[tuple[str, str]]:
-    """SentEval's files of the STS sets and of STS-B dev, with the pairs that are kept; photo captions in new words."""
+    """SentEval's STS files with the pairs that are kept; photo captions in new words."""
     plain_kept = {task: {_key(pair) for pair in pairs} for task, pairs in sets.test_plain.items()}
     new_kept = {name: {_key(pair) for pair in pairs} for name, pairs in sets.test_new.items()}
     for task in STS_TASKS[:5]:
