@@ -1,8 +1,8 @@
 """Invented words in the place of frequent ones: which words, what they become, and how a sentence is rewritten.
 
-A word is replaced wherever it occurs, by its lemma: "dog", "dogs" and "dog's" become an invented word and its forms.
-A form is turned into its lemma without looking at the sentence, so that one spelling is always one word. Plural,
--ing, -ed and comparatives keep their endings: new words have the grammar of old ones.
+A word is replaced wherever it occurs, by its lemma: "dog", "dogs" and "dog's" become an invented word and its
+forms. A form is turned into its lemma without looking at the sentence, so that one spelling is always one word.
+Plural, -ing, -ed and comparatives keep their endings: new words have the grammar of old ones.
 """
 
 from __future__ import annotations
