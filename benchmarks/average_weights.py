@@ -2,8 +2,8 @@
 
 python benchmarks/average_weights.py BEFORE AFTER --out FOLDER [--fraction 0.5]
 
-BEFORE is a model folder or `package:NAME/FOLDER`, AFTER a model folder that was trained from it (RUN/model). FOLDER is
-AFTER with each weight (1 − fraction) · before + fraction · after; score it with `dalr evaluate`.
+BEFORE is a model folder or `package:NAME/FOLDER`, AFTER a model folder that was trained from it (RUN/model).
+FOLDER is AFTER with each weight (1 − fraction) · before + fraction · after; score it with `dalr evaluate`.
 """
 
 from __future__ import annotations

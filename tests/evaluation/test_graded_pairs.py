@@ -161,9 +161,9 @@ def test_names_that_say_something_else_are_refused(name: str, tmp_path: Path) ->
 
 def test_training_chooses_weights_by_a_folder(toys: Toys, tmp_path: Path) -> None:
     folder = write(tmp_path / "validation")
-    recipe = toys.recipe(tmp_path, development={"kind": "tsv", "data": str(folder), "every": 2})
+    recipe = toys.recipe(tmp_path, validation={"kind": "tsv", "data": str(folder), "every": 2})
     result = dalr.train(recipe, out=tmp_path / "run", console=QUIET)
-    assert result.development == "validation Spearman"
+    assert result.validation == "validation Spearman"
     pairs = load_graded_pairs(folder)
     evaluated = dalr.evaluate(tmp_path / "run", tasks=(), graded_pairs={"own": folder}, console=QUIET)
     assert result.best_score == pytest.approx(evaluated.tasks["own"].spearman, abs=1e-3)  # type: ignore[union-attr]

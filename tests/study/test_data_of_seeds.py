@@ -14,7 +14,7 @@ from dalr.errors import ConfigError, DataError
 from dalr.study import load_study, make_plan, run_study
 from dalr.study.config import EvaluateConfig
 from dalr.study.names import mentions_seed, with_seed
-from dalr.study.scores import Examiners
+from dalr.study.scores import Scorers
 from tiny import Toys
 
 
@@ -62,19 +62,19 @@ def test_what_is_scored_on_is_that_of_the_seed() -> None:
     found = config.at(3)
     assert (found.data, found.exclude_overlap) == ("senteval-3", "3.txt")
     assert dict(found.graded_pairs) == {"own": "pairs/3"}
-    examiners = Examiners(config, QUIET)
-    assert examiners.at(3) is examiners.at(3)
-    assert examiners.at(3) is not examiners.at(4)
-    same = Examiners(EvaluateConfig(data="senteval"), QUIET)
+    scorers = Scorers(config, QUIET)
+    assert scorers.at(3) is scorers.at(3)
+    assert scorers.at(3) is not scorers.at(4)
+    same = Scorers(EvaluateConfig(data="senteval"), QUIET)
     assert same.at(3) is same.at(4), "data of all seeds is read once"
 
 
 def test_missing_pairs_of_any_seed_are_found_before_training(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs-0", 0)
     config = EvaluateConfig(tasks=(), graded_pairs={"own": str(tmp_path / "pairs-${seed}")})
-    Examiners(config, QUIET).require_data([0])
+    Scorers(config, QUIET).require_data([0])
     with pytest.raises(DataError, match="pairs-1"):
-        Examiners(config, QUIET).require_data([0, 1])
+        Scorers(config, QUIET).require_data([0, 1])
 
 
 def test_names_of_graded_pairs_are_checked_with_the_study(bench: Bench) -> None:
@@ -90,7 +90,7 @@ def study(toys: Toys, folder: Path) -> str:
         "select_by": "tsv",
         "overrides": {
             "training.max_steps": 2,
-            "development": {"kind": "tsv", "data": str(folder / "validation-${seed}")},
+            "validation": {"kind": "tsv", "data": str(folder / "validation-${seed}")},
         },
         "methods": {name: {"recipe": str(toys.recipe(folder))} for name in ("one", "other")},
         "evaluate": {"tasks": [], "graded_pairs": {"own": str(folder / "test-${seed}")}},
@@ -114,7 +114,7 @@ def test_a_study_selects_scores_compares_and_shows_graded_pairs(
     assert result.graded == ("own",)
     for method in result.methods.values():
         assert [set(seed.scores) for seed in method.seeds] == [
-            {"dev", "own", "own/new", "own/plain", "own/new/pairs", "own/plain/pairs"}
+            {"validation", "own", "own/new", "own/plain", "own/new/pairs", "own/plain/pairs"}
         ] * 2
         first = method.seeds[0].scores
         assert first["own"] == pytest.approx((first["own/new"] + first["own/plain"]) / 2)

@@ -1,4 +1,4 @@
-"""What may methods and prepared runs be called? Folders carry their names; also `${prepared:NAME}` and `${seed}`."""
+"""What may methods and prepared runs be called? Folders carry their names; also `${prepared:NAME}`, `${seed}`."""
 
 from __future__ import annotations
 

@@ -272,9 +272,7 @@ class _Run:
                         first = seed == self.config.seeds[0]
                         recorded = trained.known_by.evaluation if trained.known_by is not None else None
                         run = trained.run
-                        found = scorer.at(seed).score(
-                            run.recipe, run.folder, recorded=recorded, first_seed=first
-                        )
+                        found = scorer.at(seed).score(run.recipe, run.folder, recorded=recorded, first_seed=first)
                         self._keep(trained)
                         if found.earlier:
                             bar.skip(1)

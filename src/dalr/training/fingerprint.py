@@ -58,11 +58,7 @@ def _content(recipe: Recipe, data: TrainingData) -> Iterator[tuple[str, str]]:
     if held_out is not None:
         yield "held-out captions", sentences_sha256([*held_out.caption_ids, *held_out.captions])
     if scored is not None:
-<<<<<<< HEAD
-        yield "validation pairs", sentences_sha256([*scored.sentences(), *map(repr, scored.gold.tolist())])
-=======
-        yield "development pairs", pairs_sha256(scored)
->>>>>>> b8f048f (Graded pairs of one's own: folders of files averaged by group, as validation and as evaluation tasks; seeds of a study may have data of their own)
+        yield "validation pairs", pairs_sha256(scored)
     for name, vectors in (("image features", data.images), ("caption features", data.clip_text)):
         if vectors is not None:
             yield name, _store_sha256(vectors.store)
