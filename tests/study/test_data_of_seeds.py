@@ -114,7 +114,7 @@ def test_a_study_selects_scores_compares_and_shows_graded_pairs(
     assert result.graded == ("own",)
     for method in result.methods.values():
         assert [set(seed.scores) for seed in method.seeds] == [
-            {"validation", "own", "own/new", "own/plain", "own/new/pairs", "own/plain/pairs"}
+            {"dev", "own", "own/new", "own/plain", "own/new/pairs", "own/plain/pairs"}
         ] * 2
         first = method.seeds[0].scores
         assert first["own"] == pytest.approx((first["own/new"] + first["own/plain"]) / 2)
