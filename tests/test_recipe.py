@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -754,3 +755,9 @@ def test_a_recipe_and_its_data_are_checked_without_importing_torch(tree: dict[st
         check=False,
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_what_a_run_records_of_its_recipe_is_read_back(name: str) -> None:
+    recipe = load_recipe(name)
+    assert Recipe.model_validate_json(json.dumps(recipe.model_dump(mode="json"))) == recipe
