@@ -1,7 +1,8 @@
 """What does a person see during work? Lines, bars and tables on the terminal.
 
-Everything goes to standard error, so that standard output stays free for results. Without a terminal (a log
-file, CI) a bar becomes a line now and then. All that dalr prints goes through `show` and `tell`.
+Everything goes to standard error, so that standard output stays free for results. Bars are tqdm's: drawn on a
+terminal and in a notebook; elsewhere (a log file, CI) a bar becomes a line now and then. All that dalr prints goes
+through `show` and `tell`, which write above the bars that are drawn.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, TextIO
 
 from dalr.errors import StorageError
 
 _LINE_SECONDS = 15.0
+_LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 _BROKEN_PIPE = 141
 """As a shell says it of a program that SIGPIPE ended."""
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -39,8 +41,9 @@ def show(text: str, *, end: str = "\n") -> None:
     if sys.stdout is None:
         return
     try:
-        sys.stdout.write(printable(text) + end)
-        sys.stdout.flush()
+        with _between_bars():
+            sys.stdout.write(printable(text) + end)
+            sys.stdout.flush()
     except BrokenPipeError:
         _silence(sys.stdout)
         raise SystemExit(_BROKEN_PIPE) from None
@@ -55,8 +58,9 @@ def tell(text: str, *, end: str = "\n") -> None:
     if sys.stderr is None:
         return
     try:
-        sys.stderr.write(printable(text) + end)
-        sys.stderr.flush()
+        with _between_bars():
+            sys.stderr.write(printable(text) + end)
+            sys.stderr.flush()
     except OSError:
         _silence(sys.stderr)
 
@@ -84,21 +88,32 @@ def occupy_standard_streams() -> None:
 
 
 class Bar:
-    """A running piece of work. `update` moves it to `done` and shows `fields` beside it."""
+    """A running piece of work: `update` moves it to `done`, with `fields` beside it. By itself it shows nothing."""
+
+    def __init__(self, shown: Any = None) -> None:
+        self._shown = shown
+        self._fields: dict[str, str] = {}
 
     def update(self, done: int, **fields: str) -> None:
-        """Nothing is shown by this base."""
+        self._fields |= {name: printable(value) for name, value in fields.items()}
+        if self._shown is not None:
+            self._shown.set_postfix(self._fields, refresh=False)
+            with suppress(OSError):  # as `tell`
+                self._shown.update(done - self._shown.n)
 
     def skip(self, pieces: int) -> None:
         """So many of what is done were there already: they say nothing about how long the rest takes."""
+        if self._shown is not None:
+            self._shown.initial += pieces
 
 
 class Console:
-    """Where progress goes. `quiet` shows nothing but errors."""
+    """Where progress goes. `quiet` shows only errors; off a terminal a bar is a line every `line_seconds`."""
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, line_seconds: float = _LINE_SECONDS) -> None:
         self.quiet = quiet
         self.verbose = verbose
+        self.line_seconds = line_seconds
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -112,45 +127,58 @@ class Console:
     @contextmanager
     def bar(self, name: str, total: int, unit: str = "it") -> Iterator[Bar]:
         """A bar for `total` pieces of work with rate, time left and fields."""
-        if self.quiet:
+        if self.quiet or sys.stderr is None:
             yield Bar()
-        elif sys.stderr is not None and sys.stderr.isatty():
-            with _rich_bar(name, total, unit) as bar:
-                yield bar
+            return
+        # smoothing 0: the mean rate of all that was done here; miniters 0: new fields are shown without new pieces
+        options = {"desc": printable(name), "total": total, "unit": f" {unit}", "smoothing": 0, "miniters": 0}
+        if _can_draw():
+            shown = _tqdm()(**options, dynamic_ncols=True)
         else:
-            bar = _LineBar(self, name, total, unit)
-            yield bar
-            bar.finish()
+            shown = _tqdm()(**options, file=_Lines(), bar_format=_LINE, mininterval=self.line_seconds, delay=1.0)
+            shown.delay = 0.0  # no line at the start, which would say nothing
+        try:
+            yield Bar(shown)
+        finally:
+            shown.leave = _can_draw() or shown.n != shown.last_print_n
+            with suppress(OSError):
+                shown.close()
 
 
-class _Pace:
-    """How fast pieces get done, and how long the rest will take at that."""
+class _Lines:
+    """Where tqdm draws off a terminal: what it would draw over itself becomes a line each."""
 
-    def __init__(self, total: int, unit: str) -> None:
-        self.total, self.unit = total, unit
-        self.start = self.last = time.monotonic()
-        self.done = self.skipped = 0
+    def write(self, text: str) -> None:
+        if text.strip():
+            tell(text.strip())
 
-    def update(self, done: int) -> None:
-        self.done, self.last = done, time.monotonic()
+    def flush(self) -> None:
+        """`tell` has done it."""
 
-    @property
-    def _rate(self) -> float:
-        return max(0, self.done - self.skipped) / max(self.last - self.start, 1e-9)
 
-    def speed(self) -> str:
-        """Pieces a second, or seconds a piece."""
-        rate = self._rate
-        if not rate:
-            return f"– {self.unit}/s"
-        return f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{duration(1 / rate)}/{self.unit}"
+@cache
+def _tqdm() -> Any:
+    """tqdm's bar for where we are, without the thread that it would start beside the first one."""
+    from tqdm.auto import tqdm
 
-    def left(self) -> str:
-        if self.done >= self.total:
-            return duration(0.0)
-        if not self._rate:
-            return "–"
-        return duration(max(0.0, (self.total - self.done) / self._rate - (time.monotonic() - self.last)))
+    return type("tqdm", (tqdm,), {"monitor_interval": 0})
+
+
+def _can_draw() -> bool:
+    """On a terminal, or in a notebook with its widgets."""
+    from tqdm import tqdm
+
+    return sys.stderr.isatty() or _tqdm().status_printer is not tqdm.status_printer
+
+
+@contextmanager
+def _between_bars() -> Iterator[None]:
+    """Take drawn bars away while a line is written, and draw them again below it."""
+    if "tqdm.std" not in sys.modules:
+        yield
+        return
+    with _tqdm().external_write_mode(file=sys.stderr):
+        yield
 
 
 def duration(seconds: float) -> str:
@@ -159,80 +187,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-class _PacedBar(Bar):
-    """What bars that are shown have in common."""
-
-    def __init__(self, pace: _Pace) -> None:
-        self.pace = pace
-        self.fields: dict[str, str] = {}
-
-    def update(self, done: int, **fields: str) -> None:
-        self.pace.update(done)
-        self.fields |= fields
-
-    def skip(self, pieces: int) -> None:
-        self.pace.skipped += pieces
-
-    def extra(self) -> str:
-        return " · ".join(f"{name} {value}" for name, value in self.fields.items())
-
-
-class _LineBar(_PacedBar):
-    """A line every few seconds."""
-
-    def __init__(self, console: Console, name: str, total: int, unit: str) -> None:
-        super().__init__(_Pace(total, unit))
-        self.console, self.name = console, name
-        self.shown, self.shown_at = 0, time.monotonic()
-
-    def update(self, done: int, **fields: str) -> None:
-        super().update(done, **fields)
-        if time.monotonic() - self.shown_at >= _LINE_SECONDS:
-            self._show()
-
-    def finish(self) -> None:
-        if self.pace.done != self.shown:
-            self._show()
-
-    def _show(self) -> None:
-        pace = self.pace
-        self.shown, self.shown_at = pace.done, time.monotonic()
-        extra = f" · {self.extra()}" if self.fields else ""
-        self.console.say(f"{self.name}: {pace.done}/{pace.total} · {pace.speed()} · {pace.left()} left{extra}")
-
-
-@contextmanager
-def _rich_bar(name: str, total: int, unit: str) -> Iterator[Bar]:
-    from rich.console import Console as RichConsole
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
-    from rich.table import Column
-    from rich.text import Text
-
-    pace = _Pace(total, unit)  # rich's own forgets what is older than half a minute
-
-    class Rate(ProgressColumn):
-        def render(self, task: Any) -> Text:
-            return Text(f"{pace.speed()} · {pace.left()} left")
-
-    def whole() -> Column:
-        return Column(no_wrap=True)
-
-    progress = Progress(
-        TextColumn("{task.description}", table_column=whole()),
-        BarColumn(bar_width=10),
-        MofNCompleteColumn(table_column=whole()),
-        Rate(table_column=whole()),
-        TextColumn("{task.fields[extra]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-        console=RichConsole(stderr=True),
-    )
-    with progress:
-        task = progress.add_task(name, total=total, extra="")
-
-        class RichBar(_PacedBar):
-            def update(self, done: int, **fields: str) -> None:
-                super().update(done, **fields)
-                progress.update(task, completed=done, extra=printable(self.extra()))
-
-        yield RichBar(pace)
