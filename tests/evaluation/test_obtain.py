@@ -1,7 +1,11 @@
-"""Data into a folder: from a folder, from a server that behaves or not, from an archive's address."""
+"""Data into a folder: from a folder, from a server that behaves or not, from an archive here or there."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from dalr.evaluation.obtain import obtain, require_licences, verification
 from dalr.evaluation.official import GROUPS, check_files, files_of_group
 from dalr.io.console import Console
 from file_server import FileServer, serve
+from senteval import write_senteval
 from tiny import Outcome
 
 Cli = Callable[..., Outcome]
@@ -150,6 +155,14 @@ class TestFromServer:
         get("transfer", f"{server.address}/base", tmp_path / "out")
         assert (tmp_path / "out" / "MR" / "rt-polarity.pos").read_bytes() == server.files[name]
 
+    def test_a_file_much_longer_than_the_official_one_is_not_fetched_to_its_end(
+        self, server: FileServer, tmp_path: Path
+    ) -> None:
+        server.files["base/MR/rt-polarity.pos"] = bytes(5_000_000)
+        with pytest.raises(DataError, match=r"rt-polarity\.pos: expected at most \d+ bytes, found 5000000"):
+            get("transfer", f"{server.address}/base", tmp_path / "out")
+        assert not list((tmp_path / "out").rglob("*rt-polarity.pos*"))
+
     def test_a_dead_server_is_asked_for_one_file_only(self, server: FileServer, tmp_path: Path) -> None:
         server.statuses.extend([503] * 100)
         with pytest.raises(DataError, match="the server answers 503"):
@@ -157,29 +170,92 @@ class TestFromServer:
         assert len(set(server.asked)) == 1
 
 
-class TestArchive:
-    def test_it_is_fetched_and_left_for_the_user_to_unpack(self, server: FileServer, tmp_path: Path) -> None:
-        server.files["senteval.tar"] = b"not opened by us" * 100
-        server.cuts.append(300)
-        told = get("sts", f"{server.address}/senteval.tar", tmp_path / "out")
-        archive = tmp_path / "out" / "senteval.tar"
-        assert archive.read_bytes() == server.files["senteval.tar"]
-        assert server.ranges_asked == [None, "bytes=300-"]
-        assert f"mkdir -p {tmp_path / 'out' / 'unpacked'} && tar -xf {archive} -C" in told
-        assert f"dalr data get sts --from {tmp_path / 'out' / 'unpacked'} --out {tmp_path / 'out'}" in told
+def packed(folder: Path, prefix: str = "senteval/downstream/") -> bytes:
+    """All files of `folder` in a tar archive."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        tar.add(folder, prefix or "./")
+    return made.getvalue()
 
-    def test_the_way_it_names_leads_to_the_end(self, server: FileServer, copy: Path, tmp_path: Path) -> None:
-        server.files["senteval.tar"] = b"x"
-        get("sts", f"{server.address}/senteval.tar", tmp_path / "out")
-        copy.rename(tmp_path / "out" / "unpacked")
-        get("sts", tmp_path / "out" / "unpacked", tmp_path / "out")
+
+def without_locks(out: Path) -> list[str]:
+    return sorted(path.name for path in out.iterdir() if path.name != ".lock")
+
+
+class TestArchive:
+    @pytest.mark.parametrize("group", GROUPS)
+    def test_it_is_fetched_unpacked_and_checked(self, copy: Path, tmp_path: Path, group: str) -> None:
+        archive = packed(copy)
+        with serve({"senteval.tar": archive}) as server:
+            server.cuts.append(300)
+            told = get(group, f"{server.address}/senteval.tar", tmp_path / "out")
+            assert server.ranges_asked == [None, "bytes=300-"]
+        count = len(files_of_group(group))
+        assert told.endswith(f"{count} files of {group}, {count} of them new, all as in the official data")
+        require_good(tmp_path / "out", group)
+        found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+        others = {official.path for name in GROUPS if name != group for official in files_of_group(name)}
+        assert not found & others, "the owners' terms of the other group were not accepted"
+        assert not list((tmp_path / "out").glob(".unpacked*"))
+
+    def test_it_is_fetched_once_for_both_groups(self, copy: Path, tmp_path: Path) -> None:
+        with serve({"senteval.tar": packed(copy, "")}) as server:
+            for group in GROUPS:
+                get(group, f"{server.address}/senteval.tar", tmp_path / "out")
+                require_good(tmp_path / "out", group)
+            assert len(server.asked) == 1
+
+    @pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tgz", ".tar.bz2"])
+    def test_an_archive_on_the_disk_is_a_source_too(self, copy: Path, tmp_path: Path, ending: str) -> None:
+        pack = {".tar": bytes, ".tar.bz2": bz2.compress}.get(ending, gzip.compress)
+        (tmp_path / f"a{ending}").write_bytes(pack(packed(copy)))
+        get("sts", tmp_path / f"a{ending}", tmp_path / "out")
+        require_good(tmp_path / "out", "sts")
+        assert (tmp_path / f"a{ending}").exists()
+
+    def test_what_differs_is_named_and_nothing_is_put_in_place(self, copy: Path, tmp_path: Path) -> None:
+        (copy / IMAGES).write_text("a\tb\n")
+        (copy / "SICK" / "SICK_test_annotated.txt").unlink()
+        with serve({"senteval.tar": packed(copy)}) as server:
+            with pytest.raises(DataError) as caught:
+                get("sts", f"{server.address}/senteval.tar", tmp_path / "out")
+            archive = tmp_path / "out" / "senteval.tar"
+            assert [str(problem) for problem in caught.value.problems if "SICK" in str(problem)] == [
+                f"{archive}: SICK/SICK_test_annotated.txt: not in the archive"
+            ]
+            changed = f"{archive}: {IMAGES}: expected 6 rows as in the official file, found 1"
+            assert any(str(problem).startswith(changed) for problem in caught.value.problems)
+            assert without_locks(tmp_path / "out") == [], "not even the archive: the next start fetches it anew"
+            write_senteval(copy.parent / "again")
+            server.files["senteval.tar"] = packed(copy.parent / "again")
+            get("sts", f"{server.address}/senteval.tar", tmp_path / "out")
         require_good(tmp_path / "out", "sts")
 
-    def test_it_is_not_fetched_twice(self, server: FileServer, tmp_path: Path) -> None:
-        server.files["senteval.tar"] = b"x" * 10
-        for _ in range(2):
+    def test_changed_files_are_taken_on_request(self, copy: Path, tmp_path: Path) -> None:
+        (copy / IMAGES).write_text("a\tb\n")
+        (tmp_path / "a.tar").write_bytes(packed(copy))
+        assert "1 of them not official" in get("sts", tmp_path / "a.tar", tmp_path / "out", allow_changed=True)
+
+    def test_only_what_is_missing_is_unpacked(self, copy: Path, tmp_path: Path) -> None:
+        get("sts", copy, tmp_path / "out")
+        (tmp_path / "out" / IMAGES).unlink()
+        (tmp_path / "a.tar").write_bytes(packed(copy))
+        assert "1 of them new" in get("sts", tmp_path / "a.tar", tmp_path / "out")
+
+    def test_a_forged_archive_leaves_nothing(self, copy: Path, tmp_path: Path) -> None:
+        (copy / IMAGES).unlink()
+        (copy / IMAGES).symlink_to("/etc/hostname")
+        with serve({"senteval.tar": packed(copy)}) as server, pytest.raises(DataError, match="found a link"):
             get("sts", f"{server.address}/senteval.tar", tmp_path / "out")
-        assert len(server.asked) == 1
+        assert without_locks(tmp_path / "out") == []
+
+    @pytest.mark.parametrize("name", ["senteval.zip", "senteval.tar.xz"])
+    def test_other_archives_are_refused_before_they_are_fetched(
+        self, server: FileServer, tmp_path: Path, name: str
+    ) -> None:
+        with pytest.raises(DataError, match="unpack any other yourself and name the folder"):
+            get("sts", f"{server.address}/{name}", tmp_path / "out")
+        assert server.asked == []
 
 
 class TestLicences:

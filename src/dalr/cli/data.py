@@ -20,7 +20,7 @@ def get_data(
     out: Annotated[Path, typer.Option(help="The folder for `dalr evaluate --data`.")],
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="DIR|URL", help="A copy of the data [default: the public archive]."),
+        typer.Option("--from", metavar="DIR|ARCHIVE|URL", help="A copy of the data [default: the public archive]."),
     ] = None,
     accept_licences: Annotated[
         bool, typer.Option("--accept-licences", help="You have read the owners' terms and accept them.")

@@ -1,9 +1,9 @@
 """SentEval's data into a folder that `--data` takes, every file compared with the official one.
 
-From a folder the needed files are copied, from an address they are fetched one by one. The public source is one
-archive, and we open no archives: it is fetched, and the user is told the command that unpacks it. What is already
-in place and official is left alone, so a second call goes on with the first. A file that differs is not put in
-place; all that is wrong comes in one error.
+From a folder the needed files are copied, from an address they are fetched one by one; of an archive, which the
+public source is, they are unpacked into a hidden folder and checked there. What is already in place and official is
+left alone, so a second call continues the first. A file that differs is not put in place; all that is wrong comes
+in one error.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from dalr.evaluation.table import markdown
 from dalr.io.atomic import write_bytes
 from dalr.io.console import Bar, Console
 from dalr.io.download import UnreachableError, download
+from dalr.io.lock import scratch_folder
 from dalr.io.paths import is_dir, is_file, regular, resolve
+from dalr.io.unpacking import ARCHIVES, MOST_BYTES, require_archive, unpack
 
 PUBLIC_ADDRESS = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
 """Where SimCSE's download script gets it. Taken from that script; the address itself could not be tried when this
 was written, and no checksum of the archive is published: its files are checked once they are unpacked."""
+_OTHER_ARCHIVES = (".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
 
 _KIB = 1024
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 LICENCES: Mapping[str, tuple[str, ...]] = {
     "sts": (
@@ -91,7 +93,7 @@ def obtain(
     """Bring the files of one of `GROUPS` into `out`; what to tell the user afterwards.
 
     Args:
-        source: a folder, the address of a folder or of an archive; None is the public archive.
+        source: a folder or an archive, or the address of one; None is the public archive.
         allow_changed: put files in place that are not the official ones, and name them.
         wait: seconds before a second attempt at an address.
 
@@ -104,12 +106,21 @@ def obtain(
     expected = files_of_group(group)
     wanted = [check.official for check in check_files(out, expected) if not check.good]
     source = PUBLIC_ADDRESS if source is None else source
+    is_archive = source.lower().endswith((*ARCHIVES, *_OTHER_ARCHIVES))
     if not wanted:
         pass
+    elif is_archive and "://" in source:
+        archive = _fetch_archive(source, out, console, wait)
+        try:
+            _unpack(archive, out, wanted, allow_changed=allow_changed)
+        except DataError:
+            archive.unlink(missing_ok=True)  # the next start fetches it anew
+            raise
+        console.say(f"{archive} is kept for the other files in it; delete it if you need none of them")
+    elif is_archive and is_file(Path(source)):
+        _unpack(Path(source), out, wanted, allow_changed=allow_changed)
     elif "://" not in source:
         _copy(_layout_below(Path(source), wanted), out, wanted, allow_changed=allow_changed)
-    elif source.lower().endswith(_ARCHIVES):
-        return _fetch_archive(group, source, out, console, wait)
     else:
         _fetch_files(source.rstrip("/"), out, wanted, console, allow_changed=allow_changed, wait=wait)
     changed = [check for check in check_files(out, expected) if not check.good]
@@ -192,7 +203,14 @@ def _fetch_files(
                 bar.update((before + done) // _KIB, file=Path(name).name)
 
             try:
-                download(f"{base}/{official.path}", out / official.path, refuse=refuse, progress=advance, wait=wait)
+                download(
+                    f"{base}/{official.path}",
+                    out / official.path,
+                    refuse=refuse,
+                    progress=advance,
+                    wait=wait,
+                    most_bytes=_most_bytes(official),
+                )
             except UnreachableError as error:
                 problems += error.problems  # the next file would fail in the same way
                 break
@@ -203,19 +221,36 @@ def _fetch_files(
         raise DataError(problems)
 
 
-def _fetch_archive(group: str, address: str, out: Path, console: Console, wait: float) -> str:
+def _fetch_archive(address: str, out: Path, console: Console, wait: float) -> Path:
     archive = out / address.rsplit("/", 1)[1]
+    require_archive(archive)
     if address == PUBLIC_ADDRESS:
         console.say(f"note: {address} is the address that SimCSE's script names; it could not be tried beforehand")
     if not is_file(archive):
         _download_with_bar(address, archive, console, wait)
-    unpacked = out / "unpacked"
-    unpack = f"unzip -d {unpacked} {archive}" if archive.suffix == ".zip" else f"tar -xf {archive} -C {unpacked}"
-    return (
-        f"{archive} is complete. dalr opens no archives; unpack it and let its files be checked:\n"
-        f"  mkdir -p {unpacked} && {unpack}\n"
-        f"  dalr data get {group} --from {unpacked} --out {out} --accept-licences"
-    )
+    return archive
+
+
+def _unpack(archive: Path, out: Path, wanted: Sequence[OfficialFile], *, allow_changed: bool) -> None:
+    with scratch_folder(out / "unpacked") as place:
+        unpack(archive, place, {official.path: _most_bytes(official) for official in wanted})
+        problems = [
+            Problem(where=f"{archive}: {check.official.path}", what=_wrong_in_archive(check))
+            for check in check_files(place, wanted)
+            if not _acceptable(check, allow_changed)
+        ]
+        if problems:
+            raise DataError(problems)
+        _copy(place, out, wanted, allow_changed=allow_changed)
+
+
+def _wrong_in_archive(check: FileCheck) -> str:
+    return "not in the archive" if check.state == State.MISSING else check.problem().what
+
+
+def _most_bytes(official: OfficialFile) -> int:
+    """What a copy may have: other line ends and another encoding make it larger, but not twice as large."""
+    return 2 * official.bytes + _KIB
 
 
 def _download_with_bar(address: str, path: Path, console: Console, wait: float) -> None:
@@ -227,7 +262,7 @@ def _download_with_bar(address: str, path: Path, console: Console, wait: float) 
                 bars.append(stack.enter_context(console.bar("fetch", (total or 0) // _KIB, "KiB")))
             bars[0].update(done // _KIB)
 
-        download(address, path, progress=advance, wait=wait)
+        download(address, path, progress=advance, wait=wait, most_bytes=MOST_BYTES)
 
 
 def _acceptable(check: FileCheck, allow_changed: bool) -> bool:

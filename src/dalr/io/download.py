@@ -12,6 +12,7 @@ import http.client
 import os
 import re
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -65,6 +66,7 @@ def download(
     progress: Progress = lambda done, total: None,
     attempts: int = ATTEMPTS,
     wait: float = 1.0,
+    most_bytes: int | None = None,
 ) -> None:
     """Fetch `address` into `path`, going on with `path`.part if it is there.
 
@@ -72,6 +74,7 @@ def download(
         refuse: says what is wrong with the complete file, or None. A file put together of two tries is fetched
             once more from its beginning before that is an error.
         wait: seconds before the second attempt; doubled before each further one.
+        most_bytes: a longer file is refused as soon as that shows.
 
     Raises:
         UnreachableError: no such server, or the connection keeps breaking.
@@ -87,7 +90,7 @@ def download(
         if attempt:
             time.sleep(wait * 2 ** (attempt - 1))
         try:
-            pieced = _fetch(address, part, progress)
+            pieced = _fetch(address, part, progress, most_bytes)
         except _BrokenError as broken:
             reason = str(broken)
             continue
@@ -110,7 +113,7 @@ def discard(part: Path) -> None:
     _version_file(part).unlink(missing_ok=True)
 
 
-def _fetch(address: str, part: Path, progress: Progress) -> bool:
+def _fetch(address: str, part: Path, progress: Progress, most_bytes: int | None) -> bool:
     """Bring `part` to its full length; whether it was put together of more than one response."""
     have = part.stat().st_size if is_file(part, StorageError) else 0
     try:
@@ -118,7 +121,7 @@ def _fetch(address: str, part: Path, progress: Progress) -> bool:
             if answer.start not in (0, have):
                 discard(part)
                 raise _BrokenError(f"asked for the bytes from {have} on, got others")
-            _take(response, part, answer, progress)
+            _take(response, part, answer, progress, sys.maxsize if most_bytes is None else most_bytes)
     except urllib.error.HTTPError as error:
         with error:  # it holds the connection
             return _refused(address, part, have, error)
@@ -186,8 +189,9 @@ def _read_headers(response: Any, have: int, stated: str) -> _Answer:
     )
 
 
-def _take(response: Any, part: Path, answer: _Answer, progress: Progress) -> None:
+def _take(response: Any, part: Path, answer: _Answer, progress: Progress, most_bytes: int) -> None:
     """Append the body to `part`, or begin it anew where the body starts at 0."""
+    _require_small(response, part, answer.total or 0, most_bytes)
     with storage_errors(part):
         if answer.version is not None:
             write_text(_version_file(part), answer.version)
@@ -196,10 +200,17 @@ def _take(response: Any, part: Path, answer: _Answer, progress: Progress) -> Non
         done = answer.start
         progress(done, answer.total)
         while chunk := response.read(_CHUNK):
+            _require_small(response, part, done + len(chunk), most_bytes)
             with storage_errors(part):
                 file.write(chunk)
             done += len(chunk)
             progress(done, answer.total)
+
+
+def _require_small(response: Any, part: Path, size: int, most_bytes: int) -> None:
+    if size > most_bytes:
+        discard(part)
+        raise DataError(Problem(where=response.url, what=f"expected at most {most_bytes} bytes, found {size}"))
 
 
 def _refused(address: str, part: Path, have: int, error: urllib.error.HTTPError) -> bool:
