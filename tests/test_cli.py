@@ -26,9 +26,9 @@ from dalr.errors import (
     Problem,
     StorageError,
 )
-from dalr.features.source import as_matrix
 from dalr.features.store import open_store
 from dalr.recipe.loading import shipped_recipes
+from stores import as_matrix
 from tiny import Outcome, TinyData, Toys, write_pairs
 
 Cli = Callable[..., Outcome]

@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "dalr"
-POSIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix", "spwd"}
-POSIX_OF_OS = {
-    *("fork", "forkpty", "register_at_fork", "getuid", "geteuid", "getgid", "getegid", "setsid", "killpg"),
-    *("mkfifo", "mknod", "chown", "lchown", "sysconf", "uname", "statvfs", "getloadavg", "sched_getaffinity"),
-    *("O_NOFOLLOW", "O_DIRECTORY", "O_NONBLOCK", "O_CLOEXEC"),
+POSIX_MODULES = {
+    *("fcntl", "resource", "pwd", "grp", "spwd", "crypt", "nis", "termios", "tty", "pty", "syslog", "posix"),
+    *("readline", "curses", "ossaudiodev"),
 }
+PORTABLE = {
+    "os": {"PathLike", "environ", "fspath", "getpid", "name", "path", "pathsep", "sep", "stat_result"},
+    "signal": {"SIGINT", "SIGTERM", "SIG_DFL", "SIG_IGN", "Signals", "Handlers", "signal"},
+    "socket": {"socket", "gaierror", "timeout", "AF_INET", "SOCK_STREAM"},
+    "select": {"select"},
+    "mmap": {"mmap", "ACCESS_READ"},
+    "time": {"time", "monotonic", "perf_counter", "sleep", "struct_time"},
+}
+"""What every system has of the modules that differ, as far as imports need it; add what is portable."""
 
 
 def at_import(tree: ast.AST) -> Iterator[ast.AST]:
@@ -37,13 +44,14 @@ def needs_posix(source: str) -> list[str]:
         match node:
             case ast.Import(names=names):
                 found += [each.name for each in names if each.name.partition(".")[0] in POSIX_MODULES]
+                found += [f"{each.name} as" for each in names if each.name in PORTABLE and each.asname]
             case ast.ImportFrom(module=str(module), names=names):
                 if module.partition(".")[0] in POSIX_MODULES:
                     found.append(module)
-                elif module == "os":
-                    found += [each.name for each in names if each.name in POSIX_OF_OS]
-            case ast.Attribute(value=ast.Name(id="os"), attr=attribute) if attribute in POSIX_OF_OS:
-                found.append(f"os.{attribute}")
+                elif module in PORTABLE:
+                    found += [f"{module}.{each.name}" for each in names if each.name not in PORTABLE[module]]
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if name not in PORTABLE.get(module, {name}):
+                found.append(f"{module}.{name}")
             case _:
                 pass
     return found
@@ -54,7 +62,12 @@ def needs_posix(source: str) -> list[str]:
     [
         ("import fcntl", ["fcntl"]),
         ("try:\n    import resource\nexcept ImportError:\n    resource = None", ["resource"]),
-        ("from os import fork", ["fork"]),
+        ("from os import fork", ["os.fork"]),
+        ("from os import *", ["os.*"]),
+        ("import os as system\nsystem.fork", ["os as"]),
+        ("import signal\nclass A:\n    ends = {signal.SIGKILL}", ["signal.SIGKILL"]),
+        ("import select\npoll = select.poll()", ["select.poll"]),
+        ("import socket\nfamily = lambda kind=socket.AF_UNIX: kind", ["socket.AF_UNIX"]),
         ("import os\nos.register_at_fork(before=print)", ["os.register_at_fork"]),
         ("import os\nclass A:\n    flags = os.O_NOFOLLOW", ["os.O_NOFOLLOW"]),
         ("import os\ndef f(x=os.getuid()): ...", ["os.getuid"]),
@@ -67,6 +80,4 @@ def test_the_check_sees_what_runs_at_import(source: str, expected: list[str]) ->
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.relative_to(SOURCE).as_posix())
 def test_no_module_needs_posix_to_be_imported(path: Path) -> None:
-    if path.relative_to(SOURCE).as_posix() == "io/lock.py" and "import fcntl" in path.read_text(encoding="utf-8"):
-        pytest.xfail("the lock by fcntl")
     assert needs_posix(path.read_text(encoding="utf-8")) == []

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from write_official import describe_folder
 
 from dalr.evaluation import official
-from dalr.evaluation.official import OfficialFile, describe_folder
+from dalr.evaluation.official import OfficialFile
 from senteval import write_senteval
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from official_copy import write_official_copy
+from write_official import describe_folder
 
 from dalr.evaluation.official import (
     GROUPS,
@@ -17,7 +18,6 @@ from dalr.evaluation.official import (
     State,
     check_file,
     check_task,
-    describe_folder,
     differences,
     files_of_group,
     files_of_task,

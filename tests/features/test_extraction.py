@@ -9,11 +9,11 @@ import pytest
 
 from dalr.errors import ConfigError, DataError, ModelFileError
 from dalr.features import text as extraction
-from dalr.features.source import as_matrix
 from dalr.features.store import FeatureStore, open_store
 from dalr.features.text import cached_text_store, write_text_store
 from dalr.io.cache import cache_folder
 from dalr.models.config import EncoderConfig
+from stores import as_matrix
 from tiny import captions
 
 SENTENCES = [*captions(12), *captions(5), "the long river near the first city and the hill"]

@@ -20,10 +20,10 @@ from dalr.errors import ConfigError, CorruptFileError, DataError, StorageError
 from dalr.features import images
 from dalr.features.decoding import read_image
 from dalr.features.images import ImageReport, write_image_store
-from dalr.features.source import as_matrix
 from dalr.features.store import open_store
 from dalr.io.console import Console
 from dalr.models.vision import VisionModel, load_vision_model
+from stores import as_matrix
 from tiny import Outcome, write_pairs
 from tiny_images import photo, save_photos, save_tiny_image_model
 

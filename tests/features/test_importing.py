@@ -14,9 +14,10 @@ import pytest
 
 from dalr.errors import DataError
 from dalr.features.importing import import_matrix, open_matrix, read_ids
-from dalr.features.source import as_matrix, features_dim, open_features
+from dalr.features.source import features_dim, open_features
 from dalr.features.store import open_store
 from dalr.io.cache import cache_folder
+from stores import as_matrix
 from tiny import IMAGE_WIDTH, IMAGES, TinyData
 
 

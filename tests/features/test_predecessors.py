@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from dalr.data.dataset import read_pairs
 from dalr.errors import DataError, StorageError
 from dalr.features.predecessors import import_hdf5, import_json
-from dalr.features.source import as_matrix
 from dalr.features.store import open_store
+from stores import as_matrix
 from tiny import Outcome
 
 Cli = Callable[..., Outcome]

@@ -13,14 +13,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
 
 from dalr.errors import Problem
-from dalr.io.paths import is_file, regular
+from dalr.io.paths import regular
 
 _TASK_FILES: Mapping[str, str] = {
     **{f"STS{year}": f"STS/STS{year}-en-test/" for year in range(12, 17)},
@@ -45,18 +45,6 @@ _GROUP_FILES: Mapping[str, tuple[str, ...]] = {
 }
 
 GROUPS: tuple[str, ...] = tuple(_GROUP_FILES)
-
-_PATTERNS = (
-    "STS/STSBenchmark/sts-*.csv",
-    "SICK/SICK_t*.txt",
-    "MR/rt-polarity.*",
-    "CR/custrev.*",
-    "SUBJ/subj.*",
-    "MPQA/mpqa.*",
-    "SST/binary/sentiment-*",
-    "TREC/*.label",
-    "MRPC/msr_paraphrase_*.txt",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,17 +162,6 @@ def official_files() -> Mapping[str, OfficialFile]:
     """Path below `downstream` -> what is known of that file."""
     listed = json.loads((package_files("dalr.evaluation") / "official.json").read_bytes())
     return {entry["path"]: OfficialFile(**entry) for entry in listed}
-
-
-def describe_folder(data: Path) -> str:
-    """The JSON text of `official.json` for a complete official copy under `data`."""
-    found = [path for pattern in _PATTERNS for path in data.glob(pattern)]
-    for gold in data.glob("STS/STS1?-en-test/STS.gs.*.txt"):
-        sentences = gold.with_name(gold.name.replace(".gs.", ".input."))
-        if is_file(sentences):  # STS13's SMT has scores without sentences, STS12's ALL repeats the others
-            found += [gold, sentences]
-    names = sorted(path.relative_to(data).as_posix() for path in found)
-    return json.dumps([asdict(describe(data / name, name)) for name in names], indent=1) + "\n"
 
 
 def describe(place: Path, path: str) -> OfficialFile:

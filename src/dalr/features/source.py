@@ -84,11 +84,6 @@ def is_matrix(path: Path) -> bool:
     return path.suffix.lower() == ".npy"
 
 
-def as_matrix(store: FeatureStore) -> np.ndarray:
-    """All rows of a store in memory, in its order."""
-    return store.read(np.arange(len(store), dtype=np.int64))
-
-
 def _require_store(path: Path) -> None:
     if not is_file(path / MANIFEST):
         found = "no such folder" if not exists(path) else f"no {MANIFEST} in it"
