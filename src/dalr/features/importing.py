@@ -6,7 +6,7 @@ import json
 import tokenize
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,19 @@ _MAGIC = b"\x93NUMPY"
 _T = TypeVar("_T")
 
 
+@runtime_checkable
+class Rows(Protocol):
+    """What an HDF5 dataset and a matrix have in common."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+
 def import_matrix(matrix: Path, ids_file: Path, out: Path) -> None:
     """Write a store from an `.npy` matrix (rows, dimension) and a file naming its rows.
 
@@ -32,7 +45,9 @@ def import_matrix(matrix: Path, ids_file: Path, out: Path) -> None:
     """
     ids, rows = check_matrix(matrix, ids_file)
     source = {"kind": "import", "matrix": matrix.name, "ids": ids_file.name}
-    write_store(out, ids=ids, blocks=(block for _, block in _blocks(rows)), source=source, origin=str(matrix))
+    write_store(
+        out, ids=ids, blocks=(block for _, block in row_blocks(rows, matrix)), source=source, origin=str(matrix)
+    )
 
 
 def check_matrix(matrix: Path, ids_file: Path) -> tuple[list[str], np.ndarray]:
@@ -45,7 +60,7 @@ def check_matrix(matrix: Path, ids_file: Path) -> tuple[list[str], np.ndarray]:
             what = f"{len(rows)} rows of features, but {ids_file} names {len(ids)} ids"
             problems.append(Problem(where=str(matrix), what=what))
         named = rows[: max(len(ids), _LOOKED_AT)]  # rows beyond those that have names cannot be used
-        for start, block in _blocks(named):
+        for start, block in row_blocks(named, matrix):
             problems.extend(row_problems(block, first=start + 1, origin=str(matrix)))
     if problems:
         raise DataError(problems)
@@ -99,11 +114,22 @@ def read_ids(path: Path) -> list[str]:
     return ids
 
 
-def _blocks(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first row, rows) in pieces of few megabytes."""
-    size = block_rows(rows.shape[1], rows.dtype)
-    for start in range(0, len(rows), size):
-        yield start, np.asarray(rows[start : start + size])
+def row_blocks(
+    rows: Rows, path: Path, progress: Callable[[float], None] | None = None, *, stop: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first row, rows) in pieces of few megabytes; no rows from `stop` on."""
+    total, dim = rows.shape
+    total = total if stop is None else min(total, stop)
+    size = block_rows(dim, rows.dtype)
+    for start in range(0, total, size):
+        try:
+            block = np.asarray(rows[start : min(start + size, total)])
+        except (OSError, RuntimeError, ValueError) as error:
+            what = f"rows from {start + 1} on cannot be read: {error!s:.200}"
+            raise DataError(Problem(where=str(path), what=what)) from None
+        yield start, block
+        if progress is not None:
+            progress((start + len(block)) / total)
 
 
 def _collect(problems: list[Problem], read: Callable[[], _T], otherwise: _T) -> _T:

@@ -15,15 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from dalr.data.rows import text_id
 from dalr.errors import ConfigError, DataError, Problem, Problems, shown
-from dalr.features.importing import read_ids
+from dalr.features.importing import Rows, read_ids, row_blocks
 from dalr.features.spool import Spool, pairs_line
-from dalr.features.store import block_rows, row_problems, write_store
+from dalr.features.store import row_problems, write_store
 from dalr.io.atomic import write_text, write_with
 from dalr.io.claim import new_folder, require_ours
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
@@ -106,13 +104,13 @@ def import_hdf5(
             for file, count, what in ((captions, len(lines), "captions"), (ids, len(names), "ids")):
                 if file is not None and count and count != total:
                     problems.append(Problem(where=str(matrix), what=f"{total} rows, but {file} has {count} {what}"))
-            for first, block in _blocks(rows, matrix, progress, stop=max(len(lines), len(names), _BLOCK_ROWS)):
+            for first, block in row_blocks(rows, matrix, progress, stop=max(len(lines), len(names), _BLOCK_ROWS)):
                 problems.extend(row_problems(block, first=first + 1, origin=str(matrix)))
         if problems:
             raise DataError(problems)
         assert rows is not None
         source = {"kind": "import", "matrix": matrix.name, "ids": (ids or captions).name}
-        blocks = (block for _, block in _blocks(rows, matrix))
+        blocks = (block for _, block in row_blocks(rows, matrix))
         dim = rows.shape[1]
         with new_folder(out) as folder:
             write_store(folder / IMAGE, ids=names, blocks=blocks, source=source, origin=str(matrix))
@@ -182,7 +180,7 @@ def _json_items(path: Path, progress: OnProgress | None) -> Iterator[tuple[str, 
 
 
 @contextmanager
-def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[_Rows | None]:
+def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[Rows | None]:
     """The dataset `features` of an HDF5 file, read from disk piece by piece; None after saying what is wrong."""
     try:
         import h5py
@@ -235,37 +233,6 @@ def _out_of_proportion(rows: h5py.Dataset, path: Path) -> str:
     if rows.chunks is not None and (chunk := math.prod(map(int, rows.chunks)) * item) > _LARGEST_CHUNK:
         return f"written in chunks of {megabytes(chunk)}, each of which is unpacked as a whole; write smaller ones"
     return ""
-
-
-@runtime_checkable
-class _Rows(Protocol):
-    """What an HDF5 dataset and a matrix have in common."""
-
-    @property
-    def shape(self) -> tuple[int, int]: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def __getitem__(self, rows: slice) -> np.ndarray: ...
-
-
-def _blocks(
-    rows: _Rows, path: Path, progress: OnProgress | None = None, *, stop: int | None = None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first row, rows) in pieces of few megabytes; no rows from `stop` on."""
-    total, dim = rows.shape
-    total = total if stop is None else min(total, stop)
-    size = block_rows(dim, rows.dtype)
-    for start in range(0, total, size):
-        try:
-            block = np.asarray(rows[start : min(start + size, total)])
-        except (OSError, RuntimeError, ValueError) as error:
-            what = f"rows from {start + 1} on cannot be read: {error!s:.200}"
-            raise DataError(Problem(where=str(path), what=what)) from None
-        yield start, block
-        if progress is not None:
-            progress((start + len(block)) / total)
 
 
 def _attempt(read: Callable[[], list[str]], problems: list[Problem]) -> list[str]:

@@ -8,14 +8,13 @@ A model that states a longer input than it has positions is used up to those, an
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.errors import ConfigError, ModelFileError, Problem
-from dalr.io.paths import regular
+from dalr.models.json_object import peek_object
 from dalr.models.limits import UNLIMITED, longest_input
 from dalr.models.module_list import module_folders
 from dalr.models.reference import token_positions
@@ -129,15 +128,15 @@ def _require_length(own: Any, encoder: SentenceTransformer, where: str) -> None:
 
 
 def _disagreements(folder: Path) -> Iterator[str]:
-    config = _object(folder / "config.json")
+    config = peek_object(folder / "config.json") or {}
     for name, key in (
         ("tokenizer_config.json", "model_max_length"),
         ("sentence_bert_config.json", "max_seq_length"),
     ):
-        stated = _object(folder / name).get(key)
+        stated = (peek_object(folder / name) or {}).get(key)
         if stated is not None and (isinstance(stated, bool) or not isinstance(stated, int | float) or stated < 1):
             yield f"{folder / name}: {key} is {stated!r:.80}, expected a number of tokens"
-    tokenizer = _object(folder / "tokenizer.json")
+    tokenizer = peek_object(folder / "tokenizer.json")
     if not tokenizer:
         return
     vocabulary, special = _vocabulary(tokenizer)
@@ -178,12 +177,3 @@ def _vocabulary(tokenizer: dict[str, Any]) -> tuple[dict[str, int] | None, set[s
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
         return None, set()
     return found, special
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is missing or damaged, which loading reports."""
-    try:
-        found = json.loads(regular(path).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

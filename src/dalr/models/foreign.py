@@ -8,13 +8,13 @@ and tokenizers, so the arguments that are let through are a list.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dalr.errors import ModelFileError, Problem
-from dalr.io.paths import is_file, regular
+from dalr.io.paths import is_file
+from dalr.models.json_object import peek_object
 
 _ADAPTER = "adapter_config.json"
 _KERNELS = "_implementation"
@@ -55,15 +55,14 @@ def _faults(path: Path) -> Iterator[str]:
     if path.name == _ADAPTER:
         yield "an adapter names the model that it belongs to, which is not looked for; merge the two and save that"
         return
-    try:
-        settings = json.loads(regular(path).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return  # whoever needs the file says so
+    settings = peek_object(path)
+    if settings is None:
+        return
     yield from _kernels(settings)
-    activation = settings.get("activation_function") if isinstance(settings, dict) else None
+    activation = settings.get("activation_function")
     if "." in str(activation) and not str(activation).startswith("torch.nn."):
         yield f"activation_function is {activation!r:.80}, code outside torch.nn that is not run"
-    if path.name != "config.json" and isinstance(settings, dict):
+    if path.name != "config.json":
         for key, arguments in settings.items():
             if key in _ARGUMENTS and isinstance(arguments, dict):
                 foreign = ", ".join(map(repr, sorted(set(arguments) - set(ALLOWED_ARGUMENTS))))

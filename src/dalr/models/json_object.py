@@ -23,3 +23,12 @@ def json_object(path: Path, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelFileError(Problem(where=where, what=f"{path}: expected a JSON object"))
     return found
+
+
+def peek_object(path: Path) -> dict[str, Any] | None:
+    """The object in `path`; None where there is none that can be read, which whoever needs it reports."""
+    try:
+        found = json.loads(regular(path).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dalr.errors import ModelFileError, Problem
-from dalr.io.paths import regular
+from dalr.io.paths import exists
+from dalr.models.json_object import json_object
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,12 +91,9 @@ def load_pixel_reader(folder: Path, where: str) -> PixelReader:
 def _stored_settings(folder: Path, where: str) -> dict[str, Any]:
     """The image part of `processor_config.json`, or `preprocessor_config.json`."""
     for name in ("processor_config.json", "preprocessor_config.json"):
-        try:
-            stored = json.loads(regular(folder / name).read_bytes())
-        except FileNotFoundError:
+        if not exists(folder / name, ModelFileError):
             continue
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelFileError(Problem(where=where, what=f"{folder / name}: not JSON: {error}")) from None
+        stored = json_object(folder / name, where)
         settings = stored.get("image_processor") if name.startswith("processor") else stored
         if isinstance(settings, dict):
             return settings

@@ -15,6 +15,7 @@ from typing import Any
 from dalr.errors import ConfigError, CorruptFileError, ModelFileError, Problem
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.paths import exists, is_dir, is_file, regular, require_regular_below
+from dalr.models.json_object import peek_object
 from dalr.models.verification import has_checksums, is_checkpoint, verify_model
 from dalr.recipe.paths import expand
 
@@ -101,11 +102,7 @@ def peek_config(reference: str, revision: str | None = None) -> dict[str, Any] |
         path = Path(found) if isinstance(found, str) else None
     else:
         path = folder / "config.json"
-    try:
-        config = json.loads(regular(path).read_bytes()) if path is not None else None
-    except (OSError, ValueError, RecursionError):
-        return None
-    return config if isinstance(config, dict) else None
+    return peek_object(path) if path is not None else None
 
 
 def is_static(reference: str) -> bool:

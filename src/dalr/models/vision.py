@@ -24,6 +24,7 @@ from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.device import pick_device
 from dalr.models.embedding import OnProgress
 from dalr.models.foreign import refuse_foreign_code
+from dalr.models.json_object import peek_object
 from dalr.models.loading import files_sha256, quiet_libraries
 from dalr.models.pixels import PixelReader, load_pixel_reader
 from dalr.models.reference import find_model
@@ -261,10 +262,8 @@ def _network_folder(folder: Path) -> Path:
 
 
 def _model_type(folder: Path) -> str:
-    try:
-        return str(json.loads(regular(folder / "config.json").read_bytes()).get("model_type"))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return "none stated"
+    config = peek_object(folder / "config.json")
+    return str(config.get("model_type")) if config is not None else "none stated"
 
 
 def _snapshot(folder: Path) -> str | None:
