@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from dalr.errors import CorruptFileError, DalrError, DataError, StorageError
 from dalr.features.source import features_dim, open_features
 from dalr.features.store import FeatureStore, open_store, store_dim, write_store
+from stores import as_matrix
 
 ROWS, DIM = 23, 6
-from stores import as_matrix
 
 
 def vectors(rows: int = ROWS, dim: int = DIM) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A file from an address, gone on with where it was cut off.
+"""How does a file come from an address? In as many pieces as the connection needs.
 
 What has arrived lies in `NAME.part` and stays there when a connection breaks or the process ends; the next try
 asks for the rest by HTTP Range. A server that ignores the range sends everything, and then everything is taken.

@@ -1,4 +1,4 @@
-"""Listed files out of a tar archive that others made; nothing else of it is written.
+"""How do listed files come out of a tar archive that others made? Nothing else of it is written.
 
 The caller says which files it wants and how large each may be. A member is refused before a byte of it is written
 where it is no regular file, claims more, or comes twice; a name that leads out of the folder condemns the archive.
