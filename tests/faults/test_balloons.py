@@ -23,9 +23,9 @@ TEXTS: dict[str, tuple[str, bytes]] = {
     "nested lists": ("p.json", b"[" * (3 * MEGA)),
     "nested objects": ("p.json", b'{"a":' * (MEGA // 2)),
     "nested lists in a line": ("p.jsonl", b'{"image": ' + b"[" * (3 * MEGA)),
-    "lists in a list": ("p.json", b"[" + b"[]," * MEGA + b"[]]"),
-    "lists for images": ("p.json", b'{"annotations": [], "images": [' + b"[]," * MEGA + b"[]]}"),
-    "objects for images": ("p.json", b'{"annotations": [], "images": [' + b"{}," * MEGA + b"{}]}"),
+    "lists in a list": ("p.json", b"[" + b"[]," * (MEGA // 2) + b"[]]"),
+    "lists for images": ("p.json", b'{"annotations": [], "images": [' + b"[]," * (MEGA // 2) + b"[]]}"),
+    "objects for images": ("p.json", b'{"annotations": [], "images": [' + b"{}," * (MEGA // 2) + b"{}]}"),
     "lines of lists": ("p.jsonl", b"[]\n" * (MEGA // 2)),
     "lines of nothing known": ("p.token", b"x\n" * MEGA),
     "a row of tabs": ("p.tsv", b"image\tcaption" + b"\t" * (3 * MEGA)),
@@ -85,7 +85,7 @@ FEATURES: dict[str, bytes] = {
     "nested behind strings": b'{"[[[[\\\\\\"[": "\\\\", "k": "]\\"", "m": ' + b"[" * (3 * MEGA),
     "texts of one long and many short": RECORD % json.dumps(["x" * MEGA, *["y"] * 10_000]).encode(),
     "a number": RECORD % (b"[1" + b"0" * 5_000 + b"]"),
-    "lists of unequal length": RECORD % (b"[" + b"[0]," * MEGA + b"[0,0]]"),
+    "lists of unequal length": RECORD % (b"[" + b"[0]," * (MEGA // 2) + b"[0,0]]"),
     "gzip of blanks": gzip.compress(b"{" + b" " * (300 * MEGA), 1),
 }
 

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from senteval import write_senteval
+from tiny import Outcome, save_tiny_bert, write_data, write_recipe
 from tiny import recipe_tree as tree
-from tiny import save_tiny_bert, write_data, write_recipe
 
 NOBODY = 65_533
 """A user without an entry in the password database."""
@@ -254,7 +254,16 @@ class TestVariablesOfALauncher:
         ],
     )
     def test_a_wrong_one_is_named_before_anything_is_read(
-        self, place: Place, variables: dict[str, str], named: str
+        self,
+        place: Place,
+        cli: Callable[..., Outcome],
+        monkeypatch: pytest.MonkeyPatch,
+        variables: dict[str, str],
+        named: str,
     ) -> None:
-        done = dalr(place, *place.commands["train"], **variables)
-        require_words(done, 2, named)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(place.work)
+        done = cli(*place.commands["train"])
+        assert done.code == 2, done.err
+        assert named in done.err

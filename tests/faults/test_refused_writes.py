@@ -95,7 +95,7 @@ ERRORS = ((errno.ENOSPC, True), (errno.EIO, False), (errno.EACCES, False))
 @pytest.mark.parametrize(
     ("number", "stays", "begin", "every"),
     [
-        *((*error, place, 3) for place, error in enumerate(ERRORS, start=1)),  # together at every write
+        *((*error, 1 + 3 * place, 9) for place, error in enumerate(ERRORS)),  # together at every third write
         pytest.param(*ERRORS[0], 1, 1, marks=pytest.mark.slow),
         *(pytest.param(*error, 1, 1, marks=pytest.mark.nightly) for error in ERRORS[1:]),
     ],

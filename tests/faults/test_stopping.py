@@ -50,15 +50,22 @@ def at_call(monkeypatch: pytest.MonkeyPatch, place: str, call: int, act: Callabl
     monkeypatch.setattr(kind, rest, watched)
 
 
+@pytest.fixture(scope="module")
+def whole(toys: Toys, prepared_once: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a run that nobody stops is worth."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(toys.recipe(folder), folder / "whole", *SETTINGS)
+    return outcome(folder / "whole")
+
+
 @pytest.mark.parametrize("trial", range(20))
 def test_a_signal_at_any_time_leaves_a_run_that_goes_on(
-    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial: int
+    toys: Toys, whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial: int
 ) -> None:
     random = np.random.default_rng(trial)
     place = list(PLACES)[trial % len(PLACES)]
     number = (signal.SIGINT, signal.SIGTERM)[trial % 2]
     recipe = toys.recipe(tmp_path)
-    train(recipe, tmp_path / "whole", *SETTINGS)
     run = tmp_path / "run"
     most = {"while scoring": 3, "while sealing": 1}.get(place, STEPS - 2)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -77,7 +84,7 @@ def test_a_signal_at_any_time_leaves_a_run_that_goes_on(
     assert record(run)["status"] == "stopped"
     assert not (run / ".lock").exists()
     train(recipe, run, *SETTINGS, resume=True)
-    assert outcome(run) == outcome(tmp_path / "whole")
+    assert outcome(run) == whole
 
 
 def test_a_run_asked_to_stop_in_its_last_step_finishes(
