@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,7 +74,7 @@ def test_the_order_depends_on_the_seed_alone() -> None:
     assert arranged(made, 1) == arranged(made, 1) != arranged(made, 2)
 
 
-def test_many_things_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_things_are_taken_in_parts() -> None:
     seen: list[int] = []
     made = groups(list(range(50)), things=5, rows=1)
 
@@ -83,8 +82,7 @@ def test_many_things_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
         seen.append(len(things))
         return on_a_line(np.arange(50.0), things)
 
-    monkeypatch.setattr("dalr.data.grouping._LARGEST_PART", 20)
-    made = Groups(thing_of=made.thing_of, things=5, rows=1, nearest=watched)
+    made = Groups(thing_of=made.thing_of, things=5, rows=1, nearest=watched, largest_part=20)
     assert sorted(arranged(made)) == list(range(50))
     assert seen == [20, 20, 10]
 

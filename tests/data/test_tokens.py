@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from dalr.data import tokens
 from dalr.data.tokens import TokenStream, tokenised
 from dalr.io.cache import cache_folder
 from tiny import captions
@@ -61,11 +60,8 @@ def test_rows_are_what_the_tokenizer_gives(tokenizer: PreTrainedTokenizerBase, f
     assert isinstance(stream.tokens, np.memmap), "resident memory does not grow with the data"
 
 
-def test_rows_are_the_same_in_any_chunks(
-    tokenizer: PreTrainedTokenizerBase, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tokens, "_CHUNK", 7)
-    stream = tokenised(SENTENCES, tokenizer, max_tokens=MAX_TOKENS)
+def test_rows_are_the_same_in_any_chunks(tokenizer: PreTrainedTokenizerBase, fresh_cache: Path) -> None:
+    stream = tokenised(SENTENCES, tokenizer, max_tokens=MAX_TOKENS, at_once=7)
     assert rows(stream) == tokenizer(SENTENCES, truncation=True, max_length=MAX_TOKENS)["input_ids"]
 
 

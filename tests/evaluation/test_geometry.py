@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dalr.errors import DataError, NumericsError
-from dalr.evaluation import geometry
 from dalr.evaluation.geometry import alignment, anisotropy, neighbour_occurrences, score_geometry, uniformity
 from dalr.evaluation.sts import ScoredPairs
 
@@ -51,13 +50,12 @@ def test_known_clouds() -> None:
     assert anisotropy(np.outer(np.random.default_rng(3).normal(size=50), np.ones(4)))[2] == pytest.approx(1)
 
 
-def test_neighbours_are_counted_as_by_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geometry, "_BLOCK", 7)
+def test_neighbours_are_counted_as_by_sorting() -> None:
     x = np.random.default_rng(4).normal(size=(40, 3))
     similarity = unit(x) @ unit(x).T
     np.fill_diagonal(similarity, -np.inf)
     expected = np.bincount(np.argsort(-similarity, axis=1)[:, :5].ravel(), minlength=40)
-    assert neighbour_occurrences(x, 5).tolist() == expected.tolist()
+    assert neighbour_occurrences(x, 5, block_rows=7).tolist() == expected.tolist()
     assert neighbour_occurrences(x, 5).sum() == 40 * 5
 
 

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 
-from dalr.evaluation import geometry
 from dalr.evaluation.geometry import alignment, uniformity
 
 
@@ -30,13 +29,12 @@ def test_alignment_is_the_mean_distance_of_pairs(alpha: float) -> None:
 
 @pytest.mark.parametrize("block", [1, 3, 7, 100])
 @pytest.mark.parametrize("t", [0.5, 2])
-def test_uniformity_is_the_log_mean_potential_of_all_pairs_in_any_blocks(
-    monkeypatch: pytest.MonkeyPatch, t: float, block: int
-) -> None:
-    monkeypatch.setattr(geometry, "_BLOCK", block)
+def test_uniformity_is_the_log_mean_potential_of_all_pairs_in_any_blocks(t: float, block: int) -> None:
     x = rows(7, 0)
     potentials = [math.exp(-t * distance(a, b) ** 2) for a, b in itertools.combinations(x, 2)]
-    assert uniformity(x, t=t) == pytest.approx(math.log(sum(potentials) / len(potentials)), rel=1e-12)
+    assert uniformity(x, t=t, block_rows=block) == pytest.approx(
+        math.log(sum(potentials) / len(potentials)), rel=1e-12
+    )
 
 
 def test_constant_vectors_are_perfectly_aligned_and_not_uniform_at_all() -> None:

@@ -30,16 +30,13 @@ def unit(matrix: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("block", [2048, 7])
-def test_nearest_are_those_of_the_weighted_cosines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
-    monkeypatch.setattr("dalr.training.neighbours._BLOCK", block)
+def test_nearest_are_those_of_the_weighted_cosines(tmp_path: Path, block: int) -> None:
     random = np.random.default_rng(0)
     one, other = (random.standard_normal((30, dim)).astype(np.float32) for dim in (5, 9))
     sources = [(vectors(tmp_path / "one", one), 0.3), (vectors(tmp_path / "other", other), 0.7)]
     row_of = random.permutation(30)[:20]
     things = random.permutation(20)[:17]
-    found = nearest_by(sources, row_of, 3)(things)
+    found = nearest_by(sources, row_of, 3, block_rows=block)(things)
     rows = row_of[things]
     wanted = 0.3 * unit(one[rows]) @ unit(one[rows]).T + 0.7 * unit(other[rows]) @ unit(other[rows]).T
     np.fill_diagonal(wanted, -np.inf)

@@ -20,9 +20,6 @@ from dalr.recipe.section import Section
 Nearest = Callable[[Int64[np.ndarray, " n"]], Int64[np.ndarray, "n k"]]
 """For each of n things its nearest ones among them, as places in the list, closest first and itself left out."""
 
-_LARGEST_PART = 16_384
-"""Things among which neighbours are looked for: of a million lines, each finds its neighbours among so many."""
-
 
 class GroupsConfig(Section):
     """How many neighbours come together; None leaves a stream as it is."""
@@ -46,6 +43,8 @@ class Groups:
     rows: int
     """Rows that a thing brings at a time."""
     nearest: Nearest
+    largest_part: int = 16_384
+    """Things among which neighbours are looked for: of a million lines, each finds its neighbours among so many."""
 
     def arranged(
         self, order: Int64[np.ndarray, " rows"], random: np.random.Generator
@@ -67,8 +66,8 @@ class Groups:
             if not present:
                 return
             things = list(present)
-            for first in range(0, len(things), _LARGEST_PART):
-                yield {thing: present[thing] for thing in things[first : first + _LARGEST_PART]}
+            for first in range(0, len(things), self.largest_part):
+                yield {thing: present[thing] for thing in things[first : first + self.largest_part]}
             turn += 1
 
     def _groups_of(self, part: dict[int, list[int]]) -> Iterator[list[int]]:

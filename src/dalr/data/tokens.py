@@ -44,7 +44,9 @@ class TokenStream:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
 
-def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> TokenStream:
+def tokenised(
+    sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, at_once: int = _CHUNK
+) -> TokenStream:
     """The stream of these sentences, from the cache or made now."""
     key = hashlib.sha256(
         f"{_tokenizer_sha256(tokenizer)} {max_tokens} {sentences_sha256(sentences)}".encode()
@@ -52,7 +54,7 @@ def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, m
     return cached(
         cache_folder("tokens") / key,
         read=_read,
-        write=lambda folder: _write(folder, sentences, tokenizer, max_tokens),
+        write=lambda folder: _write(folder, sentences, tokenizer, max_tokens, at_once),
     )
 
 
@@ -67,13 +69,15 @@ def _read(folder: Path) -> TokenStream:
         return TokenStream(tokens=tokens, offsets=offsets, truncated=int(manifest.metadata["truncated"]))
 
 
-def _write(folder: Path, sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+def _write(
+    folder: Path, sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, at_once: int
+) -> None:
     lengths: list[int] = []
     parts: list[np.ndarray] = []
     truncated = 0
     fitting = (within_tokens(sentence, tokenizer, max_tokens) for sentence in sentences)
     place = 0
-    for batch in in_batches(fitting, _CHUNK):
+    for batch in in_batches(fitting, at_once):
         # one token more than allowed tells which sentences are cut without tokenising twice
         whole = tokenizer(batch, truncation=True, max_length=max_tokens + 1, verbose=False)["input_ids"]
         cut = [index for index, ids in enumerate(whole) if len(ids) > max_tokens]

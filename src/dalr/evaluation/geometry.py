@@ -72,7 +72,7 @@ def alignment(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], alpha: i
     return float((distances**alpha).mean())
 
 
-def uniformity(x: Float[np.ndarray, "n d"], t: int | float = 2) -> float:
+def uniformity(x: Float[np.ndarray, "n d"], t: int | float = 2, *, block_rows: int = _BLOCK) -> float:
     """log mean_{i≠j} exp(−t ‖x_i − x_j‖²) on L2-normalised rows, t = 2 (Wang & Isola 2020, ℒ_uniform).
 
     For a task of sentence pairs, `x` is the rows of both sides together (method.md, section 4).
@@ -86,8 +86,8 @@ def uniformity(x: Float[np.ndarray, "n d"], t: int | float = 2) -> float:
     rows = unit_rows(x)
     squares = np.einsum("nd,nd->n", rows, rows)
     blocks = []
-    for start in range(0, n, _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for start in range(0, n, block_rows):
+        block = slice(start, start + block_rows)
         exponents = -t * (squares[block, None] + squares[None] - 2 * rows[block] @ rows.T).clip(min=0)
         exponents[np.arange(len(exponents)), np.arange(start, start + len(exponents))] = -np.inf
         blocks.append(logsumexp(exponents))
@@ -110,12 +110,14 @@ def anisotropy(x: Float[np.ndarray, "n d"]) -> tuple[float, float, float]:
     return float(mean_cosine), float(shares.max()), float(np.exp(entropy))
 
 
-def neighbour_occurrences(x: Float[np.ndarray, "n d"], k: int) -> Int64[np.ndarray, " n"]:
+def neighbour_occurrences(
+    x: Float[np.ndarray, "n d"], k: int, *, block_rows: int = _BLOCK
+) -> Int64[np.ndarray, " n"]:
     """How many other rows have each row among their k nearest by cosine (Radovanović et al. 2010, N_k)."""
     rows = unit_rows(x)
     counts = np.zeros(len(rows), np.int64)
-    for start in range(0, len(rows), _BLOCK):
-        similarity = rows[start : start + _BLOCK] @ rows.T
+    for start in range(0, len(rows), block_rows):
+        similarity = rows[start : start + block_rows] @ rows.T
         similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))] = -np.inf
         nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         counts += np.bincount(nearest.ravel(), minlength=len(rows))

@@ -36,6 +36,8 @@ def retrieval_score(
     sentences: Float[np.ndarray, "captions g"],
     images: Float[np.ndarray, "images g"],
     owner: Int64[np.ndarray, " captions"],
+    *,
+    block: int = _BLOCK,
 ) -> RetrievalScore:
     """Score captions against images by cosine; caption i belongs to image `owner[i]`, every image has a caption.
 
@@ -44,12 +46,12 @@ def retrieval_score(
     """
     best_own = np.full(len(images), -np.inf)
     text_to_image = np.empty(len(sentences), np.int64)
-    for rows, similarity in _blocks(sentences, images):
+    for rows, similarity in _blocks(sentences, images, block):
         own = similarity[np.arange(len(similarity)), owner[rows]]
         np.maximum.at(best_own, owner[rows], own)
         text_to_image[rows] = (similarity >= own[:, None]).sum(axis=1) - 1
     image_to_text = np.zeros(len(images), np.int64)
-    for rows, similarity in _blocks(sentences, images):
+    for rows, similarity in _blocks(sentences, images, block):
         is_own = owner[rows, None] == np.arange(len(images))[None]
         image_to_text += ((similarity >= best_own[None]) & ~is_own).sum(axis=0)
     return RetrievalScore(text_to_image=_recall(text_to_image), image_to_text=_recall(image_to_text))
@@ -62,10 +64,10 @@ def _recall(ranks: Int64[np.ndarray, " queries"]) -> Recall:
 
 
 def _blocks(
-    sentences: Float[np.ndarray, "captions g"], images: Float[np.ndarray, "images g"]
+    sentences: Float[np.ndarray, "captions g"], images: Float[np.ndarray, "images g"], size: int
 ) -> Iterator[tuple[slice, Float[np.ndarray, "block images"]]]:
     """Cosines of a block of captions with all images; the same block gives the same numbers every time."""
     captions, images = unit_rows(sentences), unit_rows(images)
-    for start in range(0, len(captions), _BLOCK):
-        rows = slice(start, min(start + _BLOCK, len(captions)))
+    for start in range(0, len(captions), size):
+        rows = slice(start, min(start + size, len(captions)))
         yield rows, captions[rows] @ images.T

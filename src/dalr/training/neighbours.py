@@ -49,7 +49,11 @@ def _grouped(stream: Stream, data: StreamData, config: GroupsConfig, alphas: Seq
 
 
 def nearest_by(
-    sources: Sequence[tuple[StoredVectors, float]], row_of: Int64[np.ndarray, " things"], members: int
+    sources: Sequence[tuple[StoredVectors, float]],
+    row_of: Int64[np.ndarray, " things"],
+    members: int,
+    *,
+    block_rows: int = _BLOCK,
 ) -> Nearest:
     """Nearest by Σ weight · cosine; thing i has the vectors of stream row `row_of[i]`."""
 
@@ -58,8 +62,8 @@ def nearest_by(
         vectors = [(F.normalize(torch.from_numpy(source.read(rows))), weight) for source, weight in sources]
         count = min((members - 1) * _PER_MEMBER, len(rows) - 1)
         found = []
-        for start in range(0, len(rows), _BLOCK):
-            block = slice(start, start + _BLOCK)
+        for start in range(0, len(rows), block_rows):
+            block = slice(start, start + block_rows)
             closeness = sum(weight * (each[block] @ each.T) for each, weight in vectors)
             assert isinstance(closeness, torch.Tensor)
             own = torch.arange(start, start + len(closeness))

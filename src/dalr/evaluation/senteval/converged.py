@@ -19,7 +19,13 @@ _TOLERANCE = 1e-4
 """Of the largest component of the gradient, scikit-learn's own."""
 
 
-def solve_groups(matrix: Matrix, groups: Sequence[Group], *, progress: OnProgress | None = None) -> list[list[Fit]]:
+def solve_groups(
+    matrix: Matrix,
+    groups: Sequence[Group],
+    *,
+    progress: OnProgress | None = None,
+    most_iterations: int = _MOST_ITERATIONS,
+) -> list[list[Fit]]:
     """The converged fits of each group, one for each of its penalties.
 
     Raises:
@@ -28,22 +34,22 @@ def solve_groups(matrix: Matrix, groups: Sequence[Group], *, progress: OnProgres
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):  # the cores are taken by the groups
-        return in_threads(lambda group: _solve_group(matrix, group), groups, progress)
+        return in_threads(lambda group: _solve_group(matrix, group, most_iterations), groups, progress)
 
 
-def _solve_group(matrix: Matrix, group: Group) -> list[Fit]:
+def _solve_group(matrix: Matrix, group: Group, most_iterations: int) -> list[Fit]:
     """From the largest penalty down, each fit starting where the last ended."""
     from sklearn.linear_model import LogisticRegression
 
     x, labels = matrix.x[group.train], matrix.labels[group.train]
-    solver = LogisticRegression(tol=_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True)
+    solver = LogisticRegression(tol=_TOLERANCE, max_iter=most_iterations, warm_start=True)
     fits: dict[float, Fit] = {}
     for penalty in sorted(group.penalties, reverse=True):
         # two classes are one weight vector w = w₁ − w₀ there: ½(‖w₀‖² + ‖w₁‖²) = ¼‖w‖² at the optimum
         solver.C = (2 if matrix.classes == 2 else 1) / (len(x) * penalty)
         solver.fit(x, labels)
-        if solver.n_iter_.max() >= _MOST_ITERATIONS:
-            what = f"L-BFGS did not converge in {_MOST_ITERATIONS} iterations at penalty {penalty:g}"
+        if solver.n_iter_.max() >= most_iterations:
+            what = f"L-BFGS did not converge in {most_iterations} iterations at penalty {penalty:g}"
             raise NumericsError(Problem(where="classifier", what=what))
         fits[penalty] = _as_fit(solver.coef_, solver.intercept_, matrix, group, penalty)
     return [fits[penalty] for penalty in group.penalties]
