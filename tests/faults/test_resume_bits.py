@@ -45,7 +45,10 @@ def cuts(recipe: Path) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("rankcse", "kdmcse") else ()) for name in METHODS],
+)
 def test_a_cut_run_ends_in_the_same_bits(
     toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
