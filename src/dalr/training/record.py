@@ -1,4 +1,4 @@
-"""What does a run write while it trains? `metrics.jsonl`, one JSON object per line.
+"""What does a run write while it trains, and how is it read back? `metrics.jsonl`, one JSON object per line.
 
 A term's logged value is its mean over the steps that had it: averaging a pair term over all steps shows it
 several times too small. Sums stay on the device and are read once per log line.
@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dalr.io.atomic import storage_errors, write_bytes
+from dalr.io.frame import data_frame
 from dalr.io.paths import regular
+from dalr.io.text import read_lines
 from dalr.losses import Losses
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class TermMeans:
@@ -94,3 +99,24 @@ class MetricsFile:
             return
         with storage_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+
+class Metrics(list[dict[str, Any]]):
+    """Records in the order of the steps."""
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per record; a term's mean is in the column `terms.NAME`.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        return data_frame(self)
+
+
+def read_metrics(run: Path) -> Metrics:
+    """The records of a run's `metrics.jsonl`.
+
+    Raises:
+        DataError: it is not there.
+    """
+    return Metrics(json.loads(line) for line in read_lines(run / "metrics.jsonl"))

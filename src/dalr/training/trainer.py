@@ -35,8 +35,8 @@ from dalr.recipe.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.data import FromProgram, TrainingData, load_training_data
 from dalr.training.fingerprint import differences, identity
-from dalr.training.metrics import Metrics, read_metrics
 from dalr.training.provenance import provenance
+from dalr.training.record import Metrics, read_metrics
 from dalr.training.reporting import reports
 from dalr.training.threads import threads_of
 
