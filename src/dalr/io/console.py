@@ -131,7 +131,7 @@ class Console:
             yield Bar()
             return
         # smoothing 0: the mean rate of all that was done here; miniters 0: new fields are shown without new pieces
-        options = {"desc": printable(name), "total": total, "unit": f" {unit}", "smoothing": 0, "miniters": 0}
+        options = {"desc": printable(name), "total": total, "unit": unit, "smoothing": 0, "miniters": 0}
         if _can_draw():
             shown = _tqdm()(**options, dynamic_ncols=True)
         else:
