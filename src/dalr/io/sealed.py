@@ -22,16 +22,18 @@ from typing import Any
 from dalr.errors import CorruptFileError, StorageError
 from dalr.io.atomic import (
     apply_umask,
+    behind_link,
     discard,
     hidden_beside,
     make_folders,
+    put_in_place,
     storage_errors,
     sync_file,
     sync_folder,
     write_json,
 )
 from dalr.io.claim import require_ours
-from dalr.io.paths import entries, exists, is_dir, is_file, refusal, regular
+from dalr.io.paths import entries, is_dir, is_file, refusal, regular
 from dalr.io.records import parse_record
 
 MANIFEST = "manifest.json"
@@ -70,6 +72,7 @@ def write_sealed(
         StorageError: `folder` exists and is not one of ours of the same format, or the disk refuses.
     """
     refuse_foreign(folder, format, work)
+    folder = behind_link(folder)
     name = hidden_beside(folder, "tmp").name
     temporary = folder.with_name(name) if work is None else folder / work / name
     with storage_errors(folder):
@@ -80,7 +83,7 @@ def write_sealed(
                 fill(temporary)
                 manifest = _seal(temporary, format=format, version=version, metadata=metadata)
             if work is None:
-                _put_in_place(temporary, folder)
+                put_in_place(temporary, folder)
             else:
                 _move_into(temporary, folder, work)
         except BaseException:
@@ -224,21 +227,6 @@ def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any
     content = {"format": format, "version": version, "metadata": dict(metadata), "files": entries}
     write_json(folder / MANIFEST, content | {"sha256": _content_sha256(content)})
     return Manifest(format=format, version=version, files=files, metadata=metadata)
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    if exists(folder, StorageError):
-        retired = hidden_beside(folder, "old")
-        os.replace(folder, retired)
-        try:
-            os.replace(temporary, folder)
-        except BaseException:
-            os.replace(retired, folder)
-            raise
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        os.replace(temporary, folder)
-    sync_folder(folder.parent)
 
 
 def _move_into(temporary: Path, folder: Path, work: str) -> None:

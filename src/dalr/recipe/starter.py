@@ -25,6 +25,7 @@ from dalr.features.importing import check_matrix
 from dalr.features.source import is_matrix
 from dalr.features.store import open_store
 from dalr.io.atomic import write_text
+from dalr.io.lock import locked_output
 from dalr.io.paths import exists, is_dir, is_file, resolve
 from dalr.recipe.loading import scalar
 
@@ -92,8 +93,7 @@ def write_starter(
         DataError: pairs or text cannot be read, with every problem.
         CorruptFileError: `features` is no whole store.
     """
-    if exists(out, StorageError):
-        raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
+    _refuse_existing(out)
     for path in (pairs, images, text, features, out):
         _require_writable(path)
     if images is not None and not is_dir(images):
@@ -102,9 +102,16 @@ def write_starter(
         _require_named_rows(features, pairs, reading)
     found = _look(pairs, reading, images, text, features, out)
     notes = list(_notes(found))
-    write_text(out, "\n".join(_lines(found, out)) + "\n")
+    with locked_output(out):
+        _refuse_existing(out)
+        write_text(out, "\n".join(_lines(found, out)) + "\n")
     recipe = shlex.quote(str(out))
     return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
+
+
+def _refuse_existing(out: Path) -> None:
+    if exists(out, StorageError):
+        raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
 
 
 def _require_named_rows(matrix: Path, pairs: Path, reading: Reading) -> None:
