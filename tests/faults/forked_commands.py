@@ -43,10 +43,10 @@ class World:
     """Good inputs of every command, and the command lines; `{}` stands for the folder of the outputs."""
 
     def __init__(self, folder: Path) -> None:
-        from pictures import save_photos, save_tiny_image_model
         from published_checkpoints import simcse
         from senteval import write_senteval
         from tiny import Toys, save_tiny_bert, write_data
+        from tiny_images import save_photos, save_tiny_image_model
 
         self.folder = folder
         good = folder / "good"
