@@ -9,6 +9,7 @@ import typer
 
 from dalr.cli.options import (
     Columns,
+    FollowLinks,
     Format,
     Json,
     Plugin,
@@ -33,6 +34,7 @@ def init(
     images: Annotated[Path | None, typer.Option(help="Folder of the images.")] = None,
     text: Annotated[Path | None, typer.Option(help="Plain text, one sentence a line.")] = None,
     features: Annotated[Path | None, typer.Option(help="Store of the images' vectors, if there is one.")] = None,
+    follow_links: FollowLinks = None,
     out: Annotated[Path, typer.Option(help="The recipe to write; never overwritten.")] = Path("recipe.yaml"),
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -42,7 +44,16 @@ def init(
 
     console = Console(quiet=quiet, verbose=verbose)
     reading = reading_of(pairs, format, columns, split, otherwise=None)
-    for note in write_starter(out, pairs=pairs, reading=reading, images=images, text=text, features=features):
+    notes = write_starter(
+        out,
+        pairs=pairs,
+        reading=reading,
+        images=images,
+        text=text,
+        features=features,
+        follow_links=follow_links,
+    )
+    for note in notes:
         console.say(note)
     show(f"{out}")
 

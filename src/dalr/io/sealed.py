@@ -125,7 +125,7 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
             f"found {found_as[:12]}…); {remedy}"
         )
     for name, (size, _) in manifest.files.items():
-        if not _is_inside(name):
+        if not is_inside(name):
             raise CorruptFileError(f"{path}: {name!r:.80} is not the name of a file in this folder; {remedy}")
         file = folder / name
         found = _size(file)
@@ -243,7 +243,7 @@ def _content_sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _is_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
     """Whether a name in a manifest stays below its folder; the names of `_seal` do."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name and name == str(path) != "."
