@@ -91,10 +91,6 @@ class World:
             ),
             "check --json": ("check", str(recipe), "--json", "{}/out.json", "-q"),
             "init": ("init", "--pairs", str(data.pairs), "--out", "{}/out.yaml", "-q"),
-            "data get": (
-                *("data", "get", "sts", "--from", str(senteval), "--out", "{}/out"),
-                *("--accept-licences", "--allow-changed-data", "-q"),
-            ),
             "train": ("train", str(recipe), "--out", "{}/out", "-q"),
             "study": ("study", f"{good}/study.yaml", "--out", "{}/out", "-q"),
             "demo": ("demo", "--out", "{}/out", "-q"),

@@ -12,7 +12,7 @@ import pytest
 
 COMMANDS = (
     *("features text", "features images", "features import", "features import (.json)", "features import (.hdf5)"),
-    *("import", "evaluate --json", "report", "check --json", "init", "data get", "train", "study", "demo"),
+    *("import", "evaluate --json", "report", "check --json", "init", "train", "study", "demo"),
 )
 SLOW_TO_KILL = ("train", "study", "demo")
 """`kill_and_resume.py` kills trainings; the others here take minutes each time."""

@@ -34,9 +34,9 @@ def test_a_foreign_file_is_refused_and_stays(tmp_path: Path, kind: Kind, linked:
     if linked:
         path.symlink_to("file")
     names = sorted(tmp_path.iterdir())
-    with pytest.raises(StorageError, match=f"already exists, and it is not {kind.name}"):
-        with claimed_file(path, kind, "--out"):
-            raise AssertionError("no work is done")
+    refused = pytest.raises(StorageError, match=f"already exists, and it is not {kind.name}")
+    with refused, claimed_file(path, kind, "--out"):
+        raise AssertionError("no work is done")
     assert (tmp_path / "file").read_bytes() == FOREIGN[content]
     assert sorted(tmp_path.iterdir()) == names
 
@@ -44,9 +44,9 @@ def test_a_foreign_file_is_refused_and_stays(tmp_path: Path, kind: Kind, linked:
 @pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b'{\n "format": "dalr-evaluation"}'])
 def test_an_empty_file_and_an_earlier_result_may_be_replaced(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
-    with claimed_file(tmp_path / "file", RESULT, "--json"):
-        with pytest.raises(StorageError, match="in use by process"), claimed_file(tmp_path / "file", RESULT, ""):
-            pass
+    refused = pytest.raises(StorageError, match="in use by process")
+    with claimed_file(tmp_path / "file", RESULT, "--json"), refused, claimed_file(tmp_path / "file", RESULT, ""):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -123,9 +123,9 @@ class TestTheTwoLocksSeeEachOther:
     def test_one_folder_has_one_lock_whichever_link_leads_to_it(self, tmp_path: Path) -> None:
         (tmp_path / "store").mkdir()
         (tmp_path / "link").symlink_to("store")
-        with locked_output(tmp_path / "link"):
-            with pytest.raises(StorageError, match="in use by process"), locked_output(tmp_path / "store"):
-                pass
+        refused = pytest.raises(StorageError, match="in use by process")
+        with locked_output(tmp_path / "link"), refused, locked_output(tmp_path / "store"):
+            pass
 
 
 def test_a_record_waits_for_another_that_takes_a_moment(tmp_path: Path) -> None:

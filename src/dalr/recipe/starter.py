@@ -101,7 +101,7 @@ def write_starter(
         _require_writable(path)
     if follow_links is not None and images is None:
         raise ConfigError(
-            Problem(where="--follow-links", what="says which links in --images are followed; name it")
+            Problem(where="--follow-links", what="says where links in --images may lead; name it too")
         )
     for option, folder in (("--images", images), ("--follow-links", follow_links)):
         if folder is not None and not is_dir(folder):

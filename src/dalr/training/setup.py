@@ -187,7 +187,7 @@ def _layout(recipe: Recipe, student: SentenceTransformer, precision: Precision) 
     if wanted in ("bucketed", "padded"):
         if reads_padding(student):
             what = (
-                f"{wanted}, but {recipe.student.model} has no attention mask, and padding would change its vectors; "
+                f"{wanted}, but {recipe.student.model} has no attention mask: padding would change its vectors; "
                 "use auto, which puts sentences of one length together"
             )
             raise ConfigError(Problem(where="training.padding", what=what))
