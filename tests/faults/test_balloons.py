@@ -169,6 +169,56 @@ PARQUET: dict[str, Callable[[], Callable[[Path], None]]] = {
 }
 
 
+@pytest.mark.parametrize(("items", "size"), [(3_000, 100_000), (300_000, 5_000), (100, 10 * MEGA)])
+def test_one_row_of_many_equal_captions(tmp_path: Path, items: int, size: int) -> None:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    offsets = pyarrow.array(np.array([0, items], np.int32))
+    table = pyarrow.table(
+        {"image": ["a"], "captions": pyarrow.ListArray.from_arrays(offsets, same("x" * size, items))}
+    )
+    parquet.write_table(table, tmp_path / "p.parquet", compression="zstd")
+    problems: list[Problem] = []
+    with limited_memory(), bounded():
+        read_pairs(tmp_path / "p.parquet", problems, {})
+    assert "out of all proportion" in problems[0].what
+
+
+def test_captions_that_share_their_beginnings(tmp_path: Path) -> None:
+    """An encoding that stores only what differs from the value before: read like any other, and bounded."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    def write(captions: list[str]) -> list[Problem]:
+        table = pyarrow.table({"image": [f"{n}.jpg" for n in range(len(captions))], "caption": captions})
+        encodings = {"caption": "DELTA_BYTE_ARRAY", "image": "DELTA_BYTE_ARRAY"}
+        parquet.write_table(table, tmp_path / "p.parquet", use_dictionary=False, column_encoding=encodings)
+        return []
+
+    problems = write([f"a dog runs {n}" for n in range(200)])
+    assert len(read_pairs(tmp_path / "p.parquet", problems, {}).captions) == 200
+    assert problems == []
+    problems = write([f"{'x' * MEGA}{n}" for n in range(400)])
+    with limited_memory(), bounded():
+        read_pairs(tmp_path / "p.parquet", problems, {})
+    assert "out of all proportion" in problems[0].what
+
+
+def test_lists_whose_captions_repeat_but_are_few_are_read(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    captions = [["a dog", "two cats", None][: n % 3 + 1] for n in range(600)]
+    table = pyarrow.table({"image": [f"{n}.jpg" for n in range(600)], "captions": captions})
+    parquet.write_table(table.filter([n % 3 != 2 for n in range(600)]), tmp_path / "p.parquet")
+    problems: list[Problem] = []
+    found = read_pairs(tmp_path / "p.parquet", problems, {})
+    assert problems == []
+    assert len(found.captions) == 600
+    assert set(found.captions) == {"a dog", "two cats"}
+
+
 @pytest.mark.parametrize("kind", PARQUET)
 def test_parquet(tmp_path: Path, kind: str) -> None:
     PARQUET[kind]()(tmp_path / "p.parquet")
