@@ -50,7 +50,7 @@ def read_parquet(source: Source, into: Collector) -> None:
 
 
 def _batches(path: Path, chosen: list[str], stated: list[Any]) -> Iterator[pyarrow.RecordBatch]:
-    """The rows of a Parquet file, few at a time, values that many rows share unpacked once where that can be had."""
+    """The rows of a Parquet file, few at a time; values that many rows share are unpacked once where possible."""
     from pyarrow import ArrowNotImplementedError
     from pyarrow.parquet import ParquetFile
 
