@@ -238,3 +238,21 @@ def test_a_matrix_is_named_by_the_lines_of_the_pairs(cli: Cli, tmp_path: Path) -
     other = cli("init", "--pairs", tmp_path / "pairs.csv", "--features", matrix, "--out", tmp_path / "other.yaml")
     assert other.code == 2
     assert "makes a store" in other.err
+
+
+def test_links_out_of_the_folder_of_images_are_followed_where_that_is_said(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "pairs.jsonl").write_text('{"image": "a.jpg", "caption": "a dog"}\n')
+    (tmp_path / "store" / "x").write_bytes(b"x")
+    (tmp_path / "images" / "a.jpg").symlink_to(tmp_path / "store" / "x")
+    given = ("init", "--pairs", tmp_path / "pairs.jsonl", "--images", tmp_path / "images")
+    without = cli(*given, "--out", tmp_path / "one.yaml")
+    assert "1 images are not in" in without.err
+    followed = cli(*given, "--out", tmp_path / "two.yaml", "--follow-links", tmp_path / "store")
+    assert "images are not in" not in followed.err
+    assert f"--follow-links {tmp_path / 'store'}" in (tmp_path / "two.yaml").read_text()
+    missing = cli(*given, "--out", tmp_path / "three.yaml", "--follow-links", tmp_path / "nothing")
+    assert (missing.code, "--follow-links: no such folder" in missing.err) == (3, True)
+    idle = cli("init", "--pairs", tmp_path / "pairs.jsonl", "--follow-links", tmp_path, "--out", tmp_path / "x")
+    assert (idle.code, "name it too" in idle.err) == (2, True)

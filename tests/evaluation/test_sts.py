@@ -183,3 +183,32 @@ def test_cosines_that_are_all_equal_give_no_score() -> None:
     vectors = np.eye(3, dtype=np.float32)
     with pytest.raises(NumericsError, match="mine"):
         score_pairs(pairs_of([1.0, 2.0, 3.0]), np.concatenate([vectors, vectors]))
+
+
+def test_all_that_is_wrong_with_a_year_comes_together(data: Path) -> None:
+    """Counts, columns, scores and bytes, in several files."""
+    folder = data / "STS" / "STS12-en-test"
+    gold, inputs = folder / "STS.gs.MSRpar.txt", folder / "STS.input.MSRvid.txt"
+    gold.write_text("x\n" + gold.read_text().split("\n", 1)[1])
+    inputs.write_text("alone\n" + inputs.read_text().split("\n", 1)[1])
+    (folder / "STS.gs.SMTeuroparl.txt").write_text("1\n")
+    (folder / "STS.gs.surprise.OnWN.txt").unlink()
+    (folder / "STS.input.surprise.SMTnews.txt").write_bytes(b"\xff\n")
+    with pytest.raises(DataError) as refused:
+        load_sts(data, "STS12")
+    said = str(refused.value)
+    for expected in (
+        f"{gold}:1: expected a score",
+        f"{inputs}:1: expected 2 or more tab-separated columns",
+        "STS.gs.SMTeuroparl.txt has 1 scores",
+        "STS.gs.surprise.OnWN.txt: no such file",
+        "STS.input.surprise.SMTnews.txt:1: byte 1 is 0xff",
+    ):
+        assert expected in said, said
+
+
+def test_a_row_and_a_score_of_an_own_file_come_together(tmp_path: Path) -> None:
+    (tmp_path / "own.tsv").write_text("x\ta\tb\n1\talone\n2\ta\tb\n")
+    with pytest.raises(DataError, match=r"own\.tsv:2: expected 3 tab") as refused:
+        load_scored_tsv(tmp_path / "own.tsv")
+    assert "own.tsv:1: expected a score" in str(refused.value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,55 @@ PARQUET: dict[str, Callable[[], Callable[[Path], None]]] = {
 }
 
 
+@pytest.mark.parametrize(("items", "size"), [(3_000, 100_000), (300_000, 5_000), (100, 10 * MEGA)])
+def test_one_row_of_many_equal_captions(tmp_path: Path, items: int, size: int) -> None:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    offsets = pyarrow.array(np.array([0, items], np.int32))
+    captions = pyarrow.ListArray.from_arrays(offsets, same("x" * size, items))
+    table = pyarrow.table({"image": ["a"], "captions": captions})
+    parquet.write_table(table, tmp_path / "p.parquet", compression="zstd")
+    problems: list[Problem] = []
+    with limited_memory(), bounded():
+        read_pairs(tmp_path / "p.parquet", problems, {})
+    assert "out of all proportion" in problems[0].what
+
+
+def test_captions_that_share_their_beginnings(tmp_path: Path) -> None:
+    """An encoding that stores only what differs from the value before: read like any other, and bounded."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    def write(captions: list[str]) -> list[Problem]:
+        table = pyarrow.table({"image": [f"{n}.jpg" for n in range(len(captions))], "caption": captions})
+        encodings = {"caption": "DELTA_BYTE_ARRAY", "image": "DELTA_BYTE_ARRAY"}
+        parquet.write_table(table, tmp_path / "p.parquet", use_dictionary=False, column_encoding=encodings)
+        return []
+
+    problems = write([f"a dog runs {n}" for n in range(200)])
+    assert len(read_pairs(tmp_path / "p.parquet", problems, {}).captions) == 200
+    assert problems == []
+    problems = write([f"{'x' * MEGA}{n}" for n in range(400)])
+    with limited_memory(), bounded():
+        read_pairs(tmp_path / "p.parquet", problems, {})
+    assert "out of all proportion" in problems[0].what
+
+
+def test_lists_whose_captions_repeat_but_are_few_are_read(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    captions = [["a dog", "two cats"][: n % 2 + 1] for n in range(400)]
+    table = pyarrow.table({"image": [f"{n}.jpg" for n in range(400)], "captions": captions})
+    parquet.write_table(table, tmp_path / "p.parquet", row_group_size=150)
+    problems: list[Problem] = []
+    found = read_pairs(tmp_path / "p.parquet", problems, {})
+    assert problems == []
+    assert len(found.captions) == 600
+    assert set(found.captions) == {"a dog", "two cats"}
+
+
 @pytest.mark.parametrize("kind", PARQUET)
 def test_parquet(tmp_path: Path, kind: str) -> None:
     PARQUET[kind]()(tmp_path / "p.parquet")
@@ -208,3 +259,71 @@ def test_nothing_else_escapes(tmp_path: Path) -> None:
         (tmp_path / "f.json").write_bytes(content)
         with pytest.raises(DalrError):
             import_json(tmp_path / "f.json", tmp_path / "out")
+
+
+TIMED = """
+import json, sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_balloons import TEXTS
+from dalr.data.dataset import read_pairs
+for kind, (name, content) in TEXTS.items():
+    path = Path(sys.argv[1]) / name
+    path.write_bytes(content)
+    started = time.process_time()
+    read_pairs(path, [], {})
+    print(json.dumps([kind, time.process_time() - started]))
+"""
+
+
+def test_each_is_refused_within_two_seconds_where_no_types_are_checked(tmp_path: Path) -> None:
+    """As users run it; the rest of the suite checks the types of every call, which takes several times as long."""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", TIMED, str(tmp_path), str(here), str(here.parent)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    taken = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert taken.keys() == TEXTS.keys()
+    assert max(taken.values()) < 2.0, taken
+
+
+LONG = """
+import json, re, sys
+from pathlib import Path
+from transformers import AutoTokenizer
+from dalr.data.dataset import read_pairs, read_text
+from dalr.data.tokens import tokenised
+
+def peak():
+    return int(re.search("VmHWM:[^0-9]*([0-9]+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
+before, problems, path = peak(), [], Path(sys.argv[1])
+sentences = (
+    read_text(path, problems, {}).lines if path.suffix == ".txt" else read_pairs(path, problems, {}).captions
+)
+stream = tokenised(sentences, tokenizer, max_tokens=32)
+print(json.dumps([peak() - before, len(problems), len(stream.row(0))]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t.txt", "p.jsonl", "p.tsv"])
+def test_a_line_of_200_megabytes_takes_a_few_times_its_size(tmp_path: Path, name: str) -> None:
+    """Read and tokenised in a process of its own; 1.5 GB is seven times the line, and not the forty of before."""
+    from tiny import save_tiny_bert
+
+    model = save_tiny_bert(tmp_path / "bert")
+    text = b"a red dog runs " * (200 * MEGA // 15)
+    beginning = {"t.txt": b"", "p.jsonl": b'{"image": "a.jpg", "caption": "', "p.tsv": b"image\tcaption\na.jpg\t"}
+    (tmp_path / name).write_bytes(beginning[name] + text + (b'"}\n' if name == "p.jsonl" else b"\n"))
+    done = subprocess.run(
+        [sys.executable, "-c", LONG, str(tmp_path / name), str(model)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    grown, problems, tokens = json.loads(done.stdout.splitlines()[-1])
+    assert (problems, tokens) == (0, 32)
+    assert grown < 1_500, f"{grown:.0f} MB for a line of 200 MB"

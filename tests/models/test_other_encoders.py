@@ -16,6 +16,7 @@ from dalr.models.config import EncoderConfig, PoolingMode, StudentConfig
 from dalr.models.embedding import embed, reads_padding
 from dalr.models.loading import ends_in_normalize, load_encoder
 from dalr.models.packing import best_layout, sentence_vectors
+from dalr.models.reference import is_static, states_pooling
 from tiny import WORDS, captions, save_tiny_bert
 
 if TYPE_CHECKING:
@@ -203,6 +204,20 @@ def test_static_embeddings_give_what_their_own_encode_gives(
     )
     assert open_store(tmp_path / "store").dim == 24
     assert len(embed(load(folder, None), [])) == 0
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_model2vec_folder_without_a_list_of_modules_is_read_as_one_with_it(
+    tmp_path: Path, normalize: bool
+) -> None:
+    whole = save_static(tmp_path / "whole", model2vec=True, normalize=normalize)
+    bare = save_static(tmp_path / "bare", model2vec=True, normalize=normalize, listed=False)
+    np.testing.assert_array_equal(embed(load(bare, None), SENTENCES), embed(load(whole, None), SENTENCES))
+    assert ends_in_normalize(EncoderConfig(model=str(bare))) == normalize
+    assert states_pooling(str(bare))
+    assert is_static(str(bare))
+    with pytest.raises(ConfigError, match="a student is a transformer, found static embeddings"):
+        load_encoder(StudentConfig(model=str(bare)))
 
 
 def test_static_embeddings_are_no_student(tmp_path: Path) -> None:

@@ -143,3 +143,37 @@ def test_peeking_at_a_missing_model_gives_nothing(reference: str) -> None:
 def test_peeking_at_a_broken_config_gives_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     assert peek_config(str(tmp_path)) is None
+
+
+def test_a_hub_model_with_checksums_is_fetched_with_all_the_files_that_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chat template or a model card is needed by nobody but the comparison."""
+    import fnmatch
+    import shutil
+
+    import huggingface_hub
+
+    from dalr.models.export import seal_model
+    from dalr.models.reference import find_model
+    from tiny import save_tiny_bert
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(save_tiny_bert(tmp_path / "bert"), folder, dirs_exist_ok=True)
+        (folder / "chat_template.jinja").write_text("{{ x }}")
+        (folder / "README.md").write_text("a card")
+
+    hub = tmp_path / "hub"
+    seal_model(hub, fill)
+
+    def download(_: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        for path in hub.rglob("*"):
+            name = path.relative_to(hub).as_posix()
+            if path.is_file() and any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, tmp_path / "cache" / name)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert find_model("someone/model-of-dalr") == tmp_path / "cache"
+    assert (tmp_path / "cache" / "chat_template.jinja").is_file()

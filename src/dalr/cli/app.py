@@ -21,7 +21,7 @@ import typer
 
 from dalr.cli import data, evaluation, features, others, recipes, training
 from dalr.errors import ConfigError, DalrError, Problem, StorageError
-from dalr.io.console import occupy_standard_streams, show, tell
+from dalr.io.console import BROKEN_PIPE, occupy_standard_streams, show, silence, tell
 from dalr.io.paths import expanded
 from dalr.version import VERSION
 
@@ -124,6 +124,11 @@ def _run(arguments: list[str]) -> int:
     except typer.Abort:
         tell("Aborted!")
         return 1
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        silence(sys.stdout)  # nobody reads the help any longer; click ends with 1
+        return BROKEN_PIPE
 
 
 def _refuse_undecodable(arguments: list[str]) -> None:

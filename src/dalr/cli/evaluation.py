@@ -21,6 +21,7 @@ from dalr.cli.options import (
     Quiet,
     Split,
     Verbose,
+    claimed_json,
     reading_of,
     use_plugins,
 )
@@ -123,15 +124,16 @@ def evaluate(
     )
     if json_file is not None:
         require_writable(json_file, "--json")
-    found = score(models, request)
-    if any(model.tasks for model in found.models):
-        show(as_table(found.models, found.comparisons, all_numbers=verbose))
-    failed = {each.task: each for model in found.models for each in model.failed}
-    for each in (*failed.values(), *found.failed):
-        _show_failed(each)
-    if json_file is not None:
-        with remedy("choose another --json file"):
-            write_results(json_file, found.models[0] if len(models) == 1 else found)
+    with claimed_json(json_file):
+        found = score(models, request)
+        if any(model.tasks for model in found.models):
+            show(as_table(found.models, found.comparisons, all_numbers=verbose))
+        failed = {each.task: each for model in found.models for each in model.failed}
+        for each in (*failed.values(), *found.failed):
+            _show_failed(each)
+        if json_file is not None:
+            with remedy("choose another --json file"):
+                write_results(json_file, found.models[0] if len(models) == 1 else found)
     if found.failed:
         raise typer.Exit(found.failed[0].exit_code)
     _exit_with_codes_of(failed.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +52,13 @@ def use_plugins(plugins: list[str] | None) -> None:
         from dalr.recipe.plugins import load_plugins
 
         load_plugins(plugins)
+
+
+def claimed_json(path: Path | None) -> AbstractContextManager[None]:
+    """The file of `--json`, held for the work whose result it gets."""
+    from dalr.io.output_file import RESULT, claimed_file
+
+    return claimed_file(path, RESULT, "--json") if path is not None else nullcontext()
 
 
 def reading_of(

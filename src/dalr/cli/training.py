@@ -7,10 +7,23 @@ from typing import Annotated
 
 import typer
 
-from dalr.cli.options import Columns, Format, Json, Plugin, Quiet, Settings, Split, Verbose, reading_of, use_plugins
+from dalr.cli.options import (
+    Columns,
+    FollowLinks,
+    Format,
+    Json,
+    Plugin,
+    Quiet,
+    Settings,
+    Split,
+    Verbose,
+    claimed_json,
+    reading_of,
+    use_plugins,
+)
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show, tell
-from dalr.io.paths import is_file, require_place_for_file
+from dalr.io.paths import is_file
 
 
 def init(
@@ -21,6 +34,7 @@ def init(
     images: Annotated[Path | None, typer.Option(help="Folder of the images.")] = None,
     text: Annotated[Path | None, typer.Option(help="Plain text, one sentence a line.")] = None,
     features: Annotated[Path | None, typer.Option(help="Store of the images' vectors, if there is one.")] = None,
+    follow_links: FollowLinks = None,
     out: Annotated[Path, typer.Option(help="The recipe to write; never overwritten.")] = Path("recipe.yaml"),
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -30,7 +44,16 @@ def init(
 
     console = Console(quiet=quiet, verbose=verbose)
     reading = reading_of(pairs, format, columns, split, otherwise=None)
-    for note in write_starter(out, pairs=pairs, reading=reading, images=images, text=text, features=features):
+    notes = write_starter(
+        out,
+        pairs=pairs,
+        reading=reading,
+        images=images,
+        text=text,
+        features=features,
+        follow_links=follow_links,
+    )
+    for note in notes:
         console.say(note)
     show(f"{out}")
 
@@ -53,12 +76,11 @@ def check(
     from dalr.training.check import show as show_check
 
     console = Console(quiet=quiet, verbose=verbose)
-    if json_file is not None:
-        require_place_for_file(json_file, "--json")
-    checked = check_recipe(recipe, settings or [], against=against, console=console)
-    if json_file is not None:
-        with remedy("choose another --json file"):
-            write_json(json_file, checked.as_json())
+    with claimed_json(json_file):
+        checked = check_recipe(recipe, settings or [], against=against, console=console)
+        if json_file is not None:
+            with remedy("choose another --json file"):
+                write_json(json_file, checked.as_json())
     show_check(checked, console)
     if checked.error is not None:
         raise typer.Exit(checked.error.exit_code)
@@ -145,7 +167,7 @@ def study(
     use_plugins(plugin)
     from dalr.report.markdown import markdown_table
     from dalr.study import load_study, make_plan, run_study, shipped_studies, study_description
-    from dalr.study.run import exit_code_of, finished_runs, require_inputs
+    from dalr.study.run import exit_code_of, finished_runs, require_inputs, require_study_folder
     from dalr.study.tables import sts_table
     from dalr.study.verdict import verdict
     from dalr.study.writing import MARKDOWN, PAGE
@@ -161,6 +183,7 @@ def study(
     folder = out if out is not None else Path("runs") / f"study-{loaded.config.name}"
     console = Console(quiet=quiet, verbose=verbose)
     if dry_run:
+        require_study_folder(folder)
         plan = make_plan(loaded, folder)
         finished = {} if set_aside else finished_runs(plan, console)  # what would be renamed is refused there
         for line in plan.lines(finished):

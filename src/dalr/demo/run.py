@@ -71,9 +71,14 @@ def run_demo(out: Path, *, seed: int, console: Console, scale: Scale | None = No
         StorageError: `out` holds something that is not an earlier demo.
     """
     require_drawing()
-    require_ours(out, "an earlier demo", ours=lambda: is_file(out / _MARK, StorageError))
+    _require_demo_folder(out)
     with locked(out):
+        _require_demo_folder(out)  # as it is now that nobody else can change it
         return _demo(out, seed=seed, console=console, scale=scale or Scale())
+
+
+def _require_demo_folder(out: Path) -> None:
+    require_ours(out, "an earlier demo", ours=lambda: is_file(out / _MARK, StorageError))
 
 
 def _demo(out: Path, *, seed: int, console: Console, scale: Scale) -> str:
@@ -246,8 +251,8 @@ def _use_one_thread() -> None:
 
 
 def _clear(out: Path) -> None:
-    """A demo folder is made anew each time; anything else is left alone."""
+    """A demo folder is made anew each time; its mark stays until the new one, or a kill would leave nobody's."""
     with storage_errors(out):
         for path in entries(out, StorageError):
-            if path.name != LOCK:
+            if path.name not in (LOCK, _MARK):
                 shutil.rmtree(path) if is_dir(path, StorageError) else path.unlink()

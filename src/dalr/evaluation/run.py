@@ -37,11 +37,15 @@ from dalr.evaluation.score import failure, load_tasks
 from dalr.evaluation.senteval.selection import CLASSIFIERS
 from dalr.evaluation.tasks import RETRIEVAL, resolve_tasks
 from dalr.io.console import Console
+from dalr.io.lock import locked_output
 from dalr.io.paths import is_dir, is_file
 from dalr.models.config import EncoderConfig
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+_RECORD_SECONDS = 10.0
+"""How long another process may take to write a run's record, which takes a moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,13 +205,20 @@ def keep(evaluation: Evaluation, path: Path, console: Console) -> Evaluation:
     A folder that cannot be written, such as a colleague's, is a warning: the scores are worth more than the record.
     """
     try:
-        if is_file(path):
-            (earlier,), _ = read_results(path)
-            evaluation = merged(earlier, evaluation)
-    except (DataError, ValueError) as error:
-        console.say(f"warning: {error}; the new scores take its place")
-    try:
-        write_results(path, evaluation)
+        with locked_output(path, wait=_RECORD_SECONDS):  # another evaluation of the run may add its own just now
+            evaluation = _with_earlier(evaluation, path, console)
+            write_results(path, evaluation)
     except StorageError as error:
         console.say(f"warning: these scores are not kept in the run's folder: {error.problems[0].what}")
+        return _with_earlier(evaluation, path, Console(quiet=True))
+    return evaluation
+
+
+def _with_earlier(evaluation: Evaluation, path: Path, console: Console) -> Evaluation:
+    try:
+        if is_file(path):
+            (earlier,), _ = read_results(path)
+            return merged(earlier, evaluation)
+    except (DataError, ValueError) as error:
+        console.say(f"warning: {error}; the new scores take its place")
     return evaluation

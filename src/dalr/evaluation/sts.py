@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from dalr.errors import DataError, Problem
+from dalr.errors import DataError, Problem, Problems
 from dalr.io.text import read_lines
 
 Embed = Callable[[list[str]], np.ndarray]
@@ -72,82 +72,98 @@ def load_sts(data: Path, task: str) -> ScoredPairs:
 
 def load_scored_tsv(path: Path) -> ScoredPairs:
     """A user's own file: score, sentence, sentence, separated by tabs, without a header."""
-    rows = _tab_rows(path, columns=3, at_least=False)
-    return _pairs(
-        path.name, path, [(f"{path}:{number}", row[0], row[1], row[2]) for number, row in rows], split="own"
-    )
+    problems: list[Problem] = Problems()
+    rows = [(where, row[0], row[1], row[2]) for where, row in _tab_rows(path, problems, columns=3, at_least=False)]
+    return _pairs(path.name, path, rows, problems, split="own")
 
 
 def _load_year(folder: Path, task: str) -> ScoredPairs:
-    rows: dict[str, list[tuple[str, str, str, str]]] = {}
-    problems: list[Problem] = []
-    for subset in _SUBSETS[task]:
-        try:
-            rows[subset] = _load_subset(folder, subset)
-        except DataError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise DataError(problems)
+    problems: list[Problem] = Problems()
+    rows = {subset: _load_subset(folder, subset, problems) for subset in _SUBSETS[task]}
     sizes = {subset: len(found) for subset, found in rows.items()}
-    return _pairs(task, folder, [row for found in rows.values() for row in found], subset_sizes=sizes)
+    return _pairs(task, folder, [row for found in rows.values() for row in found], problems, subset_sizes=sizes)
 
 
-def _load_subset(folder: Path, subset: str) -> list[tuple[str, str, str, str]]:
+def _load_subset(folder: Path, subset: str, problems: list[Problem]) -> list[tuple[str, str, str, str]]:
     inputs = folder / f"STS.input.{subset}.txt"
     gold_file = folder / f"STS.gs.{subset}.txt"
-    gold = read_lines(gold_file)
-    sentences = _tab_rows(inputs, columns=2, at_least=True)
+    gold = _lines(gold_file, problems)
+    sentences = _lines(inputs, problems)
+    rows = dict(_split(inputs, sentences or [], problems, columns=2, at_least=True))
+    if sentences is None or gold is None:
+        return []
     if len(sentences) != len(gold):
+        if len(rows) < len(sentences):
+            return []  # the lines that are named account for it, or hide it
         what = f"{len(sentences)} sentence pairs, but {gold_file.name} has {len(gold)} scores"
-        raise DataError(Problem(where=str(inputs), what=what))
+        problems.append(Problem(where=str(inputs), what=what))
+        return []
+    numbered = ((number, score, rows.get(f"{inputs}:{number}")) for number, score in enumerate(gold, start=1))
     return [
         (f"{gold_file}:{number}", score, row[0], row[1])
-        for score, (number, row) in zip(gold, sentences, strict=True)
-        if score.strip()
+        for number, score, row in numbered
+        if row is not None and score.strip()
     ]
 
 
 def _load_sts_benchmark(data: Path, split: str, task: str) -> ScoredPairs:
     path = data / "STS" / "STSBenchmark" / f"sts-{split}.csv"
-    rows = _tab_rows(path, columns=7, at_least=True)
-    return _pairs(task, path, [(f"{path}:{number}", row[4], row[5], row[6]) for number, row in rows], split=split)
+    problems: list[Problem] = Problems()
+    rows = [(where, row[4], row[5], row[6]) for where, row in _tab_rows(path, problems, columns=7, at_least=True)]
+    return _pairs(task, path, rows, problems, split=split)
 
 
 def _load_sick(data: Path, task: str) -> ScoredPairs:
     path = data / "SICK" / "SICK_test_annotated.txt"
-    header, *rows = _tab_rows(path, columns=5, at_least=True)
-    if header[1][:4] != ["pair_ID", "sentence_A", "sentence_B", "relatedness_score"]:
-        raise DataError(Problem(where=f"{path}:1", what=f"expected SICK's header, found {header[1][:4]}"))
-    return _pairs(task, path, [(f"{path}:{number}", row[3], row[1], row[2]) for number, row in rows])
+    problems: list[Problem] = Problems()
+    rows = _tab_rows(path, problems, columns=5, at_least=True)
+    header = rows[0][1][:4] if rows and rows[0][0] == f"{path}:1" else None
+    if header is not None and header != ["pair_ID", "sentence_A", "sentence_B", "relatedness_score"]:
+        problems.append(Problem(where=f"{path}:1", what=f"expected SICK's header, found {header}"))
+    return _pairs(task, path, [(where, row[3], row[1], row[2]) for where, row in rows[1:]], problems)
 
 
-def _tab_rows(path: Path, *, columns: int, at_least: bool) -> list[tuple[int, list[str]]]:
-    rows = [(number, line.split("\t")) for number, line in enumerate(read_lines(path), start=1)]
-    problems = [
-        Problem(
-            where=f"{path}:{number}",
-            what=f"expected {columns}{' or more' if at_least else ''} tab-separated columns, found {len(row)}",
-        )
-        for number, row in rows
-        if len(row) < columns or (len(row) > columns and not at_least)
-    ]
-    if problems:
-        raise DataError(problems)
-    if not rows:
-        raise DataError(Problem(where=str(path), what="empty file"))
-    return rows
+def _tab_rows(path: Path, problems: list[Problem], *, columns: int, at_least: bool) -> list[tuple[str, list[str]]]:
+    """(file:line, columns) of each line that has as many as expected; what else there is is a problem."""
+    return _split(path, _lines(path, problems) or [], problems, columns=columns, at_least=at_least)
+
+
+def _lines(path: Path, problems: list[Problem]) -> list[str] | None:
+    """The lines of a file; None where it cannot be read, which is a problem."""
+    try:
+        lines = read_lines(path)
+    except DataError as error:
+        problems.extend(error.problems)
+        return None
+    if not lines:
+        problems.append(Problem(where=str(path), what="empty file"))
+    return lines
+
+
+def _split(
+    path: Path, lines: list[str], problems: list[Problem], *, columns: int, at_least: bool
+) -> list[tuple[str, list[str]]]:
+    found = []
+    for number, line in enumerate(lines, start=1):
+        row = line.split("\t")
+        if len(row) == columns or (at_least and len(row) > columns):
+            found.append((f"{path}:{number}", row))
+            continue
+        what = f"expected {columns}{' or more' if at_least else ''} tab-separated columns, found {len(row)}"
+        problems.append(Problem(where=f"{path}:{number}", what=what))
+    return found
 
 
 def _pairs(
     name: str,
     place: Path,
     rows: list[tuple[str, str, str, str]],
+    problems: list[Problem],
     *,
     split: str = "test",
     subset_sizes: Mapping[str, int] | None = None,
 ) -> ScoredPairs:
     gold: list[float] = []
-    problems: list[Problem] = []
     for where, score, _, _ in rows:
         try:
             value = float(score)

@@ -48,11 +48,11 @@ def refuse_other_making(
     """
     require_place_for_folder(out, "--out")
     refuse_foreign(out, FORMAT, None if unfinished is None else unfinished.parent.name)
-    if (made := _stated(out / MANIFEST, "metadata", "source")) is not None:
+    if (made := stated(out / MANIFEST, "metadata", "source")) is not None:
         _refuse_differences(out, "the store there", made, making)
     if unfinished is None or not is_file(unfinished):
         return
-    if (started := _stated(unfinished)) is not None:
+    if (started := stated(unfinished)) is not None:
         _refuse_differences(out, "the unfinished store there", started | {LIMIT: making.get(LIMIT)}, making)
     if not resume and not is_file(out / MANIFEST):
         what = f"unfinished work of an earlier run; go on with --resume, or delete {out} to start anew"
@@ -71,13 +71,13 @@ def existing_store(out: Path, making: Mapping[str, Any]) -> FeatureStore | None:
     return None if list(_differences(_plain(store.source), _plain(making))) else store
 
 
-def _stated(path: Path, *keys: str) -> dict[str, Any] | None:
+def stated(path: Path, *keys: str) -> dict[str, Any] | None:
     """A making as a file states it, also of a store that is damaged; None where it cannot be told."""
     try:
-        stated = json.loads(regular(path).read_bytes())
+        found = json.loads(regular(path).read_bytes())
         for key in keys:
-            stated = stated[key]
-        return _plain(stated)
+            found = found[key]
+        return _plain(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

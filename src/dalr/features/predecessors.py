@@ -11,22 +11,24 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dalr.data.rows import text_id
-from dalr.errors import ConfigError, DataError, Problem, Problems, shown
+from dalr.errors import ConfigError, DataError, Problem, Problems, StorageError, shown
 from dalr.features.importing import Rows, read_ids, row_blocks
+from dalr.features.making import stated
 from dalr.features.spool import Spool, pairs_line
 from dalr.features.store import row_problems, write_store
 from dalr.io.atomic import write_text, write_with
-from dalr.io.claim import new_folder, require_ours
+from dalr.io.claim import is_unfinished, new_folder, require_ours
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
-from dalr.io.paths import regular, size_of
+from dalr.io.paths import entries, regular, size_of
 from dalr.io.proportion import NotTooDeep, megabytes, room
+from dalr.io.sealed import MANIFEST
 from dalr.io.text import ending, open_data, read_lines
 
 if TYPE_CHECKING:
@@ -90,9 +92,10 @@ def import_hdf5(
 
     Raises:
         DataError: not such a file, counts that differ (with both numbers), bad rows; all at once.
-        StorageError: `out` is not a new or empty folder.
+        StorageError: `out` holds something else than what is written now.
     """
-    require_ours(out, "an earlier import")
+    source = {"kind": "import", "matrix": matrix.name, "ids": (ids or captions).name}
+    _require_import_folder(out, source)
     problems: list[Problem] = Problems()
     lines = _attempt(lambda: read_lines(captions), problems)
     with _hdf5_rows(matrix, problems) as rows:
@@ -109,7 +112,6 @@ def import_hdf5(
         if problems:
             raise DataError(problems)
         assert rows is not None
-        source = {"kind": "import", "matrix": matrix.name, "ids": (ids or captions).name}
         blocks = (block for _, block in row_blocks(rows, matrix))
         dim = rows.shape[1]
         with new_folder(out) as folder:
@@ -127,9 +129,10 @@ def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) 
     Raises:
         DataError: not such a file, vectors of differing dimensions, more or fewer vectors than captions, bad rows;
             all at once.
-        StorageError: `out` is not a new or empty folder, or the disk is full.
+        StorageError: `out` holds something else than what is written now, or the disk is full.
     """
-    require_ours(out, "an earlier import")
+    origin = {"kind": "import", "matrix": source.name, "ids": source.name}
+    _require_import_folder(out, origin)
     problems: list[Problem] = Problems()
     with new_folder(out) as folder:
         work = folder / _WORK
@@ -144,7 +147,6 @@ def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) 
                 problems.append(Problem(where=str(source), what="no image in it"))
             if problems:
                 raise DataError(problems)
-            origin = {"kind": "import", "matrix": source.name, "ids": source.name}
             for name, vectors in ((IMAGE, spool.image), (CAPTION, spool.caption)):
                 rows = vectors.blocks()
                 write_store(folder / name, ids=vectors.ids, blocks=rows, source=origin, origin=str(source))
@@ -156,6 +158,16 @@ def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) 
         image_dim=spool.image.dim,
         caption_dim=spool.caption.dim,
     )
+
+
+def _require_import_folder(out: Path, source: Mapping[str, Any]) -> None:
+    """Refuse a folder of something else at once; one of the same file is compared when it has been read again."""
+
+    def ours() -> bool:
+        names = {path.name for path in entries(out, StorageError) if not is_unfinished(path)}
+        return names <= {PAIRS, IMAGE, CAPTION} and stated(out / IMAGE / MANIFEST, "metadata", "source") == source
+
+    require_ours(out, f"an earlier import of {source['matrix']}", ours=ours)
 
 
 def _json_items(path: Path, progress: OnProgress | None) -> Iterator[tuple[str, object]]:

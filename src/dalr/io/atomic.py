@@ -8,6 +8,7 @@ the target is replaced, and devices and pipes are opened and written into.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -43,7 +44,7 @@ READER_SECONDS = 10.0
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`, atomically and durably where it is a regular file or nothing yet."""
     with storage_errors(path):
-        if _is_stream(path):
+        if is_stream(path):
             _write_stream(path, data)
         else:
             _replace(path, lambda temporary: _write_all(temporary, data))
@@ -63,7 +64,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     A device or a pipe at `path` gets the content of a temporary file that lies elsewhere.
     """
     with storage_errors(path):
-        if not _is_stream(path):
+        if not is_stream(path):
             _replace(path, write)
             return
         with tempfile.TemporaryDirectory(prefix="dalr-") as folder:
@@ -73,7 +74,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    target = behind_link(path)
     temporary = hidden_beside(target, "tmp")
     make_folders(target.parent)
     try:
@@ -86,6 +87,27 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+def behind_link(path: Path) -> Path:
+    """Where a link leads, which is then written or replaced instead of it; any other path as it is."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
+
+
+def put_in_place(temporary: Path, folder: Path) -> None:
+    """Give a folder that is ready its name; one that has it is moved aside first, and removed afterwards."""
+    if os.path.lexists(folder):
+        retired = hidden_beside(folder, "old")
+        os.replace(folder, retired)
+        try:
+            os.replace(temporary, folder)
+        except BaseException:
+            os.replace(retired, folder)
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+    else:
+        os.replace(temporary, folder)
+    sync_folder(folder.parent)
 
 
 def hidden_beside(path: Path, ending: str) -> Path:
@@ -108,7 +130,15 @@ def _stem(path: Path) -> str:
     return path.name.encode()[:_LONGEST_STEM].decode(errors="ignore")
 
 
-def _is_stream(path: Path) -> bool:
+def lock_beside(path: Path, ending: str) -> Path:
+    """The hidden name of the lock of `path`; one too long for a name is told from others by its checksum."""
+    stem = _stem(path)
+    if stem != path.name:
+        stem += f".{hashlib.sha256(path.name.encode()).hexdigest()[:8]}"
+    return path.with_name(f".{stem}{ending}")
+
+
+def is_stream(path: Path) -> bool:
     """Whether `path` names what is written into and not replaced: a device, a pipe, or an open file of ours."""
     if _own_descriptor(path) is not None:
         return True
@@ -235,8 +265,7 @@ def _no_inodes_left(path: Path) -> bool:
 
 def make_folders(folder: Path) -> None:
     """Make `folder` and those above it, each durable under its name; a link that leads nowhere gets its target."""
-    if folder.is_symlink():
-        folder = Path(os.path.realpath(folder))
+    folder = behind_link(folder)
     if not folder.is_dir():
         make_folders(folder.parent)
         folder.mkdir(exist_ok=True)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dalr.errors import StorageError
-from dalr.io.atomic import hidden_beside, hidden_names, make_folders, storage_errors, sync_folder, sync_tree
+from dalr.io.atomic import (
+    behind_link,
+    hidden_beside,
+    hidden_names,
+    make_folders,
+    put_in_place,
+    storage_errors,
+    sync_tree,
+)
 from dalr.io.lock import LOCK
-from dalr.io.paths import entries, exists, is_dir
+from dalr.io.paths import entries, exists, is_dir, is_file
 
 _OURS_UNFINISHED = hidden_names()
 
@@ -46,11 +55,14 @@ def is_unfinished(path: Path) -> bool:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder under a temporary name, which becomes `out` when all of it is written; a kill leaves nothing of it.
+    """A folder under a temporary name, which takes the place of `out` when all of it is written.
+
+    Where `out` holds the same already, byte for byte, it is left as it is.
 
     Raises:
-        StorageError: `out` is there and not empty, or cannot be written.
+        StorageError: `out` holds something else, or cannot be written.
     """
+    out = behind_link(out)
     temporary = hidden_beside(out, "tmp")
     with storage_errors(out):
         make_folders(out.parent)
@@ -58,10 +70,23 @@ def new_folder(out: Path) -> Iterator[Path]:
         try:
             yield temporary
             sync_tree(temporary)
-            if is_dir(out, StorageError):
-                out.rmdir()
-            temporary.rename(out)
+            if entries(out, StorageError):
+                _require_same(temporary, out)
+                shutil.rmtree(temporary)
+                return
+            put_in_place(temporary, out)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        sync_folder(out.parent)
+
+
+def _require_same(made: Path, there: Path) -> None:
+    for path in sorted(made.rglob("*")):
+        found = there / path.relative_to(made)
+        if is_dir(path, StorageError):
+            same = is_dir(found, StorageError)
+        else:
+            same = is_file(found, StorageError) and filecmp.cmp(path, found, shallow=False)
+        if not same:
+            what = "is not what this makes now; nothing was overwritten: choose another --out, or remove it"
+            raise StorageError(f"{found} {what}")

@@ -19,7 +19,7 @@ from dalr.errors import StorageError
 
 _LINE_SECONDS = 15.0
 _LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-_BROKEN_PIPE = 141
+BROKEN_PIPE = 141
 """As a shell says it of a program that SIGPIPE ended."""
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that a terminal obeys instead of showing: all control characters but tab and newline, those that
@@ -45,10 +45,10 @@ def show(text: str, *, end: str = "\n") -> None:
             sys.stdout.write(printable(text) + end)
             sys.stdout.flush()
     except BrokenPipeError:
-        _silence(sys.stdout)
-        raise SystemExit(_BROKEN_PIPE) from None
+        silence(sys.stdout)
+        raise SystemExit(BROKEN_PIPE) from None
     except OSError as error:
-        _silence(sys.stdout)
+        silence(sys.stdout)
         what = f"cannot write the result to standard output: {error.strerror}; send it to another place"
         raise StorageError(what) from None
 
@@ -62,10 +62,10 @@ def tell(text: str, *, end: str = "\n") -> None:
             sys.stderr.write(printable(text) + end)
             sys.stderr.flush()
     except OSError:
-        _silence(sys.stderr)
+        silence(sys.stderr)
 
 
-def _silence(stream: TextIO) -> None:
+def silence(stream: TextIO) -> None:
     """Let what a stream still holds go nowhere: at exit Python would try again, and fail with words of its own."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,7 @@
-"""How is a folder kept to one writer? By a lock file beside it, held by the operating system (`filelock`).
+"""How is a folder or a file kept to one writer? By a lock file held by the operating system (`filelock`).
+
+What is filled over hours (a run, a study) is locked inside, `FOLDER/.lock`; what is replaced as a whole (a store, a
+model, a report) is locked beside, `.NAME.lock`, because its folder gets another name. Each looks for the other.
 
 The kernel releases the lock when its process ends, however it ends, so a lock that a dead run left behind blocks
 nobody; the copies that forked workers inherit are closed by `filelock`. The file says who holds it, for the message
@@ -23,7 +26,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dalr.errors import StorageError
-from dalr.io.atomic import discard, hidden_beside, hidden_names, make_folders, storage_errors, warn_once
+from dalr.io.atomic import (
+    behind_link,
+    discard,
+    hidden_beside,
+    hidden_names,
+    lock_beside,
+    make_folders,
+    storage_errors,
+    warn_once,
+)
 from dalr.io.paths import entries
 
 LOCK = ".lock"
@@ -43,27 +55,39 @@ def locked(folder: Path) -> Iterator[None]:
             the folder cannot be written.
     """
     with _held(folder / LOCK):
+        _require_free(_beside(folder), folder)
         yield
 
 
 @contextmanager
-def locked_output(path: Path) -> Iterator[None]:
+def locked_output(path: Path, *, wait: float = _PATIENCE_SECONDS) -> Iterator[None]:
     """Hold a lock beside a file or folder that is written as a whole; what a killed writer left of it is removed.
 
+    Args:
+        wait: seconds that another process has to end; few, where its work takes long.
+
     Raises:
-        StorageError: as `locked`.
+        StorageError: as `locked`, also where another process is at work inside the folder.
     """
-    with _held(path.with_name(f".{path.name}{LOCK}"), path):
-        unfinished = hidden_names(path)
-        for each in entries(path.parent, StorageError):
+    target = behind_link(path)
+    with _held(_beside(path), path, wait):
+        if os.path.isdir(target):
+            _require_free(target / LOCK, path)
+        unfinished = hidden_names(target)
+        for each in entries(target.parent, StorageError):
             if unfinished.match(each.name):
                 discard(each)  # nobody is at work on it, because the lock is held
         yield
 
 
+def _beside(path: Path) -> Path:
+    """The lock of `locked_output`: the same whichever link `path` is reached by."""
+    return lock_beside(behind_link(path), LOCK)
+
+
 @contextmanager
-def _held(path: Path, what: Path | None = None) -> Iterator[None]:
-    lock = _made_and_taken(path, what)
+def _held(path: Path, what: Path | None = None, wait: float = _PATIENCE_SECONDS) -> Iterator[None]:
+    lock = _made_and_taken(path, what, wait)
     process = os.getpid()
     try:
         yield
@@ -81,9 +105,13 @@ def require_unlocked(folder: Path) -> None:
     Raises:
         StorageError: another process holds the lock of `folder`.
     """
-    path = folder / LOCK
+    for lock in (folder / LOCK, _beside(folder)):
+        _require_free(lock, folder)
+
+
+def _require_free(path: Path, what: Path) -> None:
     with storage_errors(path):
-        lock = _take(path, sign=False) if os.path.lexists(path) else None
+        lock = _take(path, what, sign=False) if os.path.lexists(path) else None
     if lock is not None:
         lock.release()
 
@@ -128,16 +156,18 @@ def _remove_abandoned(parent: Path) -> None:
                 lock.release()
 
 
-def _made_and_taken(path: Path, what: Path | None = None) -> FileLock | None:
+def _made_and_taken(path: Path, what: Path | None, wait: float) -> FileLock | None:
     with storage_errors(path):
         for _ in range(_ATTEMPTS):
             make_folders(path.parent)
             with suppress(FileNotFoundError, FileExistsError):  # removed by its maker, which left it empty
-                return _take(path, what)
+                return _take(path, what, wait)
     raise StorageError(f"{path.parent} is removed as soon as it is made; choose another --out")
 
 
-def _take(path: Path, what: Path | None = None, *, sign: bool = True) -> FileLock | None:
+def _take(
+    path: Path, what: Path | None = None, wait: float = _PATIENCE_SECONDS, *, sign: bool = True
+) -> FileLock | None:
     """The lock, held; None where the file system has none."""
 
     def acquired(descriptor: int) -> None:
@@ -148,9 +178,7 @@ def _take(path: Path, what: Path | None = None, *, sign: bool = True) -> FileLoc
 
     with suppress(FileNotFoundError):
         _require_kind(path, os.lstat(path))
-    lock = FileLock(
-        path, timeout=_PATIENCE_SECONDS, poll_interval=_POLL_SECONDS, fallback_to_soft=False, on_acquired=acquired
-    )
+    lock = FileLock(path, timeout=wait, poll_interval=_POLL_SECONDS, fallback_to_soft=False, on_acquired=acquired)
     try:
         lock.acquire()
     except Timeout:

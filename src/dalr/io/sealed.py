@@ -22,16 +22,18 @@ from typing import Any
 from dalr.errors import CorruptFileError, StorageError
 from dalr.io.atomic import (
     apply_umask,
+    behind_link,
     discard,
     hidden_beside,
     make_folders,
+    put_in_place,
     storage_errors,
     sync_file,
     sync_folder,
     write_json,
 )
 from dalr.io.claim import require_ours
-from dalr.io.paths import entries, exists, is_dir, is_file, refusal, regular
+from dalr.io.paths import entries, is_dir, is_file, refusal, regular
 from dalr.io.records import parse_record
 
 MANIFEST = "manifest.json"
@@ -70,6 +72,7 @@ def write_sealed(
         StorageError: `folder` exists and is not one of ours of the same format, or the disk refuses.
     """
     refuse_foreign(folder, format, work)
+    folder = behind_link(folder)
     name = hidden_beside(folder, "tmp").name
     temporary = folder.with_name(name) if work is None else folder / work / name
     with storage_errors(folder):
@@ -80,7 +83,7 @@ def write_sealed(
                 fill(temporary)
                 manifest = _seal(temporary, format=format, version=version, metadata=metadata)
             if work is None:
-                _put_in_place(temporary, folder)
+                put_in_place(temporary, folder)
             else:
                 _move_into(temporary, folder, work)
         except BaseException:
@@ -122,7 +125,7 @@ def read_manifest(folder: Path, *, format: str, version: int, remedy: str) -> Ma
             f"found {found_as[:12]}…); {remedy}"
         )
     for name, (size, _) in manifest.files.items():
-        if not _is_inside(name):
+        if not is_inside(name):
             raise CorruptFileError(f"{path}: {name!r:.80} is not the name of a file in this folder; {remedy}")
         file = folder / name
         found = _size(file)
@@ -226,21 +229,6 @@ def _seal(folder: Path, *, format: str, version: int, metadata: Mapping[str, Any
     return Manifest(format=format, version=version, files=files, metadata=metadata)
 
 
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    if exists(folder, StorageError):
-        retired = hidden_beside(folder, "old")
-        os.replace(folder, retired)
-        try:
-            os.replace(temporary, folder)
-        except BaseException:
-            os.replace(retired, folder)
-            raise
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        os.replace(temporary, folder)
-    sync_folder(folder.parent)
-
-
 def _move_into(temporary: Path, folder: Path, work: str) -> None:
     """Move the files of `temporary` into `folder`: an old manifest goes first, the new one comes last."""
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -255,7 +243,7 @@ def _content_sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _is_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
     """Whether a name in a manifest stays below its folder; the names of `_seal` do."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name and name == str(path) != "."

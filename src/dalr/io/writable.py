@@ -7,11 +7,10 @@ wanted one and removed.
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 
 from dalr.errors import StorageError
-from dalr.io.atomic import storage_errors
+from dalr.io.atomic import hidden_beside, storage_errors
 from dalr.io.paths import require_place_for_file
 
 _PROBE_BYTES = 4096
@@ -31,7 +30,7 @@ def require_writable(path: Path, where: str = "output") -> None:
         folder = next(each for each in target.parents if each.exists())
         if not folder.is_dir():
             raise StorageError(f"cannot write {path}: {folder} is a file; name a file in a folder")
-        probe = folder / f".{uuid.uuid4().hex[:8]}.tmp"
+        probe = hidden_beside(folder / target.name, "tmp")  # removed by the next one, if a kill leaves it
         try:
             probe.write_bytes(bytes(_PROBE_BYTES))
         finally:

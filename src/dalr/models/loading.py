@@ -20,7 +20,7 @@ from dalr.models.choices import PoolingMode
 from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.config import POOLINGS, EncoderConfig, StudentConfig
 from dalr.models.foreign import refuse_foreign_code
-from dalr.models.module_list import module_entries, module_folders
+from dalr.models.module_list import is_model2vec, module_entries, module_folders
 from dalr.models.prompts import set_prompt, stated_prompts
 from dalr.models.reference import CONVERT, find_model
 from dalr.models.verification import is_product_manifest
@@ -53,7 +53,8 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     """
     folder = find_model(config.model, config.revision)
     where = f"model {config.model!r}"
-    if not is_file(folder / "modules.json", ModelFileError) and config.pooling is None:
+    listed = is_file(folder / "modules.json", ModelFileError) or is_model2vec(folder)
+    if not listed and config.pooling is None:
         what = f"a plain encoder states no pooling; say pooling: {POOLINGS} (SimCSE and its relatives use cls)"
         raise ConfigError(Problem(where=where, what=what))
     folders = module_folders(folder, where)
@@ -140,7 +141,12 @@ def ends_in_normalize(config: EncoderConfig) -> bool:
 def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> SentenceTransformer:
     with quiet_libraries():
         from sentence_transformers import SentenceTransformer
-        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+        from sentence_transformers.sentence_transformer.modules import (
+            Normalize,
+            Pooling,
+            StaticEmbedding,
+            Transformer,
+        )
 
         safe = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
         local = {"local_files_only": True, "trust_remote_code": False}
@@ -167,6 +173,8 @@ def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> 
                         else [module]
                     )
                 ]
+        elif is_model2vec(folder):
+            modules = [StaticEmbedding.load(str(folder))]
         else:
             transformer = Transformer(
                 str(folder),

@@ -25,14 +25,14 @@ class ModuleEntry:
 
 
 def module_entries(folder: Path, where: str) -> list[ModuleEntry]:
-    """The modules that `modules.json` names, in order; empty where there is no such file.
+    """The modules that `modules.json` names, in order; those of model2vec, which needs none; else nothing.
 
     Raises:
         ModelFileError: not a list of modules, code of others, or a folder that is outside or missing.
     """
     path = folder / "modules.json"
     if not is_file(path, ModelFileError):
-        return []
+        return _of_model2vec(folder)
     try:
         listed = [(str(entry["type"]), str(entry["path"])) for entry in json.loads(regular(path).read_bytes())]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -66,6 +66,25 @@ def module_entries(folder: Path, where: str) -> list[ModuleEntry]:
         )
         raise ModelFileError(Problem(where=where, what=what))
     return entries
+
+
+def is_model2vec(folder: Path) -> bool:
+    """Whether a folder without `modules.json` holds static embeddings as model2vec saves them."""
+    return bool(_of_model2vec(folder))
+
+
+def _of_model2vec(folder: Path) -> list[ModuleEntry]:
+    path = folder / "config.json"
+    if not is_file(path, ModelFileError) or is_file(folder / "modules.json", ModelFileError):
+        return []
+    try:
+        config = json.loads(regular(path).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []  # whoever reads it next says so
+    if not isinstance(config, dict) or config.get("model_type") != "model2vec":
+        return []
+    kinds = ["StaticEmbedding", *(["Normalize"] if config.get("normalize") else [])]
+    return [ModuleEntry(kind=kind, folder=folder) for kind in kinds]
 
 
 def module_folders(folder: Path, where: str) -> list[Path]:

@@ -6,6 +6,7 @@ a model's dimension in the first second.
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from dalr.errors import ConfigError, CorruptFileError, ModelFileError, Problem
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.paths import exists, is_dir, is_file, regular, require_regular_below
 from dalr.models.json_object import peek_object
-from dalr.models.verification import has_checksums, is_checkpoint, verify_model
+from dalr.models.module_list import is_model2vec
+from dalr.models.verification import has_checksums, is_checkpoint, sealed_files, verify_model
 from dalr.recipe.paths import expand
 
 CONVERT = "dalr import FOLDER --out NEW converts those of a text encoder; fetch other models as safetensors"
@@ -64,7 +66,11 @@ def find_model(reference: str, revision: str | None = None) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     try:
-        return _checked(reference, Path(snapshot_download(reference, revision=revision, allow_patterns=_FILES)))
+        folder = Path(snapshot_download(reference, revision=revision, allow_patterns=_FILES))
+        if lacking := [name for name in sealed_files(folder) if not exists(folder / name, ModelFileError)]:
+            patterns = [*_FILES, *map(glob.escape, lacking)]  # its checksums are compared, so all of it is needed
+            folder = Path(snapshot_download(reference, revision=revision, allow_patterns=patterns))
+        return _checked(reference, folder)
     except (ModelFileError, CorruptFileError):
         raise
     except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds; each means the same here
@@ -109,6 +115,8 @@ def is_static(reference: str) -> bool:
     """Whether a model on this machine is one vector per token, without a transformer (model2vec)."""
     try:
         folder = _local(reference)
+        if folder is not None and is_model2vec(folder):
+            return True
         entries = json.loads(regular(folder / "modules.json").read_bytes()) if folder is not None else []
         return any(str(entry["type"]).endswith(".StaticEmbedding") for entry in entries)
     except (ModelFileError, ConfigError, OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -123,7 +131,8 @@ def states_pooling(reference: str) -> bool:
         return True
     if folder is None or has_checksums(folder):
         return True
-    return not is_file(folder / "config.json", ModelFileError) or is_file(folder / "modules.json", ModelFileError)
+    has_modules = is_file(folder / "modules.json", ModelFileError) or is_model2vec(folder)
+    return has_modules or not is_file(folder / "config.json", ModelFileError)
 
 
 def hidden_dim(config: dict[str, Any]) -> int | None:

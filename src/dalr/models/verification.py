@@ -17,7 +17,7 @@ from typing import Any
 from dalr.errors import CorruptFileError
 from dalr.io.paths import exists, is_dir, is_file, regular
 from dalr.io.records import parse_record
-from dalr.io.sealed import MANIFEST, known_sha256, read_manifest, verify_sealed
+from dalr.io.sealed import MANIFEST, is_inside, known_sha256, read_manifest, verify_sealed
 
 CHECKPOINT, IMPORTED, PRODUCT = "dalr-checkpoint", "dalr-imported-model", "dalr-model"
 VERSION = 1
@@ -58,6 +58,17 @@ def verify_model(folder: Path) -> None:
         raise CorruptFileError(
             f"{manifest}: expected the checksums of this imported model, found no such file; {_REMEDY}"
         )
+
+
+def sealed_files(folder: Path) -> list[str]:
+    """The files that a model's own manifest names; none where it has no manifest of ours that can be read."""
+    path = folder / MANIFEST
+    try:
+        content = parse_record(regular(path).read_bytes()) if is_file(path, CorruptFileError) else None
+    except (OSError, ValueError):
+        return []
+    files = content.get("files") if isinstance(content, dict) and len(_OUR_KEYS & content.keys()) >= 4 else None
+    return [name for name in files if is_inside(name)] if isinstance(files, dict) else []
 
 
 def verify_heads(path: Path) -> None:

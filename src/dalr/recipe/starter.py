@@ -25,6 +25,7 @@ from dalr.features.importing import check_matrix
 from dalr.features.source import is_matrix
 from dalr.features.store import open_store
 from dalr.io.atomic import write_text
+from dalr.io.lock import locked_output
 from dalr.io.paths import exists, is_dir, is_file, resolve
 from dalr.recipe.loading import scalar
 
@@ -47,6 +48,7 @@ class _Found:
     images: Path | None
     text: Path | None
     features: Path | None
+    follow_links: Path | None
     captions: Pairs
     report: dict[str, int | str]
     lines: int
@@ -75,6 +77,7 @@ def write_starter(
     images: Path | None = None,
     text: Path | None = None,
     features: Path | None = None,
+    follow_links: Path | None = None,
 ) -> list[str]:
     """Write the recipe and return what to tell its owner.
 
@@ -85,6 +88,7 @@ def write_starter(
         images: folder of the images, for the command that makes their vectors.
         features: a feature store of the images, or an .npy matrix with a row a line of `pairs`; without one the
             recipe trains on sentences, and says how to get one.
+        follow_links: folder that symbolic links in `images` may lead into.
 
     Raises:
         StorageError: `out` exists.
@@ -92,19 +96,30 @@ def write_starter(
         DataError: pairs or text cannot be read, with every problem.
         CorruptFileError: `features` is no whole store.
     """
-    if exists(out, StorageError):
-        raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
-    for path in (pairs, images, text, features, out):
+    _refuse_existing(out)
+    for path in (pairs, images, text, features, follow_links, out):
         _require_writable(path)
-    if images is not None and not is_dir(images):
-        raise DataError(Problem(where="--images", what=f"no such folder: {images}"))
+    if follow_links is not None and images is None:
+        raise ConfigError(
+            Problem(where="--follow-links", what="says where links in --images may lead; name it too")
+        )
+    for option, folder in (("--images", images), ("--follow-links", follow_links)):
+        if folder is not None and not is_dir(folder):
+            raise DataError(Problem(where=option, what=f"no such folder: {folder}"))
     if features is not None and is_matrix(features):
         _require_named_rows(features, pairs, reading)
-    found = _look(pairs, reading, images, text, features, out)
+    found = _look(pairs, reading, images, text, features, follow_links, out)
     notes = list(_notes(found))
-    write_text(out, "\n".join(_lines(found, out)) + "\n")
+    with locked_output(out):
+        _refuse_existing(out)
+        write_text(out, "\n".join(_lines(found, out)) + "\n")
     recipe = shlex.quote(str(out))
     return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
+
+
+def _refuse_existing(out: Path) -> None:
+    if exists(out, StorageError):
+        raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
 
 
 def _require_named_rows(matrix: Path, pairs: Path, reading: Reading) -> None:
@@ -118,7 +133,13 @@ def _require_named_rows(matrix: Path, pairs: Path, reading: Reading) -> None:
 
 
 def _look(
-    pairs: Path, reading: Reading, images: Path | None, text: Path | None, features: Path | None, out: Path
+    pairs: Path,
+    reading: Reading,
+    images: Path | None,
+    text: Path | None,
+    features: Path | None,
+    follow_links: Path | None,
+    out: Path,
 ) -> _Found:
     problems: list[Problem] = []
     report: dict[str, int | str] = {}
@@ -144,6 +165,7 @@ def _look(
         images=images,
         text=text,
         features=features,
+        follow_links=follow_links,
         captions=training,
         report=report,
         lines=len(lines),
@@ -180,7 +202,7 @@ def _notes(found: _Found) -> Iterator[str]:
     if found.lines:
         yield f"{found.lines} lines of text"
     if found.images is not None:
-        missing = [name for name in found.captions.images if not _inside(found.images, name)]
+        missing = [name for name in found.captions.images if not _inside(found.images, name, found.follow_links)]
         if missing:
             yield f"note: {len(missing)} images are not in {found.images}, the first is {missing[0]!r}"
     if found.features is not None and not is_matrix(found.features):
@@ -195,10 +217,10 @@ def _notes(found: _Found) -> Iterator[str]:
         yield "note: no image vectors yet, so it trains on sentences alone; its comments say how to get them"
 
 
-def _inside(folder: Path, name: str) -> bool:
+def _inside(folder: Path, name: str, follow: Path | None) -> bool:
     """Whether `name` is a file inside `folder`; names that lead elsewhere are not looked at."""
     try:
-        return is_file(locate(resolve(folder), name))
+        return is_file(locate(resolve(folder), name, resolve(follow) if follow is not None else None))
     except (DalrError, OSError, ValueError, RuntimeError, ImageRefusedError):
         return False
 
@@ -250,6 +272,8 @@ def _features(found: _Found) -> Iterator[str]:
     images = shlex.quote(str(found.images)) if found.images is not None else "FOLDER"
     yield "# Images teach through vectors that are computed once, by any CLIP on disk or on the hub:"
     read = " ".join(["--pairs", *map(shlex.quote, [str(found.pairs), *found.reading.options()])])
+    if found.follow_links is not None:
+        images += f" --follow-links {shlex.quote(str(found.follow_links))}"
     command = f"dalr features images {read} --images {images}"
     yield f"#   {command} --model openai/clip-vit-base-patch32 --out stores/images"
     yield f"# Then take the marks off the lines that need them: sed -i 's/^{_MARK}//' {found.out}"

@@ -52,14 +52,20 @@ def run_study(study: Study, *, out: Path, console: Console, replace: bool = Fals
         DataError: the evaluation's data is not there, or records cannot be read; nothing was trained.
         StorageError: `out` cannot be written, or another process runs a study in it.
     """
-    require_ours(out, "a study", ours=lambda: holds_study(out))
+    require_study_folder(out)
     with locked(out):
+        require_study_folder(out)  # as it is now that nobody else can change it
         run = _Run(make_plan(study, out), console=console, replace=replace)
         try:
             return run.all()
         except (KeyboardInterrupt, SystemExit):
             console.say(f"stopped with {run.done} of at most {run.plan.trainings} runs; the same command goes on")
             raise
+
+
+def require_study_folder(out: Path) -> None:
+    """Raises StorageError for a folder with something else in it than a study."""
+    require_ours(out, "a study", ours=lambda: holds_study(out))
 
 
 def finished_runs(plan: Plan, console: Console) -> dict[str, Trained]:

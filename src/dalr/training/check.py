@@ -56,6 +56,7 @@ class Checked:
     def as_json(self) -> dict[str, Any]:
         problems = self.error.problems if self.error is not None else []
         return {
+            "format": "dalr-check",
             "recipe": self.recipe,
             "ok": self.error is None,
             "exit_code": self.error.exit_code if self.error is not None else 0,

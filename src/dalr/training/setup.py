@@ -22,7 +22,7 @@ from dalr.losses import Need
 from dalr.losses.matryoshka import make_matryoshka
 from dalr.losses.token_level import GlobalToLocal
 from dalr.models.config import TeacherConfig
-from dalr.models.embedding import pad_token_id
+from dalr.models.embedding import pad_token_id, reads_padding
 from dalr.models.export import record_matryoshka_dims
 from dalr.models.heads import Heads
 from dalr.models.loading import load_encoder
@@ -181,10 +181,16 @@ def _layout(recipe: Recipe, student: SentenceTransformer, precision: Precision) 
     """The recipe's own, or the best that this student can do on its device.
 
     Raises:
-        ConfigError: the recipe asks for packed rows, and the student cannot.
+        ConfigError: the recipe asks for what this student cannot do: packed rows, or padding that it would read.
     """
     wanted = recipe.training.padding
     if wanted in ("bucketed", "padded"):
+        if reads_padding(student):
+            what = (
+                f"{wanted}, but {recipe.student.model} has no attention mask: padding would change its vectors; "
+                "use auto, which puts sentences of one length together"
+            )
+            raise ConfigError(Problem(where="training.padding", what=what))
         return wanted
     found = best_layout(student, dtype=torch.bfloat16 if precision == "bf16" else None)
     if wanted == "packed" and found != "packed":

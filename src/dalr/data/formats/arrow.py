@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 HUB = "hf:"
 """What a Hugging Face data set is named by: `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`."""
 _BATCH, _BATCH_OF_LISTS = 10_000, 500
+_SHORTENED, _SHORTENED_BYTES = "DELTA_BYTE_ARRAY", 128 << 20
+"""An encoding that stores what a value has in common with the one before as a number."""
 _ROW_BYTES = 100
 """Memory of a cell, besides its text."""
 _INSTALL = "pip install 'dalr[formats]'"
@@ -44,11 +46,33 @@ def read_parquet(source: Source, into: Collector) -> None:
             growth = _Growth(where, size_of(source.path))
             stated = list(_stated(file.metadata, chosen))
             growth.require(sum(column.total_uncompressed_size for column in stated), _values(stated))
-        # a dictionary stays one: a value that a million rows share is unpacked once a row otherwise
-        plain = sorted({column.path_in_schema for column in stated if column.path_in_schema in chosen})
-        rows = _BATCH if len(plain) == len(chosen) else _BATCH_OF_LISTS
-        with parquet.ParquetFile(source.path, read_dictionary=plain) as file:
-            _rows(file.iter_batches(rows, columns=chosen), into, where, growth)
+        _rows(_batches(source.path, chosen, stated), into, where, growth)
+
+
+def _batches(path: Path, chosen: list[str], stated: list[Any]) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of a Parquet file, few at a time; values that many rows share are unpacked once where possible."""
+    from pyarrow import ArrowNotImplementedError
+    from pyarrow.parquet import ParquetFile
+
+    shortened = [column for column in stated if _SHORTENED in column.encodings]
+    names = {column.path_in_schema for column in stated}
+    plain = sorted((names & set(chosen)) - {column.path_in_schema for column in shortened})
+    rows = _BATCH if names == set(chosen) else _BATCH_OF_LISTS
+    if shortened:  # a value may be as long as all that is stored
+        rows = min(rows, max(_SHORTENED_BYTES // max(each.total_uncompressed_size for each in shortened), 1))
+    shared = sorted(names - {column.path_in_schema for column in shortened})
+    with ParquetFile(path, read_dictionary=shared) as file, ParquetFile(path, read_dictionary=plain) as unpacked:
+        for group in range(file.num_row_groups):
+            read = 0
+            try:
+                for batch in file.iter_batches(rows, row_groups=[group], columns=chosen):
+                    yield batch
+                    read += len(batch)
+            except ArrowNotImplementedError:  # lists, a part of whose values are in no dictionary
+                for batch in unpacked.iter_batches(rows, row_groups=[group], columns=chosen):
+                    if len(batch) > read:
+                        yield batch.slice(read)
+                    read = max(read - len(batch), 0)
 
 
 def is_parquet(source: Source) -> bool:
@@ -212,7 +236,7 @@ class _Growth:
         listed = getattr(cell, "values", None)
         self._taken += _ROW_BYTES * (1 if listed is None else 1 + len(listed))
         self._check()
-        found = cell.as_py()
+        found = cell.as_py() if listed is None else _items(listed)
         for text in found if isinstance(found, list) else (found,):
             self._taken += len(text) if isinstance(text, str) else 0
         self._check()
@@ -226,6 +250,18 @@ class _Growth:
         assert self._stored is not None
         told = f"{what} are out of all proportion to the {megabytes(self._stored)} of the file: nearly all repeat"
         raise DataError(Problem(where=self._where, what=told))
+
+
+def _items(listed: pyarrow.Array) -> list[object]:
+    """The items of a list; those that are one value of a dictionary are one object."""
+    from pyarrow import types
+
+    if not types.is_dictionary(listed.type):
+        found: list[object] = listed.to_pylist()
+        return found
+    numbers = listed.indices.to_pylist()
+    values = {number: listed.dictionary[number].as_py() for number in {*numbers} - {None}}
+    return [values.get(number) for number in numbers]
 
 
 def _stated(metadata: Any, chosen: list[str]) -> Iterator[Any]:
