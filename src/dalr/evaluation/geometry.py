@@ -75,7 +75,8 @@ def alignment(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], alpha: i
 def uniformity(x: Float[np.ndarray, "n d"], t: int | float = 2, *, block_rows: int = _BLOCK) -> float:
     """log mean_{i≠j} exp(−t ‖x_i − x_j‖²) on L2-normalised rows, t = 2 (Wang & Isola 2020, ℒ_uniform).
 
-    For a task of sentence pairs, `x` is the rows of both sides together (method.md, section 4).
+    For a task of sentence pairs, `x` is the rows of both sides together (Wang and Isola 2020; docs/method.md,
+    Evaluation).
 
     Raises:
         ValueError: there are no two rows.

@@ -26,11 +26,13 @@ class Columns(Section):
     """Names of the columns of a table, or of the keys of a record; not for formats that fix theirs."""
 
     image: str = "image"
+    """Column with the image's file name, which is also its id."""
     caption: str | None = None
-    """None: `caption` for one sentence, or `captions` for a list."""
+    """Column with the caption, or with a list of captions; null: `caption` or `captions`, whichever is there."""
     split: str = "split"
+    """Column with the name of the split, where the file has one."""
     separator: Annotated[Literal[",", ";", "|", ":"] | None, LEFT_OUT_IF_NONE] = None
-    """The character between the cells of a CSV; None is a comma."""
+    """The character between the cells of a CSV file; null: a comma."""
 
 
 _USUAL = {
