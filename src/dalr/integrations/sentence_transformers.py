@@ -98,9 +98,11 @@ class ObjectiveLoss(nn.Module):
         model: the student, with pooling and without a Normalize module at its end.
         objective: terms without token states of teachers (`global_to_local`).
         heads: as in a recipe.
-        image_dim, clip_text_dim: dimensions of the vectors, where the terms need them.
+        image_dim: dimension of the image features, where a term reads them.
+        clip_text_dim: dimension of the CLIP text features, where a term reads them.
         teacher_weights: α of each teacher column.
-        matryoshka_dims, matryoshka_weights: dimensions to train at, as `training.matryoshka_dims` of a recipe.
+        matryoshka_dims: embedding dimensions to train at, as `training.matryoshka_dims` of a recipe.
+        matryoshka_weights: their relative weights.
         seed: of heads, derangements and ties.
 
     Raises:
