@@ -27,7 +27,7 @@ from dalr.version import VERSION
 
 app = typer.Typer(
     name="dalr",
-    help="Sentence encoders from image-caption pairs and plain text: train, evaluate, use.",
+    help="Train sentence encoders on image-caption pairs and plain text; evaluate and use them.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -54,17 +54,17 @@ def _group(name: str, about: str, **commands: Any) -> None:
     app.add_typer(group, name=name)
 
 
-_group("recipe", "The recipes that come with dalr.", list=recipes.list_recipes, show=recipes.show_recipe)
+_group("recipe", "List, print and explain recipes.", list=recipes.list_recipes, show=recipes.show_recipe)
 _group(
     "features",
-    "Frozen vectors, computed once and read by row id.",
+    "Compute or import the frozen vectors that training reads.",
     images=features.features_of_images,
     text=features.features_of_text,
     **{"import": features.import_features},
 )
 _group(
     "data",
-    "The field's evaluation data: fetch it, check it.",
+    "Fetch and verify evaluation data.",
     get=data.get_data,
     verify=data.verify_data,
 )

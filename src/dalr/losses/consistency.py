@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Consistency(Term):
     """T3: cosine-embedding loss of matched pairs (i, i) and unmatched pairs (i, π(i)), mean over the 2n pairs.
 
-    DALR, auxiliary task. π comes with the inputs: our choice is a random derangement that avoids the same image; the
-    released code rolls the images by a fixed number of rows, which mislabels rows that share an image and is the
-    identity when n divides it. The match classifier of the paper's figure, on [text; image; text·image], is
+    DALR, auxiliary task. π comes with the inputs: our choice is a random derangement that avoids the same image;
+    the released code rolls the images by a fixed number of rows, which mislabels rows that share an image and is
+    the identity when n divides it. The match classifier of the paper's figure, on [text; image; text·image], is
     trained with weight `classifier_weight` (the released code builds it and never trains it).
     """
 
