@@ -8,7 +8,7 @@ from typing import Any
 
 import typer.main
 
-from dalr.cli import app
+from dalr.cli.app import app
 
 _HEAD = """# Commands
 

@@ -2,7 +2,7 @@
 
 Every method starts from the same student and sees the same batches for the same number of steps. Learning rate
 and one weight (or temperature) of each method were chosen in eight trials a method, on the dev pairs of a world
-with another seed than those that are reported (docs/experiments.md).
+with another seed than those that are reported (docs/experiments).
 """
 
 from __future__ import annotations
