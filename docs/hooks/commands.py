@@ -46,7 +46,7 @@ def _described(path: tuple[str, ...], command: Any, context: Any) -> Iterator[st
     rows = [_row(each, own) for each in command.get_params(own)]
     shown = [row for row in rows if row is not None]
     if shown:
-        yield "\n".join(["| | | |", "|---|---|---|", *shown]) + "\n"
+        yield "\n".join(["| option | meaning | default, limits |", "|---|---|---|", *shown]) + "\n"
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -66,7 +66,8 @@ def _row(parameter: Any, context: Any) -> str | None:
         return None
     default = re.search(r"\s*\[(default: [^\]]*|required[^\]]*|[^\]]*<=x[^\]]*)\]\s*$", meaning)
     words = meaning[: default.start()] if default else meaning
-    return f"| `{name}` | {_safe(words)} | {_safe(default[1]) if default else ''} |".replace("\n", " ")
+    limits = re.sub(r";? ?\d+<=x<=\d{4,}", "", default[1]) if default else ""
+    return f"| `{name}` | {_safe(words)} | {_safe(limits)} |".replace("\n", " ")
 
 
 def _safe(text: str) -> str:
