@@ -122,7 +122,7 @@ def test_the_command_line_exits_with_the_code_of_the_signal(
     assert "stopped after step 2; go on with the same command" in stopped.err
     resumed = cli("train", recipe, *settings, "--out", tmp_path / "run", "--resume")
     assert resumed.code == 0
-    assert "going on from step 2" in resumed.err
+    assert "resuming from step 2" in resumed.err
     outcome(tmp_path / "run")
 
 

@@ -194,7 +194,7 @@ class TestJson:
         path.write_bytes(path.read_bytes()[:-9])
         first, second = refused(lambda: import_json(path, tmp_path / "o"), tmp_path / "o")
         assert first == f"{path}: '1': expected an object, found 3"
-        assert second.startswith(f"{path}: not whole JSON after '1': ")
+        assert second.startswith(f"{path}: damaged JSON after '1': ")
 
     def test_an_empty_object_is_refused(self, tmp_path: Path) -> None:
         path = write_json(tmp_path, {})

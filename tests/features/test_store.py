@@ -160,7 +160,7 @@ def test_ids_are_data_and_come_back_as_they_are(tmp_path: Path, name: str) -> No
 def test_a_store_without_a_manifest_is_refused_with_the_remedy(tmp_path: Path) -> None:
     write(tmp_path / "s", vectors())
     (tmp_path / "s" / "manifest.json").unlink()
-    with pytest.raises(CorruptFileError, match="make the store again with dalr features"):
+    with pytest.raises(CorruptFileError, match="create the store again with dalr features"):
         open_store(tmp_path / "s")
     with pytest.raises(DataError, match=r"no manifest\.json in it"):
         open_features(tmp_path / "s", None)

@@ -97,7 +97,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is not None or error.errno not in _OF_STREAMS:
             sys.exit(_internal(error))
-        tell(f"error: cannot write to standard output: {error.strerror}; send it to another place")
+        tell(f"error: cannot write to standard output: {error.strerror}; redirect it elsewhere")
         sys.exit(StorageError.exit_code)
     except Exception as error:  # noqa: BLE001 - the last net: whatever comes here is a bug
         sys.exit(_internal(error))

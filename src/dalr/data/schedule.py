@@ -181,7 +181,7 @@ def _conflict_free(
     """Full batches in `order` in which no key occurs twice; a row in conflict goes first into a later batch.
 
     Waiting rows queue by the key they wait for, and a batch looks at the head of each queue once: a text that
-    makes up a fifth of a million lines costs one look a batch, not one a row.
+    makes up a fifth of a million lines costs one look per batch, not one per row.
     """
     columns = [column.tolist() for column in keys]
     waiting: dict[tuple[int, int], deque[int]] = {}

@@ -59,13 +59,13 @@ def tokenised(
 
 
 def _read(folder: Path) -> TokenStream:
-    remedy = "delete it; it is a cache entry"
+    remedy = "delete this cache entry"
     manifest = read_manifest(folder, format=_FORMAT, version=_VERSION, remedy=remedy)
     with well_formed(folder, remedy=remedy):
         tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
         offsets = np.load(folder / "offsets.npy", allow_pickle=False)
         if (tokens.dtype, offsets.dtype) != (np.int32, np.int64) or offsets[[0, -1]].tolist() != [0, len(tokens)]:
-            raise ValueError("the offsets are not those of the tokens")
+            raise ValueError("the offsets do not match the tokens")
         return TokenStream(tokens=tokens, offsets=offsets, truncated=int(manifest.metadata["truncated"]))
 
 

@@ -199,7 +199,7 @@ def facts(scene: Scene) -> list[Fact]:
 
 
 def gold_score(first: Scene, second: Scene) -> float:
-    """0 to 5: the share of the facts stated on either side that the other side states too, weighted."""
+    """0 to 5: the fraction of the facts stated on either side that the other side states too, weighted."""
     sides = facts(first), facts(second)
     stated = sum(WEIGHTS[fact.slot] for side in sides for fact in side)
     shared = math.fsum(  # not sum: Python 3.12 changed its last bit, and with it the drawn pairs

@@ -110,7 +110,7 @@ def prepare(out: Path, *, seed: int, console: Console, scale: Scale) -> Prepared
 
     size = scale.world
     console.say(
-        f"making a world: {size.scenes} pictures with five captions each, {size.corpus} lines of text, "
+        f"making a world: {size.scenes} images with five captions each, {size.corpus} lines of text, "
         f"{size.dev_pairs} + {size.test_pairs} graded pairs, and {size.upbringing} scenes for the teachers alone"
     )
     world = draw_world(size, seed=seed)
@@ -246,7 +246,7 @@ def _use_one_thread() -> None:
 
 
 def _clear(out: Path) -> None:
-    """A demo folder is made anew each time; anything else is left alone."""
+    """A demo folder is made from scratch each time; anything else is left alone."""
     with storage_errors(out):
         for path in entries(out, StorageError):
             if path.name != LOCK:

@@ -111,7 +111,7 @@ def table(rows: Sequence[Row], judge: Judge) -> str:
 def explanation(judge: Judge) -> str:
     return (
         f"STS: Spearman × 100 over {len(judge.test.first)} graded pairs (dev: {len(judge.dev.first)}). "
-        f"R@1: recall × 100 at 1 among {len(judge.held_out.images)} pictures never trained on."
+        f"R@1: recall × 100 at 1 among {len(judge.held_out.images)} images never trained on."
     )
 
 

@@ -5,7 +5,7 @@ problems that the method addresses: the picture holds more than the caption says
 picture mean different things. What is written is a user's data set: PNG files in `images/`, `pairs.jsonl`,
 `text.txt`, and two files of score, sentence, sentence.
 
-Frozen teachers need an upbringing of their own, as CLIP and the encoders of the papers had: `draw_upbringing`
+Frozen teachers are trained on data of their own, as CLIP and the encoders of the papers were: `draw_upbringing`
 draws scenes, captions and paraphrases for them. No scene serves two parts of the world, and the teachers' scenes
 are in no other part. What a world of this size costs: its numbers say that the path works and which term helps
 here; they say nothing about photographs and natural language.
@@ -293,7 +293,7 @@ def _candidate(rng: random.Random, taken: set[Scene]) -> GradedPair:
 
 
 def _variant(scene: Scene, share: float, rng: random.Random) -> Scene:
-    """A scene like `scene` in which about `share` of the parts are redrawn."""
+    """A scene like `scene` in which about this fraction of the parts are redrawn."""
     while True:
         other = draw_scene(rng)
         variant = Scene(

@@ -205,7 +205,7 @@ def keep(evaluation: Evaluation, path: Path, console: Console) -> Evaluation:
             (earlier,), _ = read_results(path)
             evaluation = merged(earlier, evaluation)
     except (DataError, ValueError) as error:
-        console.say(f"warning: {error}; the new scores take its place")
+        console.say(f"warning: {error}; it is replaced by the new scores")
     try:
         write_results(path, evaluation)
     except StorageError as error:

@@ -193,7 +193,7 @@ class ObjectiveLoss(nn.Module):
         save_heads(self.heads, Path(path))
 
     def load_heads(self, path: str | Path) -> None:
-        """Take the heads from a file of `save_heads`, such as before a training goes on.
+        """Take the heads from a file of `save_heads`, such as before a training is resumed.
 
         Raises:
             RuntimeError: heads of another objective or other dimensions.
@@ -241,12 +241,10 @@ def _require(
         what = "ends in a Normalize module; give SentenceTransformer(modules=list(model)[:-1]): heads read h itself"
         problems.append(Problem(where="model", what=what))
     if Need.TEACHER_TOKENS in needs:
-        what = "global_to_local reads token states of teachers, which are no vectors; `dalr train` has it"
+        what = "global_to_local reads token states of teachers, not vectors; use `dalr train`"
         problems.append(Problem(where="objective", what=what))
     if Need.CANDIDATES in needs:
-        what = (
-            "grounding.candidates are images beyond the batch, which a trainer's batch lacks; `dalr train` has it"
-        )
+        what = "grounding.candidates are images beyond the batch, which a trainer's batch lacks; use `dalr train`"
         problems.append(Problem(where="objective", what=what))
     for need, name, dim in (
         (Need.IMAGE, "image_dim", image_dim),

@@ -68,7 +68,7 @@ def download(
     wait: float = 1.0,
     most_bytes: int | None = None,
 ) -> None:
-    """Fetch `address` into `path`, going on with `path`.part if it is there.
+    """Fetch `address` into `path`, continuing `path`.part if it is there.
 
     Args:
         refuse: says what is wrong with the complete file, or None. A file put together of two tries is fetched
@@ -103,7 +103,7 @@ def download(
             raise DataError(Problem(where=address, what=refused))
         reason = refused
     begun = exists(part, StorageError)
-    kept = f"; {part.name} holds what has arrived, and the next start goes on from there" if begun else ""
+    kept = f"; {part.name} holds what has arrived, and the next start continues from there" if begun else ""
     raise UnreachableError(Problem(where=address, what=f"{reason} (after {attempts} attempts){kept}"))
 
 
@@ -131,7 +131,7 @@ def _fetch(address: str, part: Path, progress: Progress, most_bytes: int | None)
             raise UnreachableError(Problem(where=address, what=what)) from None
         raise _BrokenError(f"no connection: {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenError(f"the connection broke: {error or type(error).__name__}") from None
+        raise _BrokenError(f"the connection failed: {error or type(error).__name__}") from None
     _require_complete(part, answer)
     return answer.start > 0
 
@@ -219,7 +219,7 @@ def _refused(address: str, part: Path, have: int, error: urllib.error.HTTPError)
         if error.headers.get("Content-Range", "") == f"bytes */{have}":
             return True
         discard(part)
-        raise _BrokenError(f"the part file of {have} bytes does not fit what the server has")
+        raise _BrokenError(f"the part file of {have} bytes does not match the file on the server")
     if error.code in _TRANSIENT:
         raise _BrokenError(f"the server answers {error.code} {error.reason}")
     raise DataError(Problem(where=address, what=f"the server answers {error.code} {error.reason}"))

@@ -43,7 +43,9 @@ class LearnableTemperature(Term):
     def _start_is_inside(self) -> LearnableTemperature:
         low, high = self.temperature_bounds
         if self.learn_temperature and not low <= self.start <= high:
-            raise ValueError(f"temperature_bounds {low:g} to {high:g} do not hold the temperature {self.start:g}")
+            raise ValueError(
+                f"temperature_bounds {low:g} to {high:g} do not contain the temperature {self.start:g}"
+            )
         return self
 
     @property

@@ -168,7 +168,7 @@ def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
 
 
 def _read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
-    """A result file, its lists as long as each other: a picture of half the pairs would look like any other."""
+    """A result file, its lists as long as each other: a figure of half the pairs would look like any other."""
     evaluations, comparisons = read_results(path)
     problems = []
     for each in evaluations:

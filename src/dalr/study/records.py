@@ -165,7 +165,7 @@ def _read(path: Path) -> dict[str, RunRecord]:
             place = ".".join(map(str, first["loc"]))
             expected = "expected the record of a run as `dalr study` writes it"
             found_at = f"{place or 'the line'}: {first['msg']}"
-            remedy = "move the file away, or take the line out, and its run is trained again"
+            remedy = "move the file away, or delete the line, and its run is trained again"
             what = f"{expected}; {found_at}; {remedy}"
             problems.append(Problem(where=f"{path}:{number}", what=what))
             continue

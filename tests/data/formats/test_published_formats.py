@@ -178,7 +178,7 @@ def test_content_that_is_no_known_shape_is_refused_with_the_shapes(tmp_path: Pat
     path = tmp_path / f"p{ending}"
     path.write_text('{"rows": 3}\n')
     problem = problem_of(path)
-    assert problem.startswith(f"{path}: not one of the known shapes (")
+    assert problem.startswith(f"{path}: none of the known shapes (")
     assert "found '{\"rows\": 3}'" in problem
     assert "data.format" in problem
     for name, format in FORMATS.items():
@@ -204,7 +204,7 @@ def test_what_is_named_gz_and_is_not_gzip_is_refused(tmp_path: Path) -> None:
 def test_gzip_that_is_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "p.jsonl.gz"
     path.write_bytes(gzip.compress(write_jsonl(tmp_path).read_bytes())[:cut])
-    assert f"{path}: not whole gzip" in problem_of(path)
+    assert f"{path}: damaged gzip" in problem_of(path)
 
 
 class TestColumns:

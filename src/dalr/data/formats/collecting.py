@@ -115,7 +115,7 @@ class Collector:
         self.problems.append(Problem(where=where, what=what))
         self._wrong += 1
         if self._wrong >= _MOST_WRONG:
-            told = f"{_MOST_WRONG} problems up to here; the rest was not read: it may be a file of another kind"
+            told = f"{_MOST_WRONG} problems so far; the rest was not read: the file may be of another kind"
             raise DataError(Problem(where=where, what=told))
 
     def _without_column(self, record: Mapping[str, object], where: str, what: str) -> None:

@@ -140,7 +140,7 @@ def _inner_groups(matrix: Matrix, train: Rows, classifier: Classifier) -> list[G
 
 
 def _stratified(matrix: Matrix, rows: Rows, classifier: Classifier) -> list[tuple[Rows, Rows]]:
-    """(training, held-out) rows of each fold, each class in equal shares."""
+    """(training, held-out) rows of each fold, each class in equal fractions."""
     from sklearn.model_selection import StratifiedKFold
 
     folds, labels = classifier.protocol.folds, matrix.labels[rows]
