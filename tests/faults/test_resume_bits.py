@@ -1,4 +1,4 @@
-"""R5: a run that was cut and gone on with ends in the bits of one that was not: every recipe, every kind of cut."""
+"""R5: a run that was interrupted and resumed is bit for bit one that was not: every recipe, every kind of cut."""
 
 from __future__ import annotations
 

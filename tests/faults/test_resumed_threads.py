@@ -1,4 +1,4 @@
-"""A run goes on with the threads that it was begun with, whatever the environment of the new process says."""
+"""A run is resumed with the threads that it was started with, whatever the environment of the new process says."""
 
 from __future__ import annotations
 

@@ -433,7 +433,7 @@ class TestOtherMakings:
         with pytest.raises(DataError):
             write(tmp_path / "t", root, clip, [*names(root), "gone.jpg"])
         found = self.refused(tmp_path / "t", root, clip, [*names(root), "gone.jpg"])
-        assert "unfinished work of an earlier run; go on with --resume" in found
+        assert "unfinished work of an earlier run; rerun with --resume" in found
 
     def test_a_finished_store_is_left_alone(
         self, root: Path, clip: VisionModel, made: Path, seen: list[int], capsys: pytest.CaptureFixture[str]

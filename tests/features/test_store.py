@@ -111,7 +111,7 @@ def test_a_row_of_zeros_has_no_direction(tmp_path: Path) -> None:
     matrix = vectors()
     matrix[4] = 0
     [problem] = refused(tmp_path / "s", matrix)
-    assert problem == "m.npy: row 5: all zero, so it has no direction"
+    assert problem == "m.npy: row 5: all zero, so cosines are undefined"
 
 
 def test_a_row_that_becomes_zero_in_fp16_is_refused_too(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Prepared:
 
 
 def run_demo(out: Path, *, seed: int, console: Console, scale: Scale | None = None) -> str:
-    """Run the whole path into `out` and return the table as Markdown, with what it says in words.
+    """Run the whole path into `out` and return the table as Markdown, with the verdict in words.
 
     Raises:
         ConfigError: matplotlib, which draws the report, is not installed.
@@ -147,13 +147,13 @@ def _store_features(
     text_teachers: dict[str, Path],
     console: Console,
 ) -> Ingredients:
-    """Every frozen vector once: pictures and captions by clip, captions and text by the teachers of text."""
+    """Every frozen vector once: images and captions by clip, captions and text by the teachers of text."""
     from PIL import Image
 
     from dalr.features.text import write_text_store
 
     pixels = []
-    with console.bar("read pictures", len(pairs.images), "picture") as bar:
+    with console.bar("read images", len(pairs.images), "image") as bar:
         for number, name in enumerate(pairs.images, start=1):
             with Image.open(files.images / name) as image:
                 pixels.append(seen(image))

@@ -46,7 +46,7 @@ class Row:
     dev: float
     test: float
     retrieval: RetrievalScore | None = None
-    """None where there is no space that holds sentences and pictures."""
+    """None where there is no space that holds sentences and images."""
 
     @property
     def label(self) -> str:
@@ -93,7 +93,7 @@ class Judge:
 
     @property
     def chance(self) -> float:
-        """R@1 × 100 of guessing; the same in both directions, as every picture has equally many captions."""
+        """R@1 × 100 of guessing; the same in both directions, as every image has equally many captions."""
         return 100 / len(self.held_out.images)
 
 

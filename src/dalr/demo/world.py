@@ -1,4 +1,4 @@
-"""A small world with pictures, captions, text and graded pairs, made from descriptions of what is the case.
+"""A small world with images, captions, text and graded pairs, made from descriptions of what is the case.
 
 A picture shows a whole scene and a caption tells a part of it, so the data has by construction the two
 problems that the method addresses: the picture holds more than the caption says, and the five captions of one

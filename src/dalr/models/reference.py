@@ -69,8 +69,8 @@ def find_model(reference: str, revision: str | None = None) -> Path:
         raise
     except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds; each means the same here
         what = (
-            f"no such folder, not in the local hub cache, and the hub cannot be reached "
-            f"({type(error).__name__}); the cache is {constants.HF_HUB_CACHE}. With a connection: hf download {reference}. Without one, name a folder"
+            f"no such folder, not in the local hub cache ({constants.HF_HUB_CACHE}), and the hub cannot be reached "
+            f"({type(error).__name__}). With a connection: hf download {reference}. Without one, name a folder"
         )
         raise ModelFileError(Problem(where=f"model {reference!r}", what=what)) from None
 
