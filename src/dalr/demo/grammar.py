@@ -3,7 +3,7 @@
 Every concept has several words and every sentence form several orders, so two sentences can agree in meaning
 and share no content word, or share most words and differ in meaning: the two things a sentence encoder has to
 tell apart. The gold score of two sentences compares the facts that they state, and never a model's opinion,
-so no teacher can be flattered by it.
+so no teacher is favoured.
 
 All inflected forms are written out and all sentence forms are data, so the vocabulary is read off the tables
 and is complete by construction. The cost is stilted English and a closed vocabulary; a model trained on this

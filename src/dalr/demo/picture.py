@@ -1,4 +1,4 @@
-"""Scenes as pictures: everything that a scene holds is visible, and nothing is written in it.
+"""Scenes as images: everything that a scene holds is visible, and nothing is written in it.
 
 A thing is a short list of flat shapes in a unit square, so what can be drawn is a table like what can be said.
 Where things stand follows from their relation plus some jitter, and colours vary a little: two pictures of one

@@ -2,7 +2,7 @@
 
 What has arrived lies in `NAME.part` and stays there when a connection breaks or the process ends; the next try
 asks for the rest by HTTP Range. A server that ignores the range sends everything, and then everything is taken.
-The file gets its name only when it is complete and `refuse` has nothing against it. Attempts are counted: what a
+The file gets its name only when it is complete and `refuse` accepts it. Attempts are counted: what a
 second try cannot change (404, no such host) is said at once. Only the standard library is needed for this.
 """
 
