@@ -68,7 +68,7 @@ def test_sixteen_bits_keep_their_range() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_pixels_without_an_agreed_white_are_refused(dtype: type) -> None:
     data = encoded(Image.fromarray(np.full((4, 4), 70_000, dtype)), "TIFF")
-    assert "no agreed white" in reason(lambda: decode(data))
+    assert "no defined white level" in reason(lambda: decode(data))
 
 
 def test_transparent_pixels_become_white() -> None:

@@ -34,7 +34,7 @@ MAX_SIDE = 1_000_000
 """Pillow keeps a pointer for each row: fifty million rows of one pixel take a gigabyte."""
 MAX_BYTES = 64 * 2**20
 MPX_ALLOWED = "Mpx allowed"
-OUTSIDE = "leads out of the image folder and is not opened"
+OUTSIDE = "lies outside the image folder and is not opened"
 _ORIENTATION = 0x0112
 
 

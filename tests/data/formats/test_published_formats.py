@@ -399,7 +399,7 @@ class TestArrow:
     def test_other_columns_are_refused(self, tmp_path: Path, columns: dict[str, Any], expected: str) -> None:
         problem = problem_of(self.parquet(tmp_path, **columns))
         assert expected in problem
-        assert "data.columns names" in problem
+        assert "data.columns can name another" in problem
 
     @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"text\n"])
     def test_what_is_no_parquet_is_refused(self, tmp_path: Path, content: bytes) -> None:
@@ -465,7 +465,7 @@ class TestSplits:
         with pytest.raises(DataError) as caught:
             self.load(path)
         assert str(caught.value) == (
-            f"{path}: has the splits train 1, test 1 (images); say which with data.split: NAME, or data.split: all"
+            f"{path}: has the splits train 1, test 1 (images); choose with data.split: NAME, or data.split: all"
         )
 
     def test_an_unknown_split_is_refused_with_the_known_ones(self, tmp_path: Path) -> None:
