@@ -46,8 +46,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Your own pairs as a task (repeatable): a TSV of score, sentence, sentence, or a folder of such files, whose "
-            "scores are averaged by subfolder.",
+            help="Your own pairs as a task (repeatable): a TSV of score, sentence, sentence, or a folder of such "
+            "files, whose scores are averaged by subfolder.",
         ),
     ] = None,
     mteb: Annotated[
