@@ -98,7 +98,7 @@ class TransferResult(Result):
     classifier: str
     """`senteval`, `senteval-fast` or `lbfgs`."""
     acc: Percent
-    """On data that chose nothing."""
+    """Test accuracy."""
     devacc: Percent
     """Of the penalty that was chosen, on the data that chose it."""
     examples: int
