@@ -186,7 +186,7 @@ def _problems(
         if tuple(tensors[stored].shape) != architecture.shapes[name]
     ]
     if shapes:
-        found.append(f"{_count(shapes, 'encoder parameter')} with other shapes than config.json: {_some(shapes)}")
+        found.append(f"{_count(shapes, 'encoder parameter')} of another shape than config.json: {_some(shapes)}")
     broken = [
         stored
         for name, stored in layout.encoder.items()
