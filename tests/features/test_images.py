@@ -454,7 +454,9 @@ class TestOtherMakings:
         path.unlink()
         if damage != "delete":
             path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if damage == "flip" else data[:-1])
-        with pytest.raises(CorruptFileError, match=r"vectors-00000\.safetensors: .*create the store again with dalr"):
+        with pytest.raises(
+            CorruptFileError, match=r"vectors-00000\.safetensors: .*create the store again with dalr"
+        ):
             as_matrix(open_store(made))
         assert write(made, root, clip).computed == COUNT
         assert content(made) == expected

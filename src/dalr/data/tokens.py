@@ -78,7 +78,7 @@ def _write(
     fitting = (within_tokens(sentence, tokenizer, max_tokens) for sentence in sentences)
     place = 0
     for batch in in_batches(fitting, at_once):
-        # one token more than allowed tells which sentences are cut without tokenising twice
+        # one token more than allowed shows which sentences are cut without tokenising twice
         whole = tokenizer(batch, truncation=True, max_length=max_tokens + 1, verbose=False)["input_ids"]
         cut = [index for index, ids in enumerate(whole) if len(ids) > max_tokens]
         if cut:

@@ -190,7 +190,7 @@ def _read_headers(response: Any, have: int, stated: str) -> _Answer:
 
 
 def _take(response: Any, part: Path, answer: _Answer, progress: Progress, most_bytes: int) -> None:
-    """Append the body to `part`, or begin it anew where the body starts at 0."""
+    """Append the body to `part`, or start it again where the body starts at 0."""
     _require_small(response, part, answer.total or 0, most_bytes)
     with storage_errors(part):
         if answer.version is not None:

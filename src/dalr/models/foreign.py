@@ -61,7 +61,7 @@ def _faults(path: Path) -> Iterator[str]:
     yield from _kernels(settings)
     activation = settings.get("activation_function")
     if "." in str(activation) and not str(activation).startswith("torch.nn."):
-        yield f"activation_function is {activation!r:.80}, code outside torch.nn that is not run"
+        yield f"activation_function is {activation!r:.80}, code outside torch.nn, which is not run"
     if path.name != "config.json":
         for key, arguments in settings.items():
             if key in _ARGUMENTS and isinstance(arguments, dict):
