@@ -6,9 +6,10 @@ INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS := $(VENV)/.installed-docs
 THREADS ?= 1
 
-.PHONY: demo test test-slow test-nightly bench-gpu install clean
+.PHONY: demo test test-slow test-nightly bench-gpu docs install clean
 
 demo: $(INSTALLED)
 	$(BIN)/dalr demo
@@ -30,6 +31,15 @@ bench-gpu: $(INSTALLED)
 		--out runs/benchmarks/training-gpu.json
 	$(BIN)/python benchmarks/training.py --schedule --models bert-base --batch 128 \
 		--out runs/benchmarks/schedule-gpu.json
+
+# The documentation, into build/site; nothing is fetched while it is built.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet $(if $(INDEX),--index-url $(INDEX)) \
+		--constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 install: $(INSTALLED)
 

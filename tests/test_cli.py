@@ -240,7 +240,7 @@ class TestExitCodes:
         outcome = cli("check", recipe)
         assert outcome.code == 4
         assert "ids.jsonl: expected" in outcome.err
-        assert "make the store again" in outcome.err
+        assert "create the store again" in outcome.err
 
     def test_in_a_process_of_its_own(self, toys: Toys, tmp_path: Path) -> None:
         done = child("check", toys.recipe(tmp_path), "-s", "sed=1")

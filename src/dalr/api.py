@@ -125,7 +125,7 @@ def train(
     if dry_run:
         return try_batches(loaded, console=console or Console(), program=objects.program)
     if (resume or allow_changed) and out is None:
-        raise ConfigError(Problem(where="--resume", what="which run? name its folder with --out"))
+        raise ConfigError(Problem(where="--resume", what="needs the folder of the run: add --out"))
     if allow_changed and not resume:
         raise ConfigError(Problem(where="--allow-changed", what="goes with --resume"))
     return run(
@@ -198,7 +198,9 @@ def _row_names(image_ids: str | Path | Sequence[str] | None, rows: Sequence[Capt
     if image_ids is not None:
         return list(image_ids)
     if rows is None:
-        raise ConfigError(Problem(where="image_ids", what="say which image each row of image_features belongs to"))
+        raise ConfigError(
+            Problem(where="image_ids", what="required: the image that each row of image_features belongs to")
+        )
     return [row.image for row in rows]
 
 
@@ -213,7 +215,12 @@ def _loaded(recipe: Reference | Recipe, overrides: Overrides, objects: _Objects)
     if not isinstance(recipe, Recipe):
         return load_recipe(recipe, overrides, changes=objects.changes())
     if overrides:
-        raise ConfigError(Problem(where="overrides", what="a loaded recipe is final; give them to load_recipe"))
+        raise ConfigError(
+            Problem(
+                where="overrides",
+                what="a recipe that is already loaded cannot be changed; pass them to load_recipe",
+            )
+        )
     tree = recipe.model_dump(mode="json")
     if changes := objects.changes():
         return load_recipe(tree, changes=changes)

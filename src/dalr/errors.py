@@ -1,7 +1,7 @@
 """In which ways does dalr refuse? Six classes of error, each with its exit code.
 
 An error says what was expected, what was found, where, and what to do. Errors about input carry a list of
-problems, because a user who mends one typo at a time starts the program ten times.
+problems, because a user who fixes one typo at a time starts the program ten times.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class DataError(DalrError):
 
 
 class ModelFileError(DalrError):
-    """A model is missing, cannot be had offline, or is not of a kind that we can load."""
+    """A model is missing, is not available offline, or is of a kind that cannot be loaded."""
 
     exit_code = 4
 

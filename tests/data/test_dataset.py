@@ -121,7 +121,7 @@ def test_an_image_without_captions_is_an_error(tmp_path: Path) -> None:
 def test_an_image_that_occurs_twice_is_an_error_naming_both_lines(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "p.jsonl", ["a", "b", "a"], [["one"], ["two"], ["three"]])
     [problem] = refused(pairs=pairs)
-    assert problem.startswith(f"{pairs}:3: image 'a' occurs a second time (first at {pairs}:1)")
+    assert problem.startswith(f"{pairs}:3: image 'a' occurs twice (first at {pairs}:1)")
 
 
 def test_a_lone_surrogate_is_located_and_not_left_to_the_tokenizer(tmp_path: Path) -> None:

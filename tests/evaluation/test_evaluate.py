@@ -173,7 +173,7 @@ class TestChangedData:
         assert list(report.tasks) == ["MR"]
         [failure] = report.failed
         assert (failure.task, failure.exit_code) == ("SUBJ", 3)
-        assert f"{path}: {EXAMPLES} rows as in the official file, but another content" in failure.reason
+        assert f"{path}: {EXAMPLES} rows as in the official file, but different content" in failure.reason
 
     def test_unless_that_is_allowed_and_then_it_is_written_down(self, data: Path) -> None:
         path = data / "SUBJ" / "subj.objective"
@@ -182,7 +182,7 @@ class TestChangedData:
         report = score(data, "SUBJ", "MR", options=options)
         assert set(report.tasks) == {"SUBJ", "MR"}
         assert report.settings.data_changed == ("SUBJ/subj.objective",)
-        assert "Not the official data, scored all the same: SUBJ/subj.objective." in as_table([report])
+        assert "Not the official data, scored anyway: SUBJ/subj.objective." in as_table([report])
         assert "Not the official data" not in as_table([score(data, "MR")])
 
     def test_a_missing_file_is_never_allowed(self, data: Path) -> None:
@@ -257,7 +257,7 @@ class TestReport:
         assert "| sts-b-dev | Spearman, all pairs, dev " in complete
         assert "| STS avg   | mean of the seven " in complete
         assert "| CR        | acc, 5-fold cross-validation (senteval-fast) " in complete
-        assert "| CR        | devacc, what chose the penalty " in complete
+        assert "| CR        | devacc, used to select the penalty " in complete
         assert "| geometry  | uniformity, STS-B test " in complete
 
     def test_an_incomplete_average_is_no_row(self, data: Path) -> None:

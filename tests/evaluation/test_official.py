@@ -128,7 +128,7 @@ class TestFolder:
         place.write_text(place.read_text().replace("dog 3", "dog 8", 1))
         [problem] = differences(data, "STS14")
         assert problem.where == str(place)
-        assert "6 rows as in the official file, but another content" in problem.what
+        assert "6 rows as in the official file, but different content" in problem.what
         assert differences(data, "STS13") == []
 
     def test_two_lines_exchanged_are_another_content(self, data: Path) -> None:

@@ -1,7 +1,7 @@
 """Real kills: `python tests/faults/kill_and_resume.py FOLDER TRIALS` kills trainings with SIGKILL and resumes them.
 
 Every training is a process of its own, forked from one that has imported everything and trained nothing. Half of
-them are killed at a random time, half before a random write, rename or fsync of theirs; each is gone on with in a
+them are killed at a random time, half before a random write, rename or fsync of theirs; each is resumed in a
 new process. The last line is a summary in JSON.
 """
 

@@ -33,7 +33,7 @@ def refused(recipe: Path, run: Path, *settings: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         train(recipe, run, *SETTINGS, *settings, resume=True)
     *found, advice = map(str, caught.value.problems)
-    assert advice == "--resume: the run was begun otherwise; --allow-changed goes on anyway"
+    assert advice == "--resume: the run was started with different settings; --allow-changed resumes it anyway"
     return found
 
 
@@ -127,7 +127,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(toys: Toys, tmp_path: Path) -
     recipe = toys.recipe(tmp_path)
     train(recipe, tmp_path / "run", *SETTINGS)
     before = outcome(tmp_path / "run"), record(tmp_path / "run")
-    assert f"{tmp_path / 'run'} is finished: nothing to go on with" in train(
+    assert f"{tmp_path / 'run'} is finished: nothing to resume" in train(
         recipe, tmp_path / "run", *SETTINGS, resume=True
     )
     assert (outcome(tmp_path / "run"), record(tmp_path / "run")) == before

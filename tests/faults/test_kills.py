@@ -76,7 +76,7 @@ def test_a_kill_before_anything_was_said_leaves_a_folder_that_can_be_begun_in(to
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").write_text('{"pid": 1, "host": "gone"}')
     said = train(recipe, tmp_path / "run", *SETTINGS, resume=True)
-    assert f"{tmp_path / 'run'} holds no checkpoint to go on from: starting from step 0" in said
+    assert f"{tmp_path / 'run'} holds no checkpoint: starting from step 0" in said
     outcome(tmp_path / "run")
 
 

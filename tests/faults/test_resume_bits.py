@@ -1,4 +1,4 @@
-"""R5: a run that was cut and gone on with ends in the bits of one that was not: every recipe, every kind of cut."""
+"""R5: a run that was interrupted and resumed is bit for bit one that was not: every recipe, every kind of cut."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_cut_run_ends_in_the_same_bits(
         run = copy(at(step), tmp_path / f"cut-{number}")
         workers = 2 if number == 1 else 0
         said = train(recipe, run, *SETTINGS, f"training.workers={workers}", resume=True)
-        assert f"going on from step {step} ({run}/resume/step-{step:06d})" in said
+        assert f"resuming from step {step} ({run}/resume/step-{step:06d})" in said
         assert outcome(run) == expected, where
         [resumed] = record(run)["resumed_at"]
         assert (resumed["step"], resumed["allowed_changes"]) == (step, [])

@@ -1,4 +1,4 @@
-"""A run goes on with the threads that it was begun with, whatever the environment of the new process says."""
+"""A run is resumed with the threads that it was started with, whatever the environment of the new process says."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_run_that_goes_on_under_another_number_of_threads_ends_in_the_same_bit
         done = train(recipe, run, threads=other)
         assert done.returncode == 0, done.stderr
         assert (
-            done.stderr.count(f"using {begun} CPU threads, with which the run was begun, instead of {other}") == 1
+            done.stderr.count(f"using {begun} CPU threads, with which the run was started, instead of {other}") == 1
         )
         assert outcome(run) == outcome(whole), (begun, other)
         assert record(run)["machine"]["threads"] == begun

@@ -1,4 +1,4 @@
-"""R1 with real kills: 50 of 50 are gone on with to the same bits."""
+"""R1 with real kills: 50 of 50 are resumed to the same bits."""
 
 from __future__ import annotations
 

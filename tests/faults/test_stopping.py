@@ -80,7 +80,7 @@ def test_a_signal_at_any_time_leaves_a_run_that_goes_on(
     else:
         assert isinstance(caught.value, KeyboardInterrupt)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    assert any(f"go on with the same command, --out {run} --resume" in line for line in heard.lines)
+    assert any(f"run the same command with --out {run} --resume" in line for line in heard.lines)
     assert record(run)["status"] == "stopped"
     assert not (run / ".lock").exists()
     train(recipe, run, *SETTINGS, resume=True)
@@ -119,10 +119,10 @@ def test_the_command_line_exits_with_the_code_of_the_signal(
         at_call(patched, PLACES["before the step"], 2, lambda: os.kill(os.getpid(), number))
         stopped = cli("train", recipe, *settings, "--out", tmp_path / "run")
     assert stopped.code == code
-    assert "stopped after step 2; go on with the same command" in stopped.err
+    assert "stopped after step 2; to resume, run the same command" in stopped.err
     resumed = cli("train", recipe, *settings, "--out", tmp_path / "run", "--resume")
     assert resumed.code == 0
-    assert "going on from step 2" in resumed.err
+    assert "resuming from step 2" in resumed.err
     outcome(tmp_path / "run")
 
 

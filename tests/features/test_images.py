@@ -433,7 +433,7 @@ class TestOtherMakings:
         with pytest.raises(DataError):
             write(tmp_path / "t", root, clip, [*names(root), "gone.jpg"])
         found = self.refused(tmp_path / "t", root, clip, [*names(root), "gone.jpg"])
-        assert "unfinished work of an earlier run; go on with --resume" in found
+        assert "unfinished work of an earlier run; rerun with --resume" in found
 
     def test_a_finished_store_is_left_alone(
         self, root: Path, clip: VisionModel, made: Path, seen: list[int], capsys: pytest.CaptureFixture[str]
@@ -454,7 +454,9 @@ class TestOtherMakings:
         path.unlink()
         if damage != "delete":
             path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if damage == "flip" else data[:-1])
-        with pytest.raises(CorruptFileError, match=r"vectors-00000\.safetensors: .*make the store again with dalr"):
+        with pytest.raises(
+            CorruptFileError, match=r"vectors-00000\.safetensors: .*create the store again with dalr"
+        ):
             as_matrix(open_store(made))
         assert write(made, root, clip).computed == COUNT
         assert content(made) == expected

@@ -99,7 +99,7 @@ class TestHdf5:
         assert problems == [
             f"{matrix}: 4 rows, but {tmp_path / 'captions.txt'} has 3 captions",
             f"{matrix}: row 2: value 3 is nan, expected finite numbers",
-            f"{matrix}: row 4: all zero, so it has no direction",
+            f"{matrix}: row 4: all zero, so cosines are undefined",
         ]
 
     @pytest.mark.parametrize(
@@ -170,11 +170,11 @@ class TestJson:
             ({"captions": "x"}, "expected a list of strings under 'captions', found 'x'"),
             ({"captions": []}, "expected a list of strings under 'captions', found []"),
             ({"image": 3}, "expected a string under 'image', found 3"),
-            ({"image": "ok.jpg"}, "image 'ok.jpg' occurs a second time"),
+            ({"image": "ok.jpg"}, "image 'ok.jpg' occurs twice"),
             ({"image_feat": None}, "image_feat: expected 1 vectors of numbers, found something else"),
             ({"image_feat": ["1"] * 4}, "image_feat: expected 1 vectors of numbers, found something else"),
             ({"image_feat": [1, 2, 3]}, "image_feat: of dimension 3, but the vectors before are of dimension 4"),
-            ({"image_feat": [0, 0, 0, 0]}, "image_feat: row 1: all zero, so it has no direction"),
+            ({"image_feat": [0, 0, 0, 0]}, "image_feat: row 1: all zero, so cosines are undefined"),
             ({"image_feat": [1e30, 0, 0, 0]}, "image_feat: row 1: largest value 1e+30 is beyond fp16"),
             ({"lang_feat": [[1, 2, 3, 4]]}, "lang_feat: expected 2 vectors of numbers, found 1"),
             ({"lang_feat": [[1, 2, 3, 4], [1]]}, "lang_feat: expected 2 vectors of numbers, found something else"),
@@ -194,7 +194,7 @@ class TestJson:
         path.write_bytes(path.read_bytes()[:-9])
         first, second = refused(lambda: import_json(path, tmp_path / "o"), tmp_path / "o")
         assert first == f"{path}: '1': expected an object, found 3"
-        assert second.startswith(f"{path}: not whole JSON after '1': ")
+        assert second.startswith(f"{path}: damaged JSON after '1': ")
 
     def test_an_empty_object_is_refused(self, tmp_path: Path) -> None:
         path = write_json(tmp_path, {})

@@ -111,7 +111,7 @@ def test_a_row_of_zeros_has_no_direction(tmp_path: Path) -> None:
     matrix = vectors()
     matrix[4] = 0
     [problem] = refused(tmp_path / "s", matrix)
-    assert problem == "m.npy: row 5: all zero, so it has no direction"
+    assert problem == "m.npy: row 5: all zero, so cosines are undefined"
 
 
 def test_a_row_that_becomes_zero_in_fp16_is_refused_too(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_ids_are_data_and_come_back_as_they_are(tmp_path: Path, name: str) -> No
 def test_a_store_without_a_manifest_is_refused_with_the_remedy(tmp_path: Path) -> None:
     write(tmp_path / "s", vectors())
     (tmp_path / "s" / "manifest.json").unlink()
-    with pytest.raises(CorruptFileError, match="make the store again with dalr features"):
+    with pytest.raises(CorruptFileError, match="create the store again with dalr features"):
         open_store(tmp_path / "s")
     with pytest.raises(DataError, match=r"no manifest\.json in it"):
         open_features(tmp_path / "s", None)

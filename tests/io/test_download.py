@@ -1,4 +1,4 @@
-"""Downloads: whole, cut short and gone on with, refused, and every way in which a server can be wrong."""
+"""Downloads: complete, cut short and resumed, refused, and every way in which a server can be wrong."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def test_a_pooling_that_is_named_and_not_there_is_said(tmp_path: Path, what: str
     shutil.rmtree(folder / "1_Pooling")
     if what == "empty":
         (folder / "1_Pooling").mkdir()
-    with pytest.raises(ModelFileError, match=r"1_Pooling.*copy the whole model folder"):
+    with pytest.raises(ModelFileError, match=r"1_Pooling.*copy the complete model folder"):
         load(folder, pooling=None)
 
 

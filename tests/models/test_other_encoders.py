@@ -282,7 +282,7 @@ def test_avg_first_last_is_for_frozen_encoders() -> None:
 
 
 def test_a_model_that_treats_mask_tokens_otherwise_is_not_packed(tmp_path: Path) -> None:
-    """ESM scales a row by its share of mask tokens, and a packed batch is one row."""
+    """ESM scales a row by its fraction of mask tokens, and a packed batch is one row."""
     settings = {"token_dropout": True, "mask_token_id": 4, "position_embedding_type": "rotary"}
     encoder = load(save(tmp_path / "esm", "esm", **BERT_SIZES, **settings))
     assert best_layout(encoder) == "bucketed"

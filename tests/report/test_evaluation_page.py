@@ -148,7 +148,7 @@ def test_published_rows_stand_below_with_their_sources(read: Reader) -> None:
 
 
 def test_it_is_said_that_published_transfer_columns_are_of_unclear_kind(read: Reader) -> None:
-    assert "Published transfer columns are of unclear kind" in read.words
+    assert "It is not always clear which of the two a published column is" in read.words
     assert ["Published, as printed; acc or devacc unclear"] in read.table("Transfer").rows
 
 
@@ -389,7 +389,7 @@ def test_values_that_are_not_finite_are_left_out_and_counted(tmp_path: Path) -> 
 
 def test_recipes_show_first_where_runs_differ(tmp_path: Path) -> None:
     runs = [run_folder(tmp_path / f"run-{seed}", seed=seed) for seed in range(2)]
-    table = Reader(report(tmp_path, *runs)).table("Recipes as they were resolved")
+    table = Reader(report(tmp_path, *runs)).table("Resolved recipes")
     heads = [row[0] for row in table.rows]
     assert heads.index("seed") < heads.index("The same in all") < heads.index("training.learning_rate")
     assert table.row("seed") == {"key": "seed", "run-0": "0", "run-1": "1"}

@@ -1,4 +1,4 @@
-"""A whole study with a real trainer: stopped, gone on with, scored, written; images and their controls."""
+"""A complete study with a real trainer: stopped, resumed, scored, written; images and their controls."""
 
 from __future__ import annotations
 

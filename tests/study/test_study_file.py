@@ -51,7 +51,7 @@ def test_the_good_one_is(folder: Path) -> None:
 def test_a_test_score_never_chooses(folder: Path, test: str) -> None:
     [problem] = problems(folder, GOOD.replace("select_by: tsv", f"select_by: {test}"))
     assert problem.startswith("study.yaml:3: select_by: ")
-    assert "is a test score, and a score that chooses settings is no test of them" in problem
+    assert "is a test score, and a score that selects settings is not a test of them" in problem
 
 
 def test_retrieval_that_chooses_is_not_scored(folder: Path) -> None:

@@ -168,7 +168,7 @@ class TestGoingOn:
         bench.trainer.killed_at = 3
         with pytest.raises(KeyboardInterrupt):
             run_study(load_study(bench.write()), out=bench.out, console=Console())
-        assert "stopped with 2 of at most 6 runs; the same command goes on" in capsys.readouterr().err
+        assert "stopped with 2 of at most 6 runs; the same command resumes" in capsys.readouterr().err
 
     def test_more_seeds_and_methods_train_only_what_is_new(self, bench: Bench) -> None:
         bench.run()
@@ -243,7 +243,7 @@ class TestGoingOn:
 
         def train(recipe: object, *, out: Path, console: object, resume: bool = False) -> None:
             if resume:
-                raise ConfigError("the run was begun otherwise")
+                raise ConfigError("the run was different settings")
             bench.trainer(recipe, out=out, console=console)  # type: ignore[arg-type]
 
         monkeypatch.setattr("dalr.study.training.train", train)
@@ -638,9 +638,8 @@ def test_a_dry_run_counts_what_is_there_and_a_run_trains_the_rest(  # type: igno
     total = 1 + len(EVERYTHING)
     there = killed_at - 1 if killed_at is not None else total
     outcome = cli("study", bench.write(), "--out", bench.out, "--dry-run")
-    assert (
-        f"{total} trainings: 1 prepared, 4 trials, 2 final; {there} are there already, {total - there} to train"
-        in (outcome.out)
+    assert f"{total} trainings: 1 prepared, 4 trials, 2 final; {there} are finished, {total - there} to train" in (
+        outcome.out
     )
     bench.trainer.trained.clear()
     bench.run()
@@ -652,12 +651,12 @@ def test_a_dry_run_counts_records_where_no_weights_are_wanted(bench: Bench, cli)
     shutil.rmtree(bench.out / "runs")
     shutil.rmtree(bench.out / "prepared")
     outcome = cli("study", bench.write(), "--out", bench.out, "--dry-run")
-    assert "7 are there already, 0 to train" in outcome.out
+    assert "7 are finished, 0 to train" in outcome.out
     assert "trial     plain/trial-00: training.learning_rate=0.01 · there" in outcome.out
     assert "final     plain: seeds 1 (seed 0 is the chosen trial) · there: 1" in outcome.out
     bench.tree["evaluate"]["tasks"] = ["sts", "sts-b-dev"]
     outcome = cli("study", bench.write(), "--out", bench.out, "--dry-run")
-    assert "2 are there already, 5 to train" in outcome.out, "four final runs to score, and the teacher they read"
+    assert "2 are finished, 5 to train" in outcome.out, "four final runs to score, and the teacher they read"
 
 
 def test_a_dry_run_reads_data_once_that_all_methods_share(

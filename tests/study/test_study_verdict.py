@@ -28,7 +28,7 @@ def test_a_baseline_is_seen_from_its_own_side() -> None:
     )
     assert verdict(found) == [
         "STS avg, 95 % intervals over 3 seeds: rankcse is ahead of simcse (+8.20); behind better (−1.00); "
-        "not told apart from dalr (−0.15).",
+        "not distinguishable from dalr (−0.15).",
         "dalr is ahead of mcse (+2.90).",
     ]
 
@@ -38,7 +38,7 @@ def test_a_validation_score_decides_where_nothing_was_tested() -> None:
     assert verdict(result(dev)) == ["dev, 95 % intervals over 3 seeds: a is ahead of b (+1.00)."]
     tested = difference("a", "b", -1.0, 2.0)
     assert verdict(result(dev, tested)) == [
-        "STS avg, 95 % intervals over 3 seeds: a is not told apart from b (−1.00)."
+        "STS avg, 95 % intervals over 3 seeds: a is not distinguishable from b (−1.00)."
     ]
 
 

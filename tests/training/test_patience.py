@@ -47,7 +47,7 @@ def test_training_ends_when_patience_does(
     overrides = ["training.max_steps=9", "validation.patience=2"]
     result = dalr.train(recipe, overrides=overrides, out=tmp_path / "run", console=Console())
     assert (result.steps, result.stopped_early_at, result.best_step, result.best_score) == (4, 4, 2, 51)
-    assert "stopped early at step 4 of 9: 2 scores without a gain" in capsys.readouterr().err
+    assert "stopped early at step 4 of 9: 2 scores without an improvement" in capsys.readouterr().err
     written = record(tmp_path / "run")
     assert written["result"]["stopped_early_at"] == 4
     assert written["status"] == "finished"

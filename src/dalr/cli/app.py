@@ -27,7 +27,7 @@ from dalr.version import VERSION
 
 app = typer.Typer(
     name="dalr",
-    help="Sentence encoders from image-caption pairs and plain text: train, evaluate, use.",
+    help="Train sentence encoders on image-caption pairs and plain text; evaluate and use them.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -54,17 +54,17 @@ def _group(name: str, about: str, **commands: Any) -> None:
     app.add_typer(group, name=name)
 
 
-_group("recipe", "The recipes that come with dalr.", list=recipes.list_recipes, show=recipes.show_recipe)
+_group("recipe", "List, print and explain recipes.", list=recipes.list_recipes, show=recipes.show_recipe)
 _group(
     "features",
-    "Frozen vectors, computed once and read by row id.",
+    "Compute or import the frozen vectors that training reads.",
     images=features.features_of_images,
     text=features.features_of_text,
     **{"import": features.import_features},
 )
 _group(
     "data",
-    "The field's evaluation data: fetch it, check it.",
+    "Fetch and verify evaluation data.",
     get=data.get_data,
     verify=data.verify_data,
 )
@@ -97,7 +97,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is not None or error.errno not in _OF_STREAMS:
             sys.exit(_internal(error))
-        tell(f"error: cannot write to standard output: {error.strerror}; send it to another place")
+        tell(f"error: cannot write to standard output: {error.strerror}; redirect it elsewhere")
         sys.exit(StorageError.exit_code)
     except Exception as error:  # noqa: BLE001 - the last net: whatever comes here is a bug
         sys.exit(_internal(error))

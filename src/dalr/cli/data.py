@@ -16,22 +16,27 @@ from dalr.io.paths import is_dir
 
 
 def get_data(
-    group: Annotated[Group, typer.Argument(help="Which tasks' data.")],
+    group: Annotated[Group, typer.Argument(help="The tasks whose data is fetched.")],
     out: Annotated[Path, typer.Option(help="The folder for `dalr evaluate --data`.")],
     source: Annotated[
         str | None,
         typer.Option("--from", metavar="DIR|ARCHIVE|URL", help="A copy of the data [default: the public archive]."),
     ] = None,
     accept_licences: Annotated[
-        bool, typer.Option("--accept-licences", help="You have read the owners' terms and accept them.")
+        bool, typer.Option("--accept-licences", help="State that you have read the owners' terms and accept them.")
     ] = False,
     allow_changed_data: Annotated[
-        bool, typer.Option("--allow-changed-data", help="Take files that differ from the official ones.")
+        bool, typer.Option("--allow-changed-data", help="Accept files that differ from the official ones.")
     ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Bring SentEval's files into a folder, compared with the official row counts and checksums."""
+    """Fetch SentEval's files and compare them with the official ones.
+
+    \b
+    Example:
+      dalr data get sts --out senteval
+    """
     from dalr.evaluation.obtain import obtain, require_licences
     from dalr.io.lock import locked
 
@@ -50,10 +55,16 @@ def get_data(
 def verify_data(
     folder: Annotated[Path, typer.Argument(help="The folder of `dalr evaluate --data`.")],
     group: Annotated[
-        Group | None, typer.Option(help="Which tasks' data [default: every group that the folder has a file of].")
+        Group | None,
+        typer.Option(help="The tasks whose data is checked [default: every group with a file in the folder]."),
     ] = None,
 ) -> None:
-    """Show which files of SentEval's are in a folder, which are missing, and which differ."""
+    """Show which of SentEval's files are present, missing or different.
+
+    \b
+    Example:
+      dalr data verify senteval --group sts
+    """
     from dalr.errors import DataError
     from dalr.evaluation.obtain import verification
 

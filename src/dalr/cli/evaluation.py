@@ -39,7 +39,7 @@ def evaluate(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="Tasks or groups, with commas: sts, transfer, geometry, retrieval, STS12, ... "
+            help="Tasks or groups, separated by commas: sts, transfer, geometry, retrieval, STS12, ... "
             "[default: sts; with --mteb or --graded-pairs: none]"
         ),
     ] = None,
@@ -47,13 +47,15 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Your own pairs as a task: a TSV of score, sentence, sentence, or a folder of such files, whose "
-            "scores are averaged by subfolder.",
+            help="Your own pairs as a task (repeatable): a TSV of score, sentence, sentence, or a folder of such "
+            "files, whose scores are averaged by subfolder.",
         ),
     ] = None,
-    mteb: Annotated[list[str] | None, typer.Option(metavar="TASK", help="A task of the mteb package.")] = None,
+    mteb: Annotated[
+        list[str] | None, typer.Option(metavar="TASK", help="A task of the mteb package (repeatable).")
+    ] = None,
     classifier: Annotated[
-        Classifier, typer.Option(help="For transfer tasks; lbfgs is solved to the end, senteval as the protocol.")
+        Classifier, typer.Option(help="Classifier of transfer tasks: SentEval's protocol, or lbfgs to convergence.")
     ] = "senteval",
     fast: Annotated[bool, typer.Option("--fast", help="SentEval's quick settings for transfer tasks.")] = False,
     json_file: Json = None,
@@ -72,24 +74,33 @@ def evaluate(
         Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Retrieval by a multimodal model: folder of the images of --pairs.")
+        Path | None, typer.Option(help="Retrieval by a multimodal model: folder with the images of --pairs.")
     ] = None,
     follow_links: FollowLinks = None,
     device: Device = "auto",
     exclude_overlap: Annotated[
         Path | None,
-        typer.Option(help="Pairs or text that was trained on: STS also without its sentences."),
+        typer.Option(help="Training pairs or text: also score STS without its sentences."),
     ] = None,
     allow_changed_data: Annotated[
         bool,
-        typer.Option("--allow-changed-data", help="Score files that are not the official ones, and say so."),
+        typer.Option("--allow-changed-data", help="Score files that differ from the official ones, and say so."),
     ] = False,
-    map_method: Annotated[MapMethod, typer.Option("--map", help="Plane of the report's map of sentences.")] = "pca",
+    map_method: Annotated[
+        MapMethod, typer.Option("--map", help="Projection of the report's map of sentences.")
+    ] = "pca",
     plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Score models on the field's tasks, with intervals; two or more are compared pair by pair."""
+    """Score models on STS, transfer and retrieval tasks.
+
+    Each score has a 95 % interval; two or more models are compared in pairs.
+
+    \b
+    Example:
+      dalr evaluate runs/photos --data senteval --tasks sts,transfer
+    """
     use_plugins(plugin)
     from dalr.evaluation.request import Request
     from dalr.evaluation.results import write_results
@@ -151,7 +162,14 @@ def report(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """One self-contained page on one or more models: scores beside the published ones, images, provenance."""
+    """Write one self-contained page about one or more models.
+
+    Scores beside the published ones, training curves, provenance of each number.
+
+    \b
+    Example:
+      dalr report runs/photos --out photos.html
+    """
     use_plugins(plugin)
     from dalr.io.paths import size_of
     from dalr.report.write import write_report

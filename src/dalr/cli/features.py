@@ -32,32 +32,37 @@ if TYPE_CHECKING:
 
 
 def features_of_images(
-    pairs: Annotated[Path, typer.Option(help="Pairs file; its image names are the ids.")],
-    images: Annotated[Path, typer.Option(help="Folder that the image names start from.")],
-    model: Annotated[str, typer.Option(help="CLIP, SigLIP, ResNet, ViT, DINO, ...: a folder or a hub id.")],
+    pairs: Annotated[Path, typer.Option(help="Pairs file; its image names become the row ids.")],
+    images: Annotated[Path, typer.Option(help="Folder that the image names are relative to.")],
+    model: Annotated[
+        str, typer.Option(help="Image model (CLIP, SigLIP, ResNet, ViT, DINO, ...): a folder or a hub id.")
+    ],
     out: Annotated[Path, typer.Option(help="The store to write.")],
     format: Format = None,
     columns: Columns = None,
     split: Split = None,
     revision: Revision = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run was.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     max_bad_images: Annotated[
-        int, typer.Option(min=0, max=1_000_000_000, help="Images that may be unusable and left out.")
+        int, typer.Option(min=0, max=1_000_000_000, help="How many unusable images may be left out.")
     ] = 0,
     follow_links: FollowLinks = None,
-    max_megapixels: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Largest image; memory grows with it.")
-    ] = 50,
+    max_megapixels: Annotated[int, typer.Option(min=1, max=10_000, help="Largest image that is decoded.")] = 50,
     workers: Annotated[
         int | None, typer.Option(min=0, max=1024, help="Decoding processes [default: one per core].")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images in a batch of the model.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images per batch.")] = 32,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compute the vectors of image files with a frozen image model, identical files once."""
+    """Compute image features with a frozen image model.
 
+    \b
+    Example:
+      dalr features images --pairs photos/captions.jsonl --images photos/images \\
+        --model openai/clip-vit-base-patch32 --out stores/images
+    """
     from dalr.data.dataset import read_pairs
     from dalr.errors import DataError
     from dalr.features.images import write_image_store
@@ -98,23 +103,34 @@ def features_of_images(
 def features_of_text(
     model: Annotated[str, typer.Option(help="A SentenceTransformer, Hugging Face encoder, or CLIP (text tower).")],
     out: Annotated[Path, typer.Option(help="The store to write.")],
-    pairs: Annotated[Path | None, typer.Option(help="Captions of this pairs file; ids are image#k.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Pairs file whose captions are encoded; row ids are IMAGE#k.")
+    ] = None,
     format: Format = None,
     columns: Columns = None,
     split: Split = None,
-    text: Annotated[Path | None, typer.Option(help="Lines of this text file; ids are line numbers.")] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Text file whose lines are encoded; row ids are line numbers.")
+    ] = None,
     pooling: Pooling = None,
     num_layers: Layers = None,
     prompt: Prompt = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=3, max=1_000_000, help="Longest input [default: the model's own].")
+        int | None, typer.Option(min=3, max=1_000_000, help="Longest input in tokens [default: the model's own].")
     ] = None,
     revision: Revision = None,
     device: Device = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Encode captions and text with a frozen teacher, each distinct sentence once, before any Normalize."""
+    """Encode captions and text with a frozen teacher.
+
+    Each distinct sentence is encoded once; vectors are taken before any Normalize module.
+
+    \b
+    Example:
+      dalr features text --pairs photos/captions.jsonl --model MODEL --out stores/teacher
+    """
     from dalr.features.making import refuse_other_making
     from dalr.features.text import text_source, tower_source, write_text_store, write_tower_store
     from dalr.io.lock import locked_output
@@ -162,13 +178,20 @@ def import_features(
     ],
     out: Annotated[Path, typer.Option(help="The store to write; for .hdf5, .json a folder of pairs and stores.")],
     ids: Annotated[
-        Path | None, typer.Option(help="Names of the rows: .txt, one a line, or .jsonl with `image`.")
+        Path | None, typer.Option(help="Names of the rows: .txt, one per line, or .jsonl with `image`.")
     ] = None,
-    captions: Annotated[Path | None, typer.Option(help="For .hdf5: one caption a line, line i for row i.")] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="For .hdf5: one caption per line, line i for row i.")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make feature stores of vectors that somebody else computed."""
+    """Import vectors that were computed elsewhere.
+
+    \b
+    Example:
+      dalr features import clip.npy --ids captions.jsonl --out stores/clip
+    """
     from dalr.features.importing import import_matrix
     from dalr.features.predecessors import FOLDER_ENDINGS, import_folder
     from dalr.features.store import open_store

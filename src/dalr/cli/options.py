@@ -17,31 +17,33 @@ if TYPE_CHECKING:
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors and results.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more of what is going on.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more detail.")]
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or the path of a file.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one key of the recipe.")
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one key of the recipe (repeatable)."),
 ]
 Plugin = Annotated[
     list[str] | None,
-    typer.Option(metavar="FILE|MODULE", help="Python file or module that registers terms; run with your rights."),
+    typer.Option(
+        metavar="FILE|MODULE", help="Python file or module that registers terms; it runs with your rights."
+    ),
 ]
 Layers = Annotated[int | None, typer.Option(min=1, max=10_000, help="Keep only the first layers of the model.")]
 Pooling = Annotated[
-    PoolingMode | None, typer.Option(help="In place of the model's own, or for a model that states none.")
+    PoolingMode | None, typer.Option(help="Pooling, in place of the model's own or for a model that states none.")
 ]
 Prompt = Annotated[
     str | None,
-    typer.Option(help="Before every sentence: a prompt's name or a text, '' for none [default: the model's own]."),
+    typer.Option(help="Prompt before every sentence: a name or a text, '' for none [default: the model's own]."),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
-Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0, ...")]
-Format = Annotated[FormatName | None, typer.Option(help="What --pairs is [default: told by its name and content].")]
-Columns = Annotated[
-    str | None, typer.Option(metavar="image=A,caption=B,split=C", help="What the columns of --pairs are called.")
-]
-Split = Annotated[str | None, typer.Option(help="Splits of --pairs that are meant, with commas, or all.")]
+Device = Annotated[str, typer.Option(help="Device: auto (a GPU if there is one), cpu, cuda:0, ...")]
+Format = Annotated[FormatName | None, typer.Option(help="Format of --pairs [default: by file name and content].")]
+Columns = Annotated[str | None, typer.Option(metavar="image=A,caption=B,split=C", help="Column names of --pairs.")]
+Split = Annotated[str | None, typer.Option(help="Splits of --pairs to use, separated by commas, or all.")]
 FollowLinks = Annotated[
-    Path | None, typer.Option(help="Folder that symbolic links in --images may lead into [default: --images].")
+    Path | None, typer.Option(help="Folder into which symbolic links in --images may lead [default: --images].")
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 

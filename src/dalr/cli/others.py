@@ -13,12 +13,19 @@ from dalr.models.choices import HeadChoice, ImportMethod, PoolingMode
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed generates another world.")] = 0,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """The whole path offline, on a small world made on the spot; ends with a table and report.html."""
+    """Run the whole path offline on a small generated world.
+
+    Trains five methods, scores them, and ends with a table and report.html. Takes a few minutes.
+
+    \b
+    Example:
+      dalr demo --out runs/demo
+    """
     from dalr.demo.run import run_demo
 
     table = run_demo(out, seed=seed, console=Console(quiet=quiet, verbose=verbose))
@@ -27,20 +34,30 @@ def demo(
 
 def import_model(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Folder as published: config.json, tokenizer, pytorch_model.bin.")
+        Path, typer.Argument(help="Published folder: config.json, tokenizer, pytorch_model.bin.")
     ],
     out: Annotated[Path, typer.Option(help="The SentenceTransformer folder to write.")],
-    pooling: Annotated[PoolingMode, typer.Option(help="cls is how these methods evaluate.")] = "cls",
+    pooling: Annotated[PoolingMode, typer.Option(help="Pooling; these methods evaluate with cls.")] = "cls",
     head: Annotated[
         HeadChoice | None,
-        typer.Option(help="The trained sentence head [default: as --method evaluates, or drop]."),
+        typer.Option(help="What becomes of the sentence head [default: as --method evaluates, or drop]."),
     ] = None,
-    method: Annotated[ImportMethod | None, typer.Option(help="Whose checkpoint it is [default: not said].")] = None,
+    method: Annotated[ImportMethod | None, typer.Option(help="Which method the checkpoint is of.")] = None,
     drop_unknown: Annotated[
-        bool, typer.Option("--drop-unknown", help="Leave out parameters that no known method has.")
+        bool,
+        typer.Option(
+            "--drop-unknown", help="Leave out parameters that no known method has, instead of refusing them."
+        ),
     ] = False,
 ) -> None:
-    """Make a SentenceTransformer of a published checkpoint (SimCSE, RankCSE, MCSE, KDMCSE, DALR, ...)."""
+    """Convert a published checkpoint into a SentenceTransformer.
+
+    Reads checkpoints of SimCSE, RankCSE, DiffCSE, MCSE, KDMCSE and DALR, and accounts for every parameter.
+
+    \b
+    Example:
+      dalr import unsup-simcse-bert-base-uncased --out models/simcse --method simcse
+    """
     from dalr.io.lock import locked_output
     from dalr.models.importing.checkpoint import import_checkpoint
 
@@ -59,9 +76,16 @@ def import_model(
 
 
 def cache(
-    clean: Annotated[bool, typer.Option("--clean", help="Delete everything in it.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Delete everything in the cache.")] = False,
 ) -> None:
-    """Show (or clean) the cache of token streams, imported features, teacher vectors and mteb's scores."""
+    """Show or empty the cache.
+
+    It holds token streams, imported features, teacher vectors and mteb scores.
+
+    \b
+    Example:
+      dalr cache --clean
+    """
     from dalr.io.cache import cache_root, cache_use, clean_cache
 
     for use in cache_use():

@@ -6,12 +6,17 @@ from typing import Annotated
 
 import typer
 
-from dalr.cli.options import Plugin, Settings, use_plugins
+from dalr.cli.options import Plugin, Recipe, Settings, use_plugins
 from dalr.io.console import show
 
 
 def list_recipes() -> None:
-    """Names and one line on each shipped recipe."""
+    """List the shipped recipes with a line on each.
+
+    \b
+    Example:
+      dalr recipe list
+    """
     from dalr.recipe.loading import recipe_description, shipped_recipes
 
     names = shipped_recipes()
@@ -21,13 +26,27 @@ def list_recipes() -> None:
 
 
 def show_recipe(
-    name: str,
+    name: Recipe,
     settings: Settings = None,
     plugin: Plugin = None,
     resolved: Annotated[bool, typer.Option("--resolved", help="With every default filled in.")] = False,
+    explain: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Say what a key means: type, default, meaning.")
+    ] = None,
 ) -> None:
-    """Print a recipe as it is written, or resolved."""
+    """Print a recipe, or explain one of its keys.
+
+    \b
+    Example:
+      dalr recipe show dalr --resolved
+      dalr recipe show dalr --explain objective.grounding.threshold_quantile
+    """
     use_plugins(plugin)
+    if explain is not None:
+        from dalr.recipe.explain import explain as meaning_of
+
+        show(meaning_of(explain))
+        return
     from dalr.recipe.loading import load_recipe, recipe_source, resolved_yaml
 
     if resolved or settings:

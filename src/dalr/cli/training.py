@@ -14,6 +14,7 @@ from dalr.cli.options import (
     Json,
     Plugin,
     Quiet,
+    Recipe,
     Settings,
     Split,
     Verbose,
@@ -27,19 +28,24 @@ from dalr.io.paths import is_file
 
 
 def init(
-    pairs: Annotated[Path, typer.Option(help="Image-caption pairs, in any format that is read.")],
+    pairs: Annotated[Path, typer.Option(help="Image-caption pairs, in any supported format.")],
     format: Format = None,
     columns: Columns = None,
     split: Split = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the images.")] = None,
-    text: Annotated[Path | None, typer.Option(help="Plain text, one sentence a line.")] = None,
-    features: Annotated[Path | None, typer.Option(help="Store of the images' vectors, if there is one.")] = None,
+    text: Annotated[Path | None, typer.Option(help="Plain text, one sentence per line.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Feature store of the images, if there is one.")] = None,
     follow_links: FollowLinks = None,
     out: Annotated[Path, typer.Option(help="The recipe to write; never overwritten.")] = Path("recipe.yaml"),
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a commented recipe for your own data; then: dalr check, dalr train."""
+    """Write a commented recipe for your own data.
+
+    \b
+    Example:
+      dalr init --pairs photos/captions.jsonl --features stores/images --out photos.yaml
+    """
     from dalr.recipe.starter import write_starter
 
     console = Console(quiet=quiet, verbose=verbose)
@@ -59,17 +65,24 @@ def init(
 
 
 def check(
-    recipe: str,
+    recipe: Recipe,
     settings: Settings = None,
     plugin: Plugin = None,
     against: Annotated[
-        Path | None, typer.Option(help="SentEval folder: count the training sentences that occur in its STS sets.")
+        Path | None, typer.Option(help="SentEval folder: count training sentences that occur in its STS sets.")
     ] = None,
     json_file: Json = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Report every configuration and data problem of a recipe at once, before any model is loaded."""
+    """Report every problem of a recipe and its data at once.
+
+    No model is loaded. The exit code says which kind of problem it is.
+
+    \b
+    Example:
+      dalr check photos.yaml
+    """
     use_plugins(plugin)
     from dalr.io.atomic import remedy, write_json
     from dalr.training.check import check_recipe
@@ -87,28 +100,33 @@ def check(
 
 
 def train(
-    recipe: str,
+    recipe: Recipe,
     settings: Settings = None,
     plugin: Plugin = None,
     out: Annotated[Path | None, typer.Option(help="Run folder, new or empty [default: runs/NAME-TIME].")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out from its newest whole checkpoint.")
+        bool, typer.Option("--resume", help="Resume the run in --out from its newest intact checkpoint.")
     ] = False,
     allow_changed: Annotated[
         bool,
-        typer.Option("--allow-changed", help="Resume although recipe, data or versions differ; run.json says it."),
+        typer.Option(
+            "--allow-changed", help="Resume although recipe, data or versions differ; recorded in run.json."
+        ),
     ] = False,
     nproc: Annotated[int, typer.Option(min=1, max=1024, help="Ranks on this machine, one per GPU.")] = 1,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Try a batch of each kind: terms, memory, time of the whole. Saves nothing."
-        ),
+        typer.Option("--dry-run", help="Try one batch of each kind: terms, memory, estimated time. Saves nothing."),
     ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a recipe; RECIPE is a shipped name or a path. Leaves RUN/model, a SentenceTransformer."""
+    """Train a recipe and write RUN/model, a SentenceTransformer.
+
+    \b
+    Example:
+      dalr train photos.yaml -s training.learning_rate=1e-4 --out runs/photos
+    """
     from dalr.io.environment import process_rank
     from dalr.training.launch import launch
 
@@ -150,20 +168,28 @@ def study(
     plugin: Plugin = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The study's folder; what is finished there is used [default: runs/study-NAME]."),
+        typer.Option(help="The study's folder; finished runs in it are reused [default: runs/study-NAME]."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and list the runs; train nothing.")
     ] = False,
-    list_all: Annotated[bool, typer.Option("--list", help="Names and one line on each shipped study.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="List the shipped studies with a line on each.")] = False,
     set_aside: Annotated[
         bool,
-        typer.Option("--set-aside", help="Rename finished runs that differ from those wanted, and train anew."),
+        typer.Option("--set-aside", help="Rename finished runs that differ from the study, and train them again."),
     ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Methods × seeds, tuned alike by validation scores, compared in pairs; started again, it goes on."""
+    """Tune, train and compare methods over several seeds.
+
+    Every method gets the same number of trials; settings are chosen by a validation metric alone. A study that is
+    started again resumes.
+
+    \b
+    Example:
+      dalr study my-study.yaml --dry-run
+    """
     use_plugins(plugin)
     from dalr.report.markdown import markdown_table
     from dalr.study import load_study, make_plan, run_study, shipped_studies, study_description

@@ -23,27 +23,32 @@ class DataConfig(Section):
     """Where captions and text are, and how they are read."""
 
     root: str | None = None
-    """Folder that relative paths of this recipe start from."""
+    """Folder that the relative paths of the recipe start from; null: the current folder. `$NAME` and
+    `${NAME:-default}` in paths are replaced from the environment."""
     pairs: str | None = None
-    """Image-caption pairs: a file of one of `FORMATS`, a saved data set, or `hf:OWNER/NAME`."""
+    """Image-caption pairs: a file in one of the formats, a folder that `datasets` saved, or `hf:OWNER/NAME`, a data
+    set on the Hugging Face hub. Null: train on text alone."""
     format: FormatName | None = None
-    """What `pairs` is; None tells it by the name and the content."""
+    """Format of `pairs`; null: recognised by file name and content."""
     columns: Columns = Columns()
-    """What the columns of a table and the keys of JSON lines are called."""
+    """Names of the columns of a table, or of the keys of JSON lines."""
     split: str | tuple[str, ...] | None = None
-    """Which split of the pairs is used: one name, several, or `all`; needed where a file has more than one."""
+    """Split or splits of the pairs to train on, or `all`; required where the file has more than one."""
     text: str | None = None
-    """Plain text, one sentence a line."""
+    """Plain text file, one sentence per line. Null: train on pairs alone."""
     held_out_images: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
-    """The last images of the pairs file, kept out of training for retrieval."""
+    """How many images, from the end of the pairs file, are held out: never trained on, used for retrieval
+    scores."""
     on_empty: Literal["error", "drop"] = "error"
-    """What an empty caption or line is."""
+    """What to do about empty captions and lines: stop with an error, or drop and count them."""
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] = 32
-    """Longest training sentence in tokens of the student; longer ones are cut and counted."""
+    """Longest training sentence in tokens of the student; longer ones are truncated and counted. The exported model
+    keeps its own limit."""
     captions_per_image: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["all"] = "all"
-    """How many captions of an image are trained on, drawn once under the seed."""
+    """How many captions per image are trained on, drawn once under the seed; `all` uses every caption."""
     pairing_control: Literal["broken"] | None = None
-    """Train without what pairs know: training captions are dealt out to the images at random, under the seed."""
+    """Control experiment. `broken`: captions are assigned to images at random, so that pairs carry no
+    information."""
 
     @property
     def reading(self) -> Reading:

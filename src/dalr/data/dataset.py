@@ -127,9 +127,7 @@ def checked_pairs(
     dropped = 0
     for row in rows:
         if row.image in first:
-            what = (
-                f"image {row.image!r} occurs a second time (first at {first[row.image]}); put its captions together"
-            )
+            what = f"image {row.image!r} occurs twice (first at {first[row.image]}); put its captions together"
             problems.append(Problem(where=row.where, what=what))
             continue
         first[row.image] = row.where
@@ -220,7 +218,7 @@ def _of_splits(
         return rows
     if wanted is None:
         if len(counts) > 1:
-            what = f"has the splits {listed} (images); say which with data.split: NAME, or data.split: all"
+            what = f"has the splits {listed} (images); choose with data.split: NAME, or data.split: all"
             problems.append(Problem(where=where, what=what))
         return rows
     names = (wanted,) if isinstance(wanted, str) else wanted
@@ -268,7 +266,7 @@ def _draw_captions(pairs: Pairs, per_image: int | Literal["all"], seed: int) -> 
 
 
 def _break_pairing(pairs: Pairs, seed: int) -> tuple[Pairs, int]:
-    """The captions dealt out at random, every image with as many as before; and how many changed their image."""
+    """The captions assigned at random, every image with as many as before; and how many changed their image."""
     image_of = generator(seed, "pairing_control").permutation(pairs.image_of)
     return replace(pairs, image_of=image_of), int(np.count_nonzero(image_of != pairs.image_of))
 
@@ -278,7 +276,7 @@ def _caption_problems(row: CaptionedImage, on_empty: Literal["error", "drop"]) -
         return [Problem(where=row.where, what=f"image {row.image!r} has no caption")]
     broken = [text for text in (row.image, *row.captions) if has_surrogate(text)]
     if broken:
-        what = f"{broken[0]!a} holds half a character (a lone surrogate), which no encoding has"
+        what = f"{broken[0]!a} holds a lone surrogate, half of a character, which no encoding can represent"
         return [Problem(where=row.where, what=what)]
     if on_empty == "drop":
         return []

@@ -22,14 +22,14 @@ Nearest = Callable[[Int64[np.ndarray, " n"]], Int64[np.ndarray, "n k"]]
 
 
 class GroupsConfig(Section):
-    """How many neighbours come together; None leaves a stream as it is."""
+    """How many neighbours share a batch; a stream whose key is null is shuffled row by row."""
 
     text: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
-    """Lines of text that are close by the teachers' similarity."""
+    """Lines per group of text batches: nearest neighbours by the teachers' similarity. Null: no groups of text."""
     images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Images that are close by their features."""
+    """Images per group of pair batches: nearest neighbours by their features. Null: no groups of images."""
     captions: Annotated[int, Field(ge=1, le=1_000_000)] = 2
-    """Captions that each of these images brings."""
+    """Captions that each image of a group contributes; captions of one image are masked out as negatives."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ class Reading(Section):
     """What a pairs file is, what its columns are called, and which of its splits is meant."""
 
     format: FormatName | None = None
-    """One of `FORMATS`; None tells it by the name and the content."""
+    """One of `FORMATS`; None recognises it by name and content."""
     columns: Columns = Columns()
     split: str | tuple[str, ...] | None = "all"
     """The splits to keep; None keeps everything of a file that has not more than one."""
@@ -47,7 +47,7 @@ def reading_of_options(format: str | None, columns: str | None, split: str | Non
     named = _columns(columns, problems) if columns is not None else {}
     splits = tuple(name.strip() for name in split.split(",")) if split is not None else (None,)
     if split is not None and (not all(splits) or ("all" in splits and len(splits) > 1)):
-        what = f"expected one name, several with commas, or all, found {split!r}"
+        what = f"expected one name, several separated by commas, or all, found {split!r}"
         problems.append(Problem(where="--split", what=what))
     if problems:
         raise ConfigError(problems)

@@ -26,17 +26,21 @@ from dalr.seed import generator
 
 
 class ScheduleConfig(Section):
-    """How text and pair batches are put in order."""
+    """The order of text batches and pair batches."""
 
     kind: Literal["spread", "every_k"] = "spread"
-    """`spread` [ours]: both streams spread evenly, each read exactly once per epoch. `every_k` [release]: step t
-    of an epoch is a pair step when t mod k = 0, streams reshuffled when exhausted."""
+    """`spread`: batches of both kinds are spread evenly over the epoch, and every row is read exactly once per
+    epoch. `every_k`, as in the released code: step t is a pair step when t mod k = 0; a stream that is exhausted
+    is reshuffled and read again."""
     k: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
-    """For `every_k`; None is the release's ⌊text batches / pair batches⌋, which must be at least 2."""
+    """The k of `every_k`; null: ⌊text batches / pair batches⌋, as in the released code, which must be at least
+    2."""
     repeat_images: bool = False
-    """Allow two captions of one image in a batch (terms then mask them)."""
+    """Allow several captions of one image in a batch; the terms mask them out as negatives. By default a batch has
+    one caption per image."""
     groups: GroupsConfig | None = None
-    """Bring neighbours into a batch together [ours]."""
+    """Put nearest neighbours into the same batch, so that ranking terms have close sentences to rank. Null: batches
+    are random."""
 
     @property
     def meets_images_again(self) -> bool:
@@ -177,7 +181,7 @@ def _conflict_free(
     """Full batches in `order` in which no key occurs twice; a row in conflict goes first into a later batch.
 
     Waiting rows queue by the key they wait for, and a batch looks at the head of each queue once: a text that
-    makes up a fifth of a million lines costs one look a batch, not one a row.
+    makes up a fifth of a million lines costs one look per batch, not one per row.
     """
     columns = [column.tolist() for column in keys]
     waiting: dict[tuple[int, int], deque[int]] = {}

@@ -1,7 +1,7 @@
 """Where does a caption become token ids? Here, once: one flat memory-mapped array with row offsets.
 
 Tokenising inside the data loader costs a processor core for the whole training and is done again by every run;
-flat arrays cost 4 bytes a token on disk, once per (tokenizer, length, sentences), in the cache.
+flat arrays cost 4 bytes per token on disk, once per (tokenizer, length, sentences), in the cache.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def tokenised(
 
 
 def _read(folder: Path) -> TokenStream:
-    remedy = "delete it; it is a cache entry"
+    remedy = "delete this cache entry"
     manifest = read_manifest(folder, format=_FORMAT, version=_VERSION, remedy=remedy)
     with well_formed(folder, remedy=remedy):
         tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
         offsets = np.load(folder / "offsets.npy", allow_pickle=False)
         if (tokens.dtype, offsets.dtype) != (np.int32, np.int64) or offsets[[0, -1]].tolist() != [0, len(tokens)]:
-            raise ValueError("the offsets are not those of the tokens")
+            raise ValueError("the offsets do not match the tokens")
         return TokenStream(tokens=tokens, offsets=offsets, truncated=int(manifest.metadata["truncated"]))
 
 
@@ -78,7 +78,7 @@ def _write(
     fitting = (within_tokens(sentence, tokenizer, max_tokens) for sentence in sentences)
     place = 0
     for batch in in_batches(fitting, at_once):
-        # one token more than allowed tells which sentences are cut without tokenising twice
+        # one token more than allowed shows which sentences are cut without tokenising twice
         whole = tokenizer(batch, truncation=True, max_length=max_tokens + 1, verbose=False)["input_ids"]
         cut = [index for index, ids in enumerate(whole) if len(ids) > max_tokens]
         if cut:

@@ -3,7 +3,7 @@
 Every concept has several words and every sentence form several orders, so two sentences can agree in meaning
 and share no content word, or share most words and differ in meaning: the two things a sentence encoder has to
 tell apart. The gold score of two sentences compares the facts that they state, and never a model's opinion,
-so no teacher can be flattered by it.
+so no teacher is favoured.
 
 All inflected forms are written out and all sentence forms are data, so the vocabulary is read off the tables
 and is complete by construction. The cost is stilted English and a closed vocabulary; a model trained on this
@@ -199,7 +199,7 @@ def facts(scene: Scene) -> list[Fact]:
 
 
 def gold_score(first: Scene, second: Scene) -> float:
-    """0 to 5: the share of the facts stated on either side that the other side states too, weighted."""
+    """0 to 5: the fraction of the facts stated on either side that the other side states too, weighted."""
     sides = facts(first), facts(second)
     stated = sum(WEIGHTS[fact.slot] for side in sides for fact in side)
     shared = math.fsum(  # not sum: Python 3.12 changed its last bit, and with it the drawn pairs

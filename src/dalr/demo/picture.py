@@ -1,4 +1,4 @@
-"""Scenes as pictures: everything that a scene holds is visible, and nothing is written in it.
+"""Scenes as images: everything that a scene holds is visible, and nothing is written in it.
 
 A thing is a short list of flat shapes in a unit square, so what can be drawn is a table like what can be said.
 Where things stand follows from their relation plus some jitter, and colours vary a little: two pictures of one
@@ -232,7 +232,7 @@ def _places(groups: Sequence[Group], rng: random.Random) -> list[_Point]:
 
 def _draw_thing(brush: _Brush, thing: Thing, centre: _Point) -> None:
     if thing.colour is None or thing.size is None:
-        raise ValueError(f"a picture shows colour and size, and this {thing.concept} leaves one open")
+        raise ValueError(f"an image shows colour and size, and this {thing.concept} leaves one open")
     body = brush.vary(_COLOURS[thing.colour])
     dark: _Rgb = (body[0] * 2 // 3, body[1] * 2 // 3, body[2] * 2 // 3)
     edge = (90, 90, 96) if thing.colour == "black" else dark
@@ -252,7 +252,7 @@ def _draw_thing(brush: _Brush, thing: Thing, centre: _Point) -> None:
 
 def _draw_surroundings(brush: _Brush, scene: Scene) -> None:
     if scene.place is None or scene.sky is None:
-        raise ValueError("a picture shows place and weather, and this scene leaves one open")
+        raise ValueError("an image shows place and weather, and this scene leaves one open")
     dim = 0.45 if scene.sky == "night" else 1.0
     sky = brush.vary(_SKY[scene.sky])
     red, green, blue = brush.vary(_GROUND[scene.place])

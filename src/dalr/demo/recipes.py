@@ -1,8 +1,8 @@
 """Which recipes does the demo train? Written as files beside its world, so that anyone can train them again.
 
 Every method starts from the same student and sees the same batches for the same number of steps. Learning rate
-and one weight (or temperature) of each method were chosen in eight trials a method, on the dev pairs of a world
-with another seed than those that are reported (docs/experiments.md).
+and one weight (or temperature) of each method were chosen in eight trials per method, on the dev pairs of a world
+with another seed than those that are reported (docs/experiments).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`report.html` of a demo: one file that opens anywhere: world, scores, curves, and what is near what.
+"""`report.html` of a demo: one file that opens anywhere: world, scores, curves, and nearest neighbours.
 
-Pictures are inlined and charts are lines of SVG in the template, so the page asks for nothing: no script, no
+Images are inlined and charts are lines of SVG in the template, so the page asks for nothing: no script, no
 font, no request. Everything that is text goes through the template's autoescape.
 """
 
@@ -28,7 +28,7 @@ _WIDTH, _HEIGHT = 240, 96  # of a chart, in the units of its viewBox
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A picture with sentences; `marks` says which of them were written for it."""
+    """An image with sentences; `marks` says which of them were written for it."""
 
     picture: str
     """A data URI."""
@@ -38,7 +38,7 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A sentence with the pictures nearest to it; `marks` says which of them is its own."""
+    """A sentence with the images nearest to it; `marks` says which of them is its own."""
 
     sentence: str
     pictures: tuple[str, ...]
@@ -137,14 +137,14 @@ def _samples(files: WorldFiles) -> list[Shown]:
 
 
 def _graded(judge: Judge) -> list[tuple[float, str, str]]:
-    """Dev pairs from the least to the most alike."""
+    """Dev pairs from the least to the most similar."""
     order = np.argsort(judge.dev.gold, kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, _GRADED).astype(int)]
     return [(float(judge.dev.gold[row]), judge.dev.first[row], judge.dev.second[row]) for row in chosen]
 
 
 def _neighbours(run: Path, held_out: HeldOut, files: WorldFiles) -> tuple[list[Shown], list[Found]]:
-    """For held-out pictures the nearest captions, for their captions the nearest pictures, in a run's grounding."""
+    """For held-out images the nearest captions, for their captions the nearest images, in a run's grounding."""
     from dalr.models.embedding import embed
     from dalr.models.heads import ground
     from dalr.models.loading import load_encoder
@@ -165,7 +165,7 @@ def _neighbours(run: Path, held_out: HeldOut, files: WorldFiles) -> tuple[list[S
                 marks=tuple(bool(held_out.owner[index] == image) for index in nearest),
             )
         )
-    # the first caption of other pictures than those above
+    # the first caption of other images than those above
     for image in range(min(_QUERIES, len(uris) - 1), min(2 * _QUERIES, len(uris))):
         query = int(np.flatnonzero(held_out.owner == image)[0])
         nearest = np.argsort(-similarity[query], kind="stable")[:_NEAREST]

@@ -64,7 +64,7 @@ class Prepared:
 
 
 def run_demo(out: Path, *, seed: int, console: Console, scale: Scale | None = None) -> str:
-    """Run the whole path into `out` and return the table as Markdown, with what it says in words.
+    """Run the whole path into `out` and return the table as Markdown, with the verdict in words.
 
     Raises:
         ConfigError: matplotlib, which draws the report, is not installed.
@@ -115,7 +115,7 @@ def prepare(out: Path, *, seed: int, console: Console, scale: Scale) -> Prepared
 
     size = scale.world
     console.say(
-        f"making a world: {size.scenes} pictures with five captions each, {size.corpus} lines of text, "
+        f"making a world: {size.scenes} images with five captions each, {size.corpus} lines of text, "
         f"{size.dev_pairs} + {size.test_pairs} graded pairs, and {size.upbringing} scenes for the teachers alone"
     )
     world = draw_world(size, seed=seed)
@@ -152,13 +152,13 @@ def _store_features(
     text_teachers: dict[str, Path],
     console: Console,
 ) -> Ingredients:
-    """Every frozen vector once: pictures and captions by clip, captions and text by the teachers of text."""
+    """Every frozen vector once: images and captions by clip, captions and text by the teachers of text."""
     from PIL import Image
 
     from dalr.features.text import write_text_store
 
     pixels = []
-    with console.bar("read pictures", len(pairs.images), "picture") as bar:
+    with console.bar("read images", len(pairs.images), "image") as bar:
         for number, name in enumerate(pairs.images, start=1):
             with Image.open(files.images / name) as image:
                 pixels.append(seen(image))
@@ -251,7 +251,7 @@ def _use_one_thread() -> None:
 
 
 def _clear(out: Path) -> None:
-    """A demo folder is made anew each time; its mark stays until the new one, or a kill would leave nobody's."""
+    """A demo folder is made from scratch each time; its mark stays until the new one, so that a kill leaves it ours."""
     with storage_errors(out):
         for path in entries(out, StorageError):
             if path.name not in (LOCK, _MARK):

@@ -46,7 +46,7 @@ class Row:
     dev: float
     test: float
     retrieval: RetrievalScore | None = None
-    """None where there is no space that holds sentences and pictures."""
+    """None where there is no space that holds sentences and images."""
 
     @property
     def label(self) -> str:
@@ -93,7 +93,7 @@ class Judge:
 
     @property
     def chance(self) -> float:
-        """R@1 × 100 of guessing; the same in both directions, as every picture has equally many captions."""
+        """R@1 × 100 of guessing; the same in both directions, as every image has equally many captions."""
         return 100 / len(self.held_out.images)
 
 
@@ -111,7 +111,7 @@ def table(rows: Sequence[Row], judge: Judge) -> str:
 def explanation(judge: Judge) -> str:
     return (
         f"STS: Spearman × 100 over {len(judge.test.first)} graded pairs (dev: {len(judge.dev.first)}). "
-        f"R@1: recall × 100 at 1 among {len(judge.held_out.images)} pictures never trained on."
+        f"R@1: recall × 100 at 1 among {len(judge.held_out.images)} images never trained on."
     )
 
 

@@ -1,6 +1,6 @@
 """Where do the demo's frozen teachers come from? Trained on scenes that no other part of the world uses.
 
-`clip` sees pictures and reads captions: a small convolutional tower over pixels and a small BERT, drawn together
+`clip` sees images and reads captions: a small convolutional tower over pixels and a small BERT, drawn together
 by the contrastive loss of CLIP (Radford et al. 2021). Two teachers read text alone, as the papers' did: one
 learns from paraphrases (two sentences with the same facts), one from two captions of one scene, which is how
 general sentence encoders are trained on caption data. None of them ever sees the graded pairs, or a scene of

@@ -1,14 +1,13 @@
-"""A small world with pictures, captions, text and graded pairs, made from descriptions of what is the case.
+"""A small world with images, captions, text and graded pairs, generated from structured descriptions of scenes.
 
-A picture shows a whole scene and a caption tells a part of it, so the data has by construction the two
-problems that the method addresses: the picture holds more than the caption says, and the five captions of one
-picture mean different things. What is written is a user's data set: PNG files in `images/`, `pairs.jsonl`,
-`text.txt`, and two files of score, sentence, sentence.
+An image shows a complete scene and a caption mentions a part of it, so the data has by construction the two
+problems that the method addresses: an image shows more than its caption says, and the five captions of one image
+differ in meaning. What is written is a user's data set: PNG files in `images/`, `pairs.jsonl`, `text.txt`, and
+two files of score, sentence, sentence.
 
-Frozen teachers need an upbringing of their own, as CLIP and the encoders of the papers had: `draw_upbringing`
-draws scenes, captions and paraphrases for them. No scene serves two parts of the world, and the teachers' scenes
-are in no other part. What a world of this size costs: its numbers say that the path works and which term helps
-here; they say nothing about photographs and natural language.
+Frozen teachers are trained on data of their own, as CLIP and the encoders of the papers were: `draw_upbringing`
+draws scenes, captions and paraphrases for them. No scene is used in two parts of the world. The scores of such a
+world show that the path works and which term helps here; they say nothing about photographs and natural language.
 """
 
 from __future__ import annotations
@@ -293,7 +292,7 @@ def _candidate(rng: random.Random, taken: set[Scene]) -> GradedPair:
 
 
 def _variant(scene: Scene, share: float, rng: random.Random) -> Scene:
-    """A scene like `scene` in which about `share` of the parts are redrawn."""
+    """A scene like `scene` in which about this fraction of the parts are redrawn."""
     while True:
         other = draw_scene(rng)
         variant = Scene(

@@ -67,7 +67,7 @@ def alignment(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], alpha: i
         ValueError: there is no pair.
     """
     if len(x) == 0:
-        raise ValueError("alignment is a mean over pairs; expected 1 pair or more, found 0")
+        raise ValueError("alignment is a mean over pairs; expected at least 1 pair, found 0")
     distances = np.linalg.norm(unit_rows(x) - unit_rows(y), axis=1)
     return float((distances**alpha).mean())
 
@@ -75,14 +75,15 @@ def alignment(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], alpha: i
 def uniformity(x: Float[np.ndarray, "n d"], t: int | float = 2, *, block_rows: int = _BLOCK) -> float:
     """log mean_{i≠j} exp(−t ‖x_i − x_j‖²) on L2-normalised rows, t = 2 (Wang & Isola 2020, ℒ_uniform).
 
-    For a task of sentence pairs, `x` is the rows of both sides together (method.md, section 4).
+    For a task of sentence pairs, `x` is the rows of both sides together (Wang and Isola 2020; docs/method.md,
+    Evaluation).
 
     Raises:
         ValueError: there are no two rows.
     """
     n = len(x)
     if n < 2:
-        raise ValueError(f"uniformity is a mean over pairs of rows; expected 2 rows or more, found {n}")
+        raise ValueError(f"uniformity is a mean over pairs of rows; expected at least 2 rows, found {n}")
     rows = unit_rows(x)
     squares = np.einsum("nd,nd->n", rows, rows)
     blocks = []
@@ -95,7 +96,7 @@ def uniformity(x: Float[np.ndarray, "n d"], t: int | float = 2, *, block_rows: i
 
 
 def anisotropy(x: Float[np.ndarray, "n d"]) -> tuple[float, float, float]:
-    """Mean cosine of two different rows; share of the variance on the first principal axis; effective rank.
+    """Mean cosine of two different rows; fraction of the variance on the first principal axis; effective rank.
 
     The effective rank is exp of the entropy of the variance over the principal axes (Roy & Vetterli 2007).
     """

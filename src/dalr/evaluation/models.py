@@ -37,7 +37,7 @@ def text_model(place: Place, request: Request) -> EvaluatedModel:
         dim, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
         console.detail(f"{place.name}: dimension {dim}, at most {longest} tokens, on {encoder.device}")
         if prompt := prompt_of(encoder):
-            console.detail(f"{place.name}: {prompt!r} stands before every sentence")
+            console.detail(f"{place.name}: {prompt!r} is put before every sentence")
         return encoder
 
     if request.tasks:
@@ -71,7 +71,7 @@ def model_in_memory(model: SentenceTransformer, request: Request) -> EvaluatedMo
         what = f"expected a path, a name, or a SentenceTransformer, found {type(model).__name__}"
         raise ConfigError(Problem(where="model", what=what))
     if request.pooling is not None or request.num_layers is not None:
-        what = "a model in memory has its own; leave pooling and num_layers out"
+        what = "a model in memory has its own; remove pooling and num_layers"
         raise ConfigError(Problem(where="model", what=what))
     normalized = isinstance(list(model)[-1], Normalize)
     encoder = SentenceTransformer(modules=list(model)[:-1], device=str(model.device)) if normalized else model
@@ -104,7 +104,7 @@ def multimodal_model(place: Place, vision: VisionModel, request: Request) -> Eva
         ConfigError: a prompt, which text towers have none of.
     """
     if request.prompt:
-        what = f"{place.name} is a multimodal model, whose text tower has no prompts; leave it out"
+        what = f"{place.name} is a multimodal model, whose text tower has no prompts; remove it"
         raise ConfigError(Problem(where="--prompt", what=what))
 
     def embed_text(sentences: list[str], progress: Callable[[int, int], None]) -> np.ndarray:

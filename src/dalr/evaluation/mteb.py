@@ -135,7 +135,7 @@ def _kept_or_scored(task: MtebTask, model: EvaluatedModel, console: Console) -> 
     path = cache_folder("mteb") / model.sha256 / f"{task.task.metadata.name}.json" if model.sha256 else None
     kept = _read(path) if path is not None else None
     if kept is not None and kept.identity == identity:
-        console.detail(f"{task.name}: kept from before, {path}")
+        console.detail(f"{task.name}: cached, {path}")
         return kept.result
     with _heard(console):
         result = _score(task, model, console)
@@ -157,7 +157,7 @@ def _identity(task: MtebTask) -> _Identity:
 
 
 def _read(path: Path) -> _Kept | None:
-    """A cache entry; one that cannot be read is made anew."""
+    """A cache entry; one that cannot be read is computed again."""
     try:
         return _Kept.model_validate_json(regular(path).read_bytes())
     except (OSError, ValidationError):
@@ -183,7 +183,7 @@ def _score(task: MtebTask, model: EvaluatedModel, console: Console) -> MtebResul
     except DalrError:
         raise
     except Exception as error:
-        reason = f"mteb {mteb.__version__} could not score it ({type(error).__name__}: {_first_line(error)})"
+        reason = f"mteb {mteb.__version__} failed to score it ({type(error).__name__}: {_first_line(error)})"
         raise DataError(Problem(where=task.name, what=reason)) from error
     if not math.isfinite(score):
         raise NumericsError(Problem(where=task.name, what=f"the score is {score}, so it is undefined"))
@@ -202,7 +202,7 @@ def _load_data(name: str, leaf: Any) -> None:
         dataset = leaf.metadata.dataset
         what = (
             f"its data, {dataset.get('path')} at revision {dataset.get('revision')}, is not in the cache "
-            f"{config.HF_DATASETS_CACHE} and cannot be had ({type(error).__name__}: {_first_line(error)}). Run "
+            f"{config.HF_DATASETS_CACHE} and cannot be fetched ({type(error).__name__}: {_first_line(error)}). Run "
             f"this once with a connection and without HF_HUB_OFFLINE, or point HF_HOME at a cache that has it"
         )
         raise DataError(Problem(where=name, what=what)) from error

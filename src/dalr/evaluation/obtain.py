@@ -64,7 +64,7 @@ def require_group(group: str, where: str = "dalr data get") -> None:
 
 
 def require_licences(group: str, *, accepted: bool, ask: Callable[[], bool] | None, console: Console) -> None:
-    """Show what the owners of the data ask for, and go on only if the user agrees.
+    """Show what the owners of the data ask for, and continue only if the user agrees.
 
     Args:
         ask: puts the question to a person, where there is one.
@@ -72,12 +72,12 @@ def require_licences(group: str, *, accepted: bool, ask: Callable[[], bool] | No
     Raises:
         ConfigError: not agreed.
     """
-    console.say(f"The data of `{group}` belongs to others, on terms of their own:")
+    console.say(f"The data of `{group}` belongs to others, who set these terms:")
     for line in LICENCES[group]:
         console.say(f"  - {line}")
     if accepted or (ask is not None and ask()):
         return
-    what = "the terms above were not agreed to; --accept-licences says that you have read and accept them"
+    what = "the terms above were not accepted; --accept-licences states that you have read and accept them"
     raise ConfigError(Problem(where="dalr data get", what=what))
 
 
@@ -225,7 +225,7 @@ def _fetch_archive(address: str, out: Path, console: Console, wait: float) -> Pa
     archive = out / address.rsplit("/", 1)[1]
     require_archive(archive)
     if address == PUBLIC_ADDRESS:
-        console.say(f"note: {address} is the address that SimCSE's script names; it could not be tried beforehand")
+        console.say(f"note: {address} is the address that SimCSE's script names; it has not been tested")
     if not is_file(archive):
         _download_with_bar(address, archive, console, wait)
     return archive

@@ -94,20 +94,20 @@ class FileCheck:
         rows = self.official.rows
         match self.state:
             case State.MISSING:
-                what = f"no such file; `dalr data get {group_of(self.official.path)} --out FOLDER` puts it in place"
+                what = f"no such file; `dalr data get {group_of(self.official.path)} --out FOLDER` fetches it"
             case State.ROWS:
                 found = self.found.rows if self.found else 0
                 what = f"expected {rows} rows as in the official file, found {found}; fetch it again"
             case State.CONTENT:
                 found_sum = self.found.sha256[:12] if self.found else ""
                 what = (
-                    f"{rows} rows as in the official file, but another content (sha256 {found_sum}..., "
+                    f"{rows} rows as in the official file, but different content (sha256 {found_sum}..., "
                     f"expected {self.official.sha256[:12]}...); fetch it again"
                 )
             case State.UNREADABLE:
                 what = "cannot be read"
             case _:
-                raise ValueError(f"{self.place} is as it should be")
+                raise ValueError(f"{self.place} is as expected")
         return Problem(where=str(self.place), what=what)
 
 

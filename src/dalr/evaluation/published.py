@@ -71,5 +71,5 @@ def load_published() -> Published:
     try:
         return Published.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        what = f"cannot be used ({str(error).splitlines()[0]}); install dalr again"
+        what = f"cannot be used ({str(error).splitlines()[0]}); reinstall dalr"
         raise CorruptFileError(Problem(where=str(file), what=what)) from None

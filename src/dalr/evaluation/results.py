@@ -98,13 +98,13 @@ class TransferResult(Result):
     classifier: str
     """`senteval`, `senteval-fast` or `lbfgs`."""
     acc: Percent
-    """On data that chose nothing."""
+    """Test accuracy."""
     devacc: Percent
     """Of the penalty that was chosen, on the data that chose it."""
     examples: int
     """Examples that `acc` is measured on."""
     interval: tuple[float, float]
-    """95 % bootstrap over examples, of the share of examples that are right."""
+    """95 % bootstrap over examples, of the fraction of examples that are right."""
 
 
 class Recall(Result):
@@ -141,7 +141,7 @@ class GeometryResult(Result):
     mean_cosine: float
     """Anisotropy: mean cosine of two different sentences; 0 for an isotropic cloud."""
     top_component: float
-    """Share of the variance on the first principal axis, 0 to 1."""
+    """Fraction of the variance on the first principal axis, 0 to 1."""
     effective_rank: float
     """exp of the entropy of the variance over principal axes: how many dimensions are used."""
     hubness: float
@@ -149,7 +149,7 @@ class GeometryResult(Result):
     largest_hub: int
     """How many of the others have the commonest neighbour among their ten nearest."""
     antihubs: float
-    """Share of sentences that are among the ten nearest of nobody, 0 to 1."""
+    """Fraction of sentences that are among the ten nearest neighbours of no sentence, 0 to 1."""
     sentences: int
 
 

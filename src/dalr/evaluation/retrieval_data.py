@@ -50,7 +50,7 @@ def images_for_heads(run: Path | None, request: Request) -> RetrievalImages:
     recipe = recipe_of_run(run)
     dataset = load_dataset(recipe.data, seed=recipe.seed)
     if recipe.features.image is None:
-        what = f"the run read no image features, so that it has no space to find images in; {remedy}"
+        what = f"the run read no image features, so that it has no grounding space; {remedy}"
         raise ConfigError(Problem(where=str(run), what=what))
     if dataset.held_out is None:
         what = f"the run held out no images (data.held_out_images); {remedy}"

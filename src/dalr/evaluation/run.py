@@ -205,7 +205,7 @@ def keep(evaluation: Evaluation, path: Path, console: Console) -> Evaluation:
     A folder that cannot be written, such as a colleague's, is a warning: the scores are worth more than the record.
     """
     try:
-        with locked_output(path, wait=_RECORD_SECONDS):  # another evaluation of the run may add its own just now
+        with locked_output(path, wait=_RECORD_SECONDS):  # another evaluation of the run may be adding its own
             evaluation = _with_earlier(evaluation, path, console)
             write_results(path, evaluation)
     except StorageError as error:
@@ -220,5 +220,5 @@ def _with_earlier(evaluation: Evaluation, path: Path, console: Console) -> Evalu
             (earlier,), _ = read_results(path)
             return merged(earlier, evaluation)
     except (DataError, ValueError) as error:
-        console.say(f"warning: {error}; the new scores take its place")
+        console.say(f"warning: {error}; it is replaced by the new scores")
     return evaluation

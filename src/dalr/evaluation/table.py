@@ -59,9 +59,9 @@ def as_table(
         body.append([task, measure, items, *(line.cell() if line is not None else _DASH for line in found)])
     tables = [markdown(["task", "measure", "items", *map(_column, evaluations)], body, left=2)]
     if any(line.interval is not None for each in lines for line in each.values()):
-        tables.append("[…]: 95 % bootstrap over the items of the task, for this model as it is.")
+        tables.append("[…]: 95 % bootstrap over the items of the task, for this trained model.")
     if changed := sorted({path for each in evaluations for path in each.settings.data_changed}):
-        tables.append(f"Not the official data, scored all the same: {', '.join(changed)}.")
+        tables.append(f"Not the official data, scored anyway: {', '.join(changed)}.")
     if comparisons:
         tables += ["", comparison_table(comparisons)]
     return "\n".join(tables)
@@ -122,7 +122,7 @@ def lines_of(result: TaskResult, *, all_numbers: bool = False) -> list[Line]:
                     items=str(result.examples),
                     interval=result.interval,
                 ),
-                Line(measure="devacc, what chose the penalty", value=result.devacc),
+                Line(measure="devacc, used to select the penalty", value=result.devacc),
             ]
         case RetrievalResult():
             return [
@@ -181,7 +181,7 @@ def _geometry_lines(result: GeometryResult) -> Iterator[Line]:
         ("effective rank", result.effective_rank, 1),
         ("hubness (skewness of N₁₀)", result.hubness, 2),
         ("largest hub", float(result.largest_hub), 0),
-        ("share of anti-hubs", result.antihubs, 3),
+        ("fraction of anti-hubs", result.antihubs, 3),
     ):
         yield Line(measure=measure, value=value, items=items, decimals=decimals)
 

@@ -10,14 +10,19 @@ ImageControl = Literal["shuffled", "random"]
 
 
 class FeaturesConfig(Section):
-    """A feature store, or an `.npy` matrix with the file that names its rows."""
+    """Frozen vectors: feature stores, or `.npy` matrices with files that name their rows."""
 
     image: str | None = None
+    """Image features: a feature store, or an `.npy` matrix with one row per image. Required by every term that
+    reads images."""
     image_ids: str | None = None
-    """Names the rows of `image` when that is a matrix: .txt, or .jsonl with `image`."""
+    """Names the rows of an `image` matrix: a .txt file with one id per line, or .jsonl with the key `image`. A
+    store names its own rows."""
     image_control: ImageControl | None = None
-    """Train without what images know: true vectors shuffled between images under the seed, or Gaussian noise of
-    their dimension. Held-out images keep theirs."""
+    """Control experiment: train without what the images show. `shuffled` exchanges the vectors between images,
+    `random` replaces them by Gaussian noise of the same dimension. Held-out images keep their own."""
     clip_text: str | None = None
-    """CLIP text features of the captions, by caption id (KDMCSE)."""
+    """CLIP's text features of the captions, by caption id `IMAGE#k`: a feature store or a matrix. KDMCSE's second
+    branch and its filter read them."""
     clip_text_ids: str | None = None
+    """Names the rows of a `clip_text` matrix, like `image_ids`."""

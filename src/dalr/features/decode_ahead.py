@@ -75,8 +75,8 @@ def decoded_ahead(
             ahead = batches[number : number + 2 * count]
             first, last = ahead[0].files[0][1], ahead[-1].files[-1][1]
             what = (
-                "a decoding process ended without a word (too little memory, or a file that crashes the decoder) "
-                f"between this image and {last}; what is sealed is kept: go on with --resume --workers 1"
+                "a decoding process was killed (too little memory, or a file that crashes the decoder) "
+                f"between this image and {last}; what is sealed is kept: rerun with --resume --workers 1"
             )
             raise DataError(Problem(where=str(first), what=what)) from None
 
@@ -123,7 +123,9 @@ def _require_resizable(image: Image, reader: PixelReader) -> None:
     """A very narrow image would have billions of pixels once its shorter side fits the model."""
     long, short = max(image.size), max(min(image.size), 1)
     if long / short * reader.height * reader.width > MAX_PIXELS:
-        what = f"cannot be resized: {image.width} x {image.height} pixels, too narrow for the model's square input"
+        what = (
+            f"cannot be resized: {image.width} x {image.height} pixels, too elongated for the model's square input"
+        )
         raise ImageRefusedError(what)
 
 

@@ -34,7 +34,7 @@ MAX_SIDE = 1_000_000
 """Pillow keeps a pointer for each row: fifty million rows of one pixel take a gigabyte."""
 MAX_BYTES = 64 * 2**20
 MPX_ALLOWED = "Mpx allowed"
-OUTSIDE = "resolves to a place outside the image folder, which is never opened"
+OUTSIDE = "lies outside the image folder and is not opened"
 _ORIENTATION = 0x0112
 
 
@@ -207,7 +207,7 @@ def _from_deep_grey(image: Image) -> Image:
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65_535:
         kind = "floating-point" if image.mode == "F" else "32-bit"
-        raise ImageRefusedError(f"{kind} pixels have no agreed white; convert the image to 8 or 16 bits")
+        raise ImageRefusedError(f"{kind} pixels have no defined white level; convert the image to 8 or 16 bits")
     return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
 
 

@@ -3,7 +3,7 @@
 A part is a fixed range of the distinct images, so which images share a batch never depends on where a run was
 cut, and a resumed store has the bytes of an uninterrupted one. Parts are sealed folders below `STORE/.partial`; the
 store is put together from them at the end. Images that cannot be used are collected over the whole pass and
-listed, because whoever is told of one at a time starts the program a hundred times.
+listed, because fixing one at a time would take a hundred runs.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def write_image_store(
     making = _making(model, ids, batch_size, part_images) | stated_limit(max_megapixels)
     refuse_other_making(out, making, unfinished=out / WORK / _PLAN, resume=resume)
     if (store := existing_store(out, making)) is not None:
-        console.say(f"{out} is already made, from the same images by the same model; delete it to make it again")
+        console.say(f"{out} already exists, from the same images by the same model; delete it to compute it again")
         with storage_errors(out):
             shutil.rmtree(out / WORK, ignore_errors=True)
         bad = int(store.source["bad_images"])
@@ -138,8 +138,8 @@ def write_image_store(
         )
     if other := sum(file.other_form for file in plan.files):
         console.say(
-            f"note: {other} image names are in another Unicode form on the disk than in the data (NFC and NFD; "
-            "macOS writes accents as characters of their own); they are taken as the same"
+            f"note: {other} image names are in another Unicode form on disk than in the data (NFC and NFD; "
+            "macOS writes accents as separate characters); they are treated as the same"
         )
     with storage_errors(out):
         (out / WORK).mkdir(parents=True, exist_ok=True)
@@ -304,7 +304,9 @@ def _sealed(out: Path, part: _Part, dim: int, max_megapixels: int, console: Cons
 def _required(out: Path, part: _Part, dim: int, max_megapixels: int) -> _SealedPart:
     result = _sealed(out, part, dim, max_megapixels, Console(quiet=True))
     if result is None:
-        raise CorruptFileError(f"{part.folder(out)} was just sealed and does not verify: the disk is failing")
+        raise CorruptFileError(
+            f"{part.folder(out)} was just sealed and its checksum does not match: the disk may be failing"
+        )
     return result
 
 
@@ -323,7 +325,7 @@ def _list_bad(out: Path, plan: ImagePlan, bad_of: Mapping[int, str], allowed: in
         write_text(out / BAD_IMAGES, listed)
         what = (
             f"{len(found)} of {len(plan.files)} images cannot be used, {allowed} allowed; all are listed in "
-            f"{out / BAD_IMAGES}. Mend them and go on with --resume, which computes again only what changed; or "
+            f"{out / BAD_IMAGES}. Fix them and rerun with --resume, which computes only what changed; or "
             f"leave them out with --resume --max-bad-images {len(found)}, and take them out of the captions too"
             + "".join(advice for sign, advice in _ALLOWED_BY.items() if any(sign in reason for _, reason in found))
         )

@@ -91,7 +91,7 @@ def open_matrix(path: Path) -> np.ndarray:
 def read_ids(path: Path) -> list[str]:
     """Ids of rows: a `.txt` with one id a line, or a `.jsonl` with `image` on every line."""
     if path.suffix.lower() not in (".txt", ".jsonl"):
-        what = "expected a .txt with one id a line, or a .jsonl with 'image'"
+        what = "expected a .txt with one id per line, or a .jsonl with 'image'"
         raise DataError(Problem(where=str(path), what=what))
     lines = read_lines(path)
     if path.suffix.lower() != ".jsonl":

@@ -24,7 +24,7 @@ PLACES = ("model", "revision")
 """Where a model was found, which does not matter where its checksum is the same."""
 
 LIMIT = "max_megapixels"
-"""The largest image; unfinished work may go on with another, by which parts are then computed again."""
+"""The largest image; unfinished work may continue with another, by which parts are then computed again."""
 
 
 def stated_limit(megapixels: int) -> dict[str, int]:
@@ -55,12 +55,12 @@ def refuse_other_making(
     if (started := stated(unfinished)) is not None:
         _refuse_differences(out, "the unfinished store there", started | {LIMIT: making.get(LIMIT)}, making)
     if not resume and not is_file(out / MANIFEST):
-        what = f"unfinished work of an earlier run; go on with --resume, or delete {out} to start anew"
+        what = f"unfinished work of an earlier run; rerun with --resume, or delete {out} to start again"
         raise ConfigError(Problem(where=f"--out {out}", what=what))
 
 
 def existing_store(out: Path, making: Mapping[str, Any]) -> FeatureStore | None:
-    """The store at `out` if it is whole to the last byte and made in this way."""
+    """The store at `out` if it is intact to the last byte and made in this way."""
     if not is_file(out / MANIFEST):
         return None
     try:
@@ -72,7 +72,7 @@ def existing_store(out: Path, making: Mapping[str, Any]) -> FeatureStore | None:
 
 
 def stated(path: Path, *keys: str) -> dict[str, Any] | None:
-    """A making as a file states it, also of a store that is damaged; None where it cannot be told."""
+    """A making as a file states it, also of a store that is damaged; None where it is unknown."""
     try:
         found = json.loads(regular(path).read_bytes())
         for key in keys:

@@ -46,7 +46,7 @@ _LARGEST_CHUNK = 128 << 20
 _INSTALL = "pip install 'dalr[formats]'"
 
 OnProgress = Callable[[float], None]
-"""Called with the share that is done."""
+"""Called with the fraction that is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def import_folder(
             raise ConfigError(Problem(where="--captions, --ids", what="a .json holds both itself"))
         return import_json(file, out, progress=progress)
     if captions is None:
-        what = "an HDF5 file holds no captions: name the file that MCSE reads beside it, one a line"
+        what = "an HDF5 file holds no captions: name the file that MCSE reads beside it, one per line"
         raise ConfigError(Problem(where="--captions", what=what))
     return import_hdf5(file, captions, out, ids=ids, progress=progress)
 
@@ -188,7 +188,7 @@ def _json_items(path: Path, progress: OnProgress | None) -> Iterator[tuple[str, 
         except (ijson.JSONError, OverflowError) as error:
             after = f" after {shown(last)}" if last is not None else ""
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(Problem(where=str(path), what=f"not whole JSON{after}: {first:.200}")) from None
+            raise DataError(Problem(where=str(path), what=f"damaged JSON{after}: {first:.200}")) from None
 
 
 @contextmanager
@@ -223,7 +223,7 @@ def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[Rows | None]:
                 f"expected a matrix (rows, dimension) of floating-point numbers, found {rows.shape} of {rows.dtype}"
             )
         elif rows.external or rows.is_virtual:
-            what = "the numbers are in other files, which are not opened; write them into this one"
+            what = "the values are in other files, which are not opened; write them into this one"
         elif claimed := _out_of_proportion(rows, path):
             what = claimed
         else:
@@ -240,10 +240,12 @@ def _out_of_proportion(rows: h5py.Dataset, path: Path) -> str:
     if claimed > room(stored):
         return (
             f"{rows.shape[0]} rows of dimension {rows.shape[1]} would be {megabytes(claimed)}, but the file has "
-            f"{megabytes(stored)}: its numbers are not in it"
+            f"{megabytes(stored)}: its values are not in it"
         )
     if rows.chunks is not None and (chunk := math.prod(map(int, rows.chunks)) * item) > _LARGEST_CHUNK:
-        return f"written in chunks of {megabytes(chunk)}, each of which is unpacked as a whole; write smaller ones"
+        return (
+            f"written in chunks of {megabytes(chunk)}, each of which must be unpacked at once; write smaller ones"
+        )
     return ""
 
 

@@ -18,7 +18,7 @@ from dalr.errors import CorruptFileError
 from dalr.io.paths import regular, size_of
 from dalr.io.sealed import file_sha256
 
-REMEDY = "make the store again with dalr features"
+REMEDY = "create the store again with dalr features"
 
 
 class Shard:

@@ -21,7 +21,7 @@ def open_features(path: Path, ids_file: Path | None) -> FeatureStore:
 
     Raises:
         DataError: missing, a matrix without names, or bad rows.
-        CorruptFileError: a store that is not whole.
+        CorruptFileError: a store that is not intact.
     """
     if not is_matrix(path):
         _require_store(path)

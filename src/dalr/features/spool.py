@@ -52,7 +52,7 @@ class Spool:
         if not isinstance(image, str) or not image.strip() or has_surrogate(image):
             problems.append(Problem(where=where, what=f"expected a string under 'image', found {shown(image)}"))
         elif image in self.seen:
-            problems.append(Problem(where=where, what=f"image {shown(image)} occurs a second time"))
+            problems.append(Problem(where=where, what=f"image {shown(image)} occurs twice"))
         elif not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
             what = f"expected a list of strings under 'captions', found {shown(captions)}"
             problems.append(Problem(where=where, what=what))

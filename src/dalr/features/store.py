@@ -123,7 +123,7 @@ def open_store(folder: Path) -> FeatureStore:
         dim, rows, shard_rows = (int(metadata[key]) for key in ("dim", "rows", "shard_rows"))
         ids = _read_ids(folder, manifest)
         if dim < 1 or not 1 <= shard_rows <= _MOST_SHARD_ROWS or len(ids) != rows:
-            raise ValueError(f"{len(ids)} ids for {rows} rows of dimension {dim}, {shard_rows} a shard")
+            raise ValueError(f"{len(ids)} ids for {rows} rows of dimension {dim}, {shard_rows} per shard")
         shards = tuple(
             Shard(
                 folder / _shard_name(number),
@@ -149,7 +149,7 @@ def _read_ids(folder: Path, manifest: Manifest) -> tuple[str, ...]:
         raise KeyError("ids.jsonl")
     ids = tuple(json.loads(line) for line in read_lines(folder / "ids.jsonl"))
     if not all(isinstance(name, str) for name in ids):
-        raise TypeError("ids.jsonl holds other things than strings")
+        raise TypeError("ids.jsonl holds values that are not strings")
     return ids
 
 
@@ -236,7 +236,7 @@ def row_problems(
 
     def no_direction(row: int) -> Problem:
         small = f" in fp16 (its largest value is {largest[row]:.3g})" if largest[row] > 0 else ""
-        return Problem(where=f"{origin}: row {first + row}", what=f"all zero{small}, so it has no direction")
+        return Problem(where=f"{origin}: row {first + row}", what=f"all zero{small}, so cosines are undefined")
 
     def too_large(row: int) -> Problem:
         what = f"largest value {largest[row]:.3g} is beyond fp16 (65504); scale or normalise the features"

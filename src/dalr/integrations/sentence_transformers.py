@@ -98,9 +98,11 @@ class ObjectiveLoss(nn.Module):
         model: the student, with pooling and without a Normalize module at its end.
         objective: terms without token states of teachers (`global_to_local`).
         heads: as in a recipe.
-        image_dim, clip_text_dim: dimensions of the vectors, where the terms need them.
+        image_dim: dimension of the image features, where a term reads them.
+        clip_text_dim: dimension of the CLIP text features, where a term reads them.
         teacher_weights: α of each teacher column.
-        matryoshka_dims, matryoshka_weights: dimensions to train at, as `training.matryoshka_dims` of a recipe.
+        matryoshka_dims: embedding dimensions to train at, as `training.matryoshka_dims` of a recipe.
+        matryoshka_weights: their relative weights.
         seed: of heads, derangements and ties.
 
     Raises:
@@ -191,7 +193,7 @@ class ObjectiveLoss(nn.Module):
         save_heads(self.heads, Path(path))
 
     def load_heads(self, path: str | Path) -> None:
-        """Take the heads from a file of `save_heads`, such as before a training goes on.
+        """Take the heads from a file of `save_heads`, such as before a training is resumed.
 
         Raises:
             RuntimeError: heads of another objective or other dimensions.
@@ -239,12 +241,10 @@ def _require(
         what = "ends in a Normalize module; give SentenceTransformer(modules=list(model)[:-1]): heads read h itself"
         problems.append(Problem(where="model", what=what))
     if Need.TEACHER_TOKENS in needs:
-        what = "global_to_local reads token states of teachers, which are no vectors; `dalr train` has it"
+        what = "global_to_local reads token states of teachers, not vectors; use `dalr train`"
         problems.append(Problem(where="objective", what=what))
     if Need.CANDIDATES in needs:
-        what = (
-            "grounding.candidates are images beyond the batch, which a trainer's batch lacks; `dalr train` has it"
-        )
+        what = "grounding.candidates are images beyond the batch, which a trainer's batch lacks; use `dalr train`"
         problems.append(Problem(where="objective", what=what))
     for need, name, dim in (
         (Need.IMAGE, "image_dim", image_dim),

@@ -154,7 +154,7 @@ def is_stream(path: Path) -> bool:
 def _own_descriptor(path: Path) -> int | None:
     """The number of the open file that a path such as /dev/stdout names, if it is one of this process.
 
-    Opened anew by its name, a redirected output would be written from its start and not from where it is.
+    Reopened by its name, a redirected output would be written from its start and not from where it is.
     """
     place = os.path.abspath(path)
     for _ in range(_LINKS):
@@ -183,9 +183,9 @@ def _write_stream(path: Path, data: bytes) -> None:
 def _opened_stream(path: Path) -> int:
     mode = os.stat(path).st_mode
     if stat.S_ISBLK(mode):
-        raise StorageError(f"{path} is a block device, and a disk is not overwritten; name a file")
+        raise StorageError(f"{path} is a block device, and disks are not overwritten; name a file")
     if stat.S_ISSOCK(mode):
-        raise StorageError(f"{path} is a socket, which cannot be opened by its name; name a file")
+        raise StorageError(f"{path} is a socket, which cannot be opened by name; name a file")
     return _opened_pipe(path) if stat.S_ISFIFO(mode) else os.open(path, os.O_WRONLY | os.O_NOCTTY)
 
 
@@ -242,7 +242,7 @@ def _system_error(error: Exception) -> tuple[int | None, str]:
 
 def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
     if number == errno.ENOSPC and _no_inodes_left(path):
-        what = "the file system has free space, but holds as many files as it can (no free inodes)"
+        what = "the file system has free space, but cannot hold more files (no free inodes)"
         return StorageError(f"no more files can be made writing {path}: {what}; delete some and start again")
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"no space left writing {path}: free some and start again")
@@ -300,7 +300,7 @@ def sync_folder(path: Path) -> None:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
         what = f"this file system cannot make the names in a folder durable ({error.strerror})"
-        warn_once(path, f"{what}; after a loss of power, what was written last may be missing")
+        warn_once(path, f"{what}; after a power failure, the last files written may be missing")
     finally:
         os.close(descriptor)
 

@@ -57,7 +57,7 @@ def _home() -> Path:
         return Path.home()
     except RuntimeError:
         what = (
-            f"there is no place for dalr's cache: HOME is not set and user {os.getuid()} has no home folder; "
+            f"no folder for dalr's cache: HOME is not set and user {os.getuid()} has no home folder; "
             "set DALR_CACHE to a folder that can be written"
         )
         raise ConfigError(Problem(where="environment variable DALR_CACHE", what=what)) from None

@@ -49,7 +49,7 @@ def show(text: str, *, end: str = "\n") -> None:
         raise SystemExit(BROKEN_PIPE) from None
     except OSError as error:
         silence(sys.stdout)
-        what = f"cannot write the result to standard output: {error.strerror}; send it to another place"
+        what = f"cannot write the result to standard output: {error.strerror}; redirect it elsewhere"
         raise StorageError(what) from None
 
 

@@ -2,7 +2,7 @@
 
 What has arrived lies in `NAME.part` and stays there when a connection breaks or the process ends; the next try
 asks for the rest by HTTP Range. A server that ignores the range sends everything, and then everything is taken.
-The file gets its name only when it is complete and `refuse` has nothing against it. Attempts are counted: what a
+The file gets its name only when it is complete and `refuse` accepts it. Attempts are counted: what a
 second try cannot change (404, no such host) is said at once. Only the standard library is needed for this.
 """
 
@@ -68,7 +68,7 @@ def download(
     wait: float = 1.0,
     most_bytes: int | None = None,
 ) -> None:
-    """Fetch `address` into `path`, going on with `path`.part if it is there.
+    """Fetch `address` into `path`, continuing `path`.part if it is there.
 
     Args:
         refuse: says what is wrong with the complete file, or None. A file put together of two tries is fetched
@@ -103,7 +103,7 @@ def download(
             raise DataError(Problem(where=address, what=refused))
         reason = refused
     begun = exists(part, StorageError)
-    kept = f"; {part.name} holds what has arrived, and the next start goes on from there" if begun else ""
+    kept = f"; {part.name} holds what has arrived, and the next start continues from there" if begun else ""
     raise UnreachableError(Problem(where=address, what=f"{reason} (after {attempts} attempts){kept}"))
 
 
@@ -131,7 +131,7 @@ def _fetch(address: str, part: Path, progress: Progress, most_bytes: int | None)
             raise UnreachableError(Problem(where=address, what=what)) from None
         raise _BrokenError(f"no connection: {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenError(f"the connection broke: {error or type(error).__name__}") from None
+        raise _BrokenError(f"the connection failed: {error or type(error).__name__}") from None
     _require_complete(part, answer)
     return answer.start > 0
 
@@ -190,7 +190,7 @@ def _read_headers(response: Any, have: int, stated: str) -> _Answer:
 
 
 def _take(response: Any, part: Path, answer: _Answer, progress: Progress, most_bytes: int) -> None:
-    """Append the body to `part`, or begin it anew where the body starts at 0."""
+    """Append the body to `part`, or start it again where the body starts at 0."""
     _require_small(response, part, answer.total or 0, most_bytes)
     with storage_errors(part):
         if answer.version is not None:
@@ -219,7 +219,7 @@ def _refused(address: str, part: Path, have: int, error: urllib.error.HTTPError)
         if error.headers.get("Content-Range", "") == f"bytes */{have}":
             return True
         discard(part)
-        raise _BrokenError(f"the part file of {have} bytes does not fit what the server has")
+        raise _BrokenError(f"the part file of {have} bytes does not match the file on the server")
     if error.code in _TRANSIENT:
         raise _BrokenError(f"the server answers {error.code} {error.reason}")
     raise DataError(Problem(where=address, what=f"the server answers {error.code} {error.reason}"))

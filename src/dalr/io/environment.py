@@ -20,7 +20,7 @@ def whole_number(name: str, default: int, *, least: int = 0) -> int:
     """The value of a variable, or `default` where it is not set or empty.
 
     Raises:
-        ConfigError: it is no whole number, or less than `least`.
+        ConfigError: it is not a whole number, or less than `least`.
     """
     text = os.environ.get(name, "").strip()
     if not text:
@@ -39,9 +39,7 @@ def process_rank() -> int:
     """
     rank, world = whole_number("RANK", 0), world_size()
     if rank >= world:
-        what = (
-            f"rank {rank} of {world}; ranks go from 0 to WORLD_SIZE - 1: correct RANK or WORLD_SIZE, or unset both"
-        )
+        what = f"rank {rank} of {world}; expected 0 to WORLD_SIZE - 1: correct RANK or WORLD_SIZE, or unset both"
         raise ConfigError(Problem(where="environment variable RANK", what=what))
     return rank
 

@@ -6,7 +6,7 @@ model, a report) is locked beside, `.NAME.lock`, because its folder gets another
 The kernel releases the lock when its process ends, however it ends, so a lock that a dead run left behind blocks
 nobody; the copies that forked workers inherit are closed by `filelock`. The file says who holds it, for the message
 to the second one. It is never opened through a link: whatever a link led to would be written over. Where a file
-system has no locks (some NFS and Lustre), work goes on without one, with a warning: the marker file that
+system has no locks (some NFS and Lustre), work continues without one, with a warning: the marker file that
 `filelock` would fall back to outlives a killed run and blocks the next.
 """
 
@@ -139,7 +139,7 @@ def _scratch(beside: Path) -> tuple[Path, FileLock | None]:
         place.mkdir()
         with suppress(FileNotFoundError, FileExistsError):  # taken for abandoned before it was locked
             return place, _take(place / LOCK)
-    raise StorageError(f"{beside.parent}: a temporary folder is removed as soon as it is made")
+    raise StorageError(f"{beside.parent}: a temporary folder is removed as soon as it is created")
 
 
 def _remove_abandoned(parent: Path) -> None:
@@ -162,7 +162,7 @@ def _made_and_taken(path: Path, what: Path | None, wait: float) -> FileLock | No
             make_folders(path.parent)
             with suppress(FileNotFoundError, FileExistsError):  # removed by its maker, which left it empty
                 return _take(path, what, wait)
-    raise StorageError(f"{path.parent} is removed as soon as it is made; choose another --out")
+    raise StorageError(f"{path.parent} is removed as soon as it is created; choose another --out")
 
 
 def _take(
@@ -188,7 +188,7 @@ def _take(
         if error.errno not in _NO_LOCKS:
             raise
         lacking = f"this file system has no locks ({error.strerror})"
-        warn_once(path.parent, f"{lacking}; let no second process write there meanwhile")
+        warn_once(path.parent, f"{lacking}; do not let a second process write there at the same time")
         return None
     return lock
 

@@ -197,7 +197,7 @@ def _reason(path: Path, error: Exception) -> str:
     if number == errno.ENAMETOOLONG:
         return f"a name in a path has at most {LONGEST_NAME} bytes, and a path at most 4,096; choose a shorter one"
     if number == errno.ELOOP or isinstance(error, RuntimeError):
-        return "its symbolic links lead in a circle; remove one of them, or name the file itself"
+        return "its symbolic links form a loop; remove one of them, or name the file itself"
     if number == errno.ENOENT:
         return "no such file"
     if number == errno.EISDIR:
@@ -214,7 +214,7 @@ def _no_permission(path: Path) -> str:
     for folder in reversed(path.parents):
         try:
             if stat.S_ISDIR(os.stat(folder).st_mode) and not os.access(folder, os.X_OK):
-                return f"no permission to look into {folder}; ask its owner for access, or name another path"
+                return f"no permission to read {folder}; ask its owner for access, or name another path"
         except (OSError, ValueError):
             break
     return "no permission to read; ask its owner for access (chmod +r), or name another path"

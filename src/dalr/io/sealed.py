@@ -40,7 +40,7 @@ MANIFEST = "manifest.json"
 
 
 class NewerFormatError(CorruptFileError):
-    """A whole folder, written by a later version of dalr."""
+    """An intact folder, written by a later version of dalr."""
 
 
 @dataclass(frozen=True, kw_only=True)

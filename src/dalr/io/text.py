@@ -34,7 +34,7 @@ def read_lines(path: Path, *, else_latin_1: bool = False) -> list[str]:
     With `else_latin_1` a file that is not UTF-8 is latin-1, as TREC's official one is.
 
     Raises:
-        DataError: the file is missing or not readable, not whole gzip, or some lines are not UTF-8
+        DataError: the file is missing or not readable, damaged gzip, or some lines are not UTF-8
             (`file:line: byte n is 0x..`).
     """
     return split_lines(read_text(path, else_latin_1=else_latin_1))
@@ -87,7 +87,7 @@ def open_data(path: Path) -> Iterator[BinaryIO | GzipFile]:
     except FileNotFoundError:
         raise DataError(Problem(where=str(path), what="no such file")) from None
     except (BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(Problem(where=str(path), what=f"not whole gzip: {error}")) from None
+        raise DataError(Problem(where=str(path), what=f"damaged gzip: {error}")) from None
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be a file's
         raise refusal(path, error) from None
 
@@ -105,7 +105,7 @@ class _Unpacked(GzipFile):
         self._unpacked += len(part)
         limit = max(_FREE, _RATIO * self._packed)
         if self._unpacked > limit:
-            what = f"{self._packed} bytes of gzip unpack to more than {limit}, which no text does"
+            what = f"{self._packed} bytes of gzip unpack to more than {limit}, which is not plausible for text"
             raise DataError(Problem(where=str(self._path), what=what))
         return part
 

@@ -1,8 +1,8 @@
 """How do similarity distributions serve as soft targets? T4 `cross_modal_alignment`, T6 `intra_modal_alignment`.
 
-Temperatures decide whether these terms say anything. Share of the target on self, n = 64 real captions
-(method.md): text 0.999 at τ 0.05, 0.98 at 0.1, 0.57 at 0.2, 0.09 at 0.5; images 0.93, 0.56, 0.14, 0.04. Near 1
-the term is InfoNCE again, near 1/n it is uniform; hence 0.2 for text and 0.1 for images.
+Temperatures decide whether these terms say anything. Fraction of the target on self, n = 64 real captions
+(docs/method.md, T4): text 0.999 at τ 0.05, 0.98 at 0.1, 0.57 at 0.2, 0.09 at 0.5; images 0.93, 0.56, 0.14, 0.04.
+Near 1 the term is InfoNCE again, near 1/n it is uniform; hence 0.2 for text and 0.1 for images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class LearnableTemperature(Term):
     """A student temperature that may be trained, within bounds (CUSA: 0.45 in [0.10, 0.99])."""
 
     learn_temperature: bool = False
+    """Train the student's temperature with the weights, as CUSA does."""
     temperature_bounds: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.02, 0.99)
+    """Lowest and highest value of a trained temperature."""
 
     def scale(self, inputs: Inputs, fixed: float) -> Tensor | float:
         """The trained temperature of this term relative to where it started, times `fixed`."""
@@ -41,7 +43,9 @@ class LearnableTemperature(Term):
     def _start_is_inside(self) -> LearnableTemperature:
         low, high = self.temperature_bounds
         if self.learn_temperature and not low <= self.start <= high:
-            raise ValueError(f"temperature_bounds {low:g} to {high:g} do not hold the temperature {self.start:g}")
+            raise ValueError(
+                f"temperature_bounds {low:g} to {high:g} do not contain the temperature {self.start:g}"
+            )
         return self
 
     @property
@@ -65,14 +69,23 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
     """
 
     space: Literal["grounding", "raw"] = "grounding"
+    """Where sentences and images are compared: in the shared space of the grounding heads, or `raw`, as in the
+    released code, the sentence vector with the image feature itself, whose dimensions must agree."""
     views: Literal["both", "first"] = "both"
+    """Average the similarities of both dropout views, or take the first alone, as in the released code."""
     text_target_temperature: Temperature = 0.2
+    """τ_q of the text-to-text target T: the lower, the more of the target lies on the sentence itself."""
     image_target_temperature: Temperature = 0.1
+    """τ_q of the image-to-image target V."""
     text_temperature: Temperature | None = None
-    """τ_p against the text target; None: as the target's."""
+    """τ_p, the student's temperature against the text target; null: that of the target."""
     image_temperature: Temperature | None = None
+    """τ_p, the student's temperature against the image target; null: that of the target."""
     soft_label_mix: Share = 0.0
+    """ρ, the fraction of each target that comes from the similarity that `consistency` learns; needs that term."""
     teacher_target: TeacherTarget = "cosines"
+    """How several teachers become one target: average their `cosines`, or take the cosines of their `mean_vector`,
+    as in the released code, which needs equal dimensions."""
 
     @property
     def start(self) -> float:
@@ -134,9 +147,12 @@ class IntraModalAlignment(StudentLogitFields, LearnableTemperature, SentenceTerm
     """T6: KL(softmax(T/τ_q) ‖ softmax(cos(z^a_i, z^b_j)/τ_p)) (DALR, global intra-modal alignment)."""
 
     target_temperature: Temperature = 0.2
+    """τ_q of the text-to-text target T: the lower, the more of the target lies on the sentence itself."""
     temperature: Temperature | None = None
-    """τ_p; None: as the target's."""
+    """τ_p, the student's temperature; null: that of the target."""
     teacher_target: TeacherTarget = "cosines"
+    """How several teachers become one target: average their `cosines`, or take the cosines of their `mean_vector`,
+    as in the released code, which needs equal dimensions."""
 
     @property
     def start(self) -> float:

@@ -17,17 +17,22 @@ if TYPE_CHECKING:
 class Consistency(Term):
     """T3: cosine-embedding loss of matched pairs (i, i) and unmatched pairs (i, π(i)), mean over the 2n pairs.
 
-    DALR, auxiliary task. π comes with the inputs: a random derangement that avoids the same image [ours]; the
-    release rolls the images by a fixed number of rows, which mislabels rows that share an image and is the
-    identity when n divides it. The match classifier of the paper's figure, on [text; image; text·image], is
-    trained with weight `classifier_weight` (the release builds it and never trains it).
+    DALR, auxiliary task. π comes with the inputs: our choice is a random derangement that avoids the same image;
+    the released code rolls the images by a fixed number of rows, which mislabels rows that share an image and is
+    the identity when n divides it. The match classifier of the paper's figure, on [text; image; text·image], is
+    trained with weight `classifier_weight` (the released code builds it and never trains it).
     """
 
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.2
+    """An unmatched pair costs max(0, cos − margin): cosines below the margin cost nothing."""
     classifier_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight, within this term, of a classifier that tells matched from unmatched pairs; 0: none. The paper's
+    figure shows it; the released code builds it and never trains it."""
     unmatched: Literal["derangement", "roll"] = "derangement"
+    """Which image stands in an unmatched pair. `derangement`: that of a random other row with another image.
+    `roll`, as in the released code: that of the row `roll` places away."""
     roll: Annotated[int, Field(ge=1, le=1_000_000)] = 5
-    """Rows to roll by with `unmatched: roll`."""
+    """How many rows `unmatched: roll` moves the images by."""
 
     @property
     def needs(self) -> frozenset[Need]:

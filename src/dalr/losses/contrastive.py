@@ -22,9 +22,11 @@ class InfoNCE(MarginFields, SentenceTerm):
     """
 
     temperature: Temperature = 0.05
+    """τ, which the cosines are divided by: the lower, the more the closest negatives count."""
     on_text: bool = True
+    """Apply the term to text batches as well as to pair batches."""
     mask_same_image: bool = True
-    """Rows that share an image are masked out as negatives."""
+    """Mask out rows that share an image as negatives: their captions are false negatives of each other."""
 
     def value(self, inputs: Inputs) -> Tensor:
         from dalr.losses import functional
@@ -46,17 +48,22 @@ class Grounding(MarginFields, Term):
     """
 
     temperature: Temperature = 0.05
+    """τ, which the cosines are divided by: the lower, the more the closest negatives count."""
     soft_margin: bool = True
-    """Δ_ij = 1 − (teacher similarity of i and j); false: Δ = 1."""
+    """Scale the margin by Δ_ij = 1 − (similarity of images i and j), so that similar images get a small one; false:
+    the same margin for all negatives."""
     clip_text_branch: bool = False
-    """KDMCSE's second branch, against t = tanh(W_t c + b_t)."""
+    """KDMCSE's second branch: the sentence also finds its own CLIP text vector, t = tanh(W_t c + b_t)."""
     mask_same_image: bool = True
+    """Mask out rows that share an image as negatives: they are false negatives."""
     candidates: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
-    """Images that a caption finds its own among: those of the batch, and others of the training set up to this
-    number, drawn for each step. Frozen features make them free of an encoder: one product more. None: the batch."""
+    """How many images a caption is compared with: those of the batch, filled up with others of the training set
+    that are drawn for each step. Their features are frozen, so no encoder runs for them. Null: the batch
+    alone."""
     threshold_quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Drop negatives whose cos(c_i, v_j) lies above this quantile of the batch (KDMCSE's filter; its absolute
-    threshold only means something on a known scale)."""
+    """KDMCSE's filter of false negatives: negatives whose CLIP similarity cos(c_i, v_j) lies above this quantile of
+    the batch are masked out. A quantile, because an absolute threshold depends on the scale of the model. Null: no
+    filter."""
 
     @property
     def needs(self) -> frozenset[Need]:

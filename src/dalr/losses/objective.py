@@ -138,8 +138,8 @@ def _read_term(name: str, value: Any, *, as_json: bool) -> Term | None:
     if kind is None:
         hint = did_you_mean(name, known_terms())
         what = (
-            f"unknown term; {hint}known here: {', '.join(known_terms())}. A term of your own is registered with "
-            "dalr.register_term: name its file with --plugin FILE, or import it before dalr.load_recipe"
+            f"unknown term; {hint}expected one of {', '.join(known_terms())}. A term of your own is registered "
+            "with dalr.register_term: name its file with --plugin FILE, or import it before dalr.load_recipe"
         )
         raise PydanticCustomError("unknown_term", "{what}", {"what": what})
     if value is None or isinstance(value, kind):

@@ -19,7 +19,9 @@ class ListTerm(StudentLogitFields, SentenceTerm):
     """Scores S = cos(z^a_i, z^b_j)/τ over lists of the other rows (self removed unless `include_self`)."""
 
     temperature: Temperature = 0.05
+    """τ of the student's scores: the lower, the more the top of the list counts."""
     include_self: bool = False
+    """Keep the sentence itself in the list that is ranked, as in the released code."""
 
     def student_scores(self, inputs: Inputs) -> Tensor:
         """S: (n, n)."""
@@ -52,9 +54,10 @@ class ListMLE(RankingTerm):
     """
 
     reduction: Literal["mean", "sum"] = "mean"
-    """Over the list; the mean over rows is always taken."""
+    """Mean or sum over the positions of a list (over rows it is always the mean). The sum, as in the released code,
+    is about n times as large."""
     epsilon: Annotated[float, Field(ge=0)] = 0.0
-    """The release's 1e-7 inside the logarithm; 0 is the formula."""
+    """Added inside the logarithm: 1e-7 in the released code, 0 in the formula."""
 
     def value(self, inputs: Inputs) -> Tensor:
         from dalr.losses import functional
@@ -73,6 +76,7 @@ class ListNet(RankingTerm):
     """T5, ListNet (RankCSE): −(1/n) Σ softmax(T/τ_2) · log softmax(S) over the other rows."""
 
     teacher_temperature: Temperature = 0.05
+    """τ_2 of the teachers' scores: the lower, the more of the target lies on the nearest sentence."""
 
     def value(self, inputs: Inputs) -> Tensor:
         from dalr.losses import functional

@@ -66,7 +66,7 @@ def register_term(name: str) -> Callable[[T], T]:
         if not (isinstance(kind, type) and issubclass(kind, Term)):
             problems.append(f"expected a subclass of dalr.Term, found {kind!r}")
         if not _NAME.fullmatch(name):
-            problems.append(f"expected a name of small letters, digits and _, found {name!r}")
+            problems.append(f"expected a name of lower-case letters, digits and _, found {name!r}")
         if name in TERMS:
             problems.append(f"{name!r} is a term of dalr; choose another name")
         if problems:
@@ -97,7 +97,7 @@ def known_terms() -> list[str]:
 
 
 def source_sha256(kind: type[Term]) -> str:
-    """What a term from outside computes, as far as its source tells: the checksum of its file, or of its class.
+    """What a term from outside computes, as far as its source shows: the checksum of its file, or of its class.
 
     A class without any source (made at a prompt) is known by its name alone.
     """

@@ -21,16 +21,17 @@ class MarginFields(Section):
     """The angular margin on negatives, as the recipe states it."""
 
     margin: Margin = 0.0
-    """m; 0 is no margin."""
+    """m, in radians: how much closer a negative is made to look, cos(θ − Δ·m) in place of cos θ. 0: no margin."""
     margin_form: Literal["continuous", "jump"] = "continuous"
-    """`jump` is the released form, discontinuous at θ = m (method.md, T1)."""
+    """How a margin treats negatives closer than the margin. `continuous`: cos(max(θ − Δ·m, 0)). `jump`, the
+    released code: cos(θ − Δ·m) where θ > m and cos θ elsewhere, which is discontinuous at θ = m."""
 
 
 class StudentLogitFields(MarginFields):
     """How a ranking or alignment term turns student cosines into logits, before its own temperature."""
 
     logit_temperature: Annotated[float, Field(gt=0)] | None = None
-    """The release divides by 0.05 before it divides by the term's temperature; None divides once."""
+    """A second temperature that the logits are divided by first (0.05 in the released code); null: none."""
 
 
 def sentence_cosines(inputs: Inputs, fields: MarginFields) -> Tensor:

@@ -58,7 +58,8 @@ class Term(Section):
     """Base of all terms."""
 
     weight: Annotated[float, Field(ge=0)] = 1.0
-    """Absolute weight in the sum; 0 switches the term off."""
+    """Weight of the term in the total loss; 0 switches the term off. Weights are absolute: nothing else multiplies
+    them."""
 
     def applies_to(self, kind: BatchKind) -> bool:
         """Whether batches of this kind have the term; every term applies to pair batches."""
@@ -107,6 +108,7 @@ class SentenceTerm(Term):
     """A term that needs no image, so that a recipe may also apply it to text batches."""
 
     on_text: bool = False
+    """Apply the term to text batches as well as to pair batches."""
 
     def applies_to(self, kind: BatchKind) -> bool:
         return kind == "pair" or self.on_text

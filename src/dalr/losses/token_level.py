@@ -22,9 +22,15 @@ class GlobalToLocal(SentenceTerm):
     """
 
     temperature: Temperature = 0.07
+    """τ, which the similarities are divided by."""
     mix: Literal["losses", "states"] = "losses"
+    """How several teachers are combined: average their `losses`, or add their token `states`, as in the released
+    code."""
     token_axis: Literal["feature", "token"] = "feature"
+    """The axis that token states are normalised along. `token`, as in the released code, normalises over the tokens
+    of a sentence, padding included."""
     normalize_sentence: bool = True
+    """Normalise the sentence vector; false: as in the released code."""
 
     @property
     def needs(self) -> frozenset[Need]:

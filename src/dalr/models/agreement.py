@@ -149,7 +149,7 @@ def _disagreements(folder: Path) -> Iterator[str]:
 
 def _vocabulary_problem(vocabulary: dict[str, int], rows: int | None, special: set[str]) -> str | None:
     if not set(vocabulary) - special:
-        return "the tokenizer's vocabulary is empty: it would read nothing of any sentence; copy the whole folder"
+        return "the tokenizer's vocabulary is empty: no sentence could be encoded; copy the complete folder"
     beyond = sorted((number, piece) for piece, number in vocabulary.items() if rows is not None and number >= rows)
     if not beyond:
         return None

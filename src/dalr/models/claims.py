@@ -59,7 +59,7 @@ def stored_shapes(folder: Path, where: str) -> Shapes:
             with safe_open(regular(path), framework="numpy") as file:
                 shapes += [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            what = f"{path} cannot be loaded: not whole safetensors ({error!s:.120}); fetch it again"
+            what = f"{path} cannot be loaded: damaged safetensors ({error!s:.120}); fetch it again"
             raise ModelFileError(Problem(where=where, what=what)) from None
     return shapes
 

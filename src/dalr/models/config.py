@@ -16,39 +16,49 @@ class EncoderConfig(Section):
     """Which text encoder, and how its tokens become one vector."""
 
     model: str
-    """A folder, a hub id, or `package:NAME/FOLDER` for a model inside an installed Python package."""
+    """A folder, a hub id, or `package:NAME/FOLDER`, a model inside an installed Python package."""
     revision: str | None = None
+    """Branch, tag or commit of a hub model; null: its main branch."""
     pooling: PoolingMode | None = None
-    """None keeps what the model itself states; a plain Hugging Face encoder states nothing and needs it."""
+    """How token states become one vector: `cls`, `mean`, `last` token, or `avg_first_last` (frozen encoders only).
+    Null: as the model itself states; required for a plain Hugging Face encoder, which states nothing."""
     num_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Keep only the first layers."""
+    """Keep only the first layers; null: all."""
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = None
-    """Longest input; None is the encoder's own limit."""
+    """Longest input in tokens, written into the exported model; null: the encoder's own limit."""
     prompt: Annotated[str | None, LEFT_OUT_IF_NONE] = None
-    """What stands before every sentence: the name of one of the model's prompts, or a text, '' for none. None is
-    the model's own default."""
+    """Text before every sentence: the name of one of the model's prompts, or the text itself; '' for none. Null:
+    the model's own default prompt."""
 
 
 class LoraSection(Section):
     """Adapters of low rank that are trained in place of the student's own weights (`models/lora.py`)."""
 
     rank: Annotated[int, Field(ge=1, le=65_536)] = 16
+    """Rank of the adapters: more rank, more trained parameters."""
     alpha: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    """The adapter's product is scaled by alpha / rank."""
+    """The adapters' output is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapters' input."""
     target_modules: tuple[str, ...] | None = None
-    """Last names of linear layers, such as [query, value]; None: every linear layer of every layer."""
+    """Names of the linear layers that get adapters, such as [query, value]; null: all linear layers of the
+    encoder."""
 
 
 class StudentConfig(EncoderConfig):
     """The encoder that is trained and exported."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Hidden and attention dropout; None keeps the model's own (0.1 for BERT)."""
+    """Hidden and attention dropout; null: the model's own (0.1 for BERT). Dropout makes the two views of a sentence
+    differ."""
     freeze_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Layers, from the first on, that are not trained; with all of them frozen, the embeddings alone are."""
+    """How many of the first layers are not trained; null: none. With all of them frozen, only the embeddings are
+    trained. Not together with `lora`."""
     freeze_embeddings: bool = False
+    """Whether the token embeddings stay as they are. Not together with `lora`."""
     lora: LoraSection | None = None
+    """Train low-rank adapters in place of the student's own weights; they are merged into the exported model.
+    Null: train the weights themselves."""
 
     @model_validator(mode="after")
     def _pools_the_last_layer(self) -> StudentConfig:
@@ -69,30 +79,43 @@ class HeadsConfig(Section):
     """What is trained beside the student and never exported with it."""
 
     sentence: bool = True
-    """z = tanh(W h + b); false: z = h."""
+    """A sentence head z = tanh(W h + b) between the pooled vector h and the sentence terms; false: z = h."""
     grounding_dim: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Dimension of the space that sentences and images share (`grounding`, retrieval)."""
     aligner_dim: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Dimension of the space in which `consistency` compares sentences and images."""
     aligner_norm: Literal["layer", "batch"] = "layer"
+    """Normalisation inside the aligners of `consistency`: LayerNorm, or BatchNorm as in the released code."""
     aligner_output: Literal["linear", "norm_relu"] = "linear"
-    """`norm_relu` is the release, whose aligners cannot produce a negative cosine."""
+    """Last layer of the aligners. `norm_relu`, as in the released code, ends in a ReLU, so that cosines are never
+    negative."""
 
 
 class TeacherConfig(Section):
     """One frozen text teacher: a model with its own tokenizer, dimension and pooling, or its stored vectors."""
 
     model: str | None = None
+    """A folder, a hub id, or `package:NAME/FOLDER`; its vectors are computed once and cached. Give `model` or
+    `features`, not both."""
     revision: str | None = None
+    """Branch, tag or commit of a hub model; null: its main branch."""
     pooling: PoolingMode | None = None
+    """How its token states become one vector: `cls`, `mean`, `last` or `avg_first_last`; null: as the model
+    states."""
     num_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Use only its first layers; null: all."""
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = None
+    """Its longest input in tokens; null: its own limit."""
     prompt: Annotated[str | None, LEFT_OUT_IF_NONE] = None
+    """Text before every sentence: a prompt's name or the text itself, '' for none; null: its own default prompt."""
     features: str | None = None
-    """A feature store with the ids of the captions (and of the text lines, where terms apply to text)."""
+    """Its stored vectors in place of a model: a feature store with the ids of the captions, and of the text lines
+    where terms apply to text."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """α_k; the weights of all teachers add up to 1."""
+    """α_k, its weight in the similarities of the teachers; the weights of all teachers must add up to 1."""
     control: Annotated[Literal["shuffled"] | None, LEFT_OUT_IF_NONE] = None
-    """Train without what this teacher knows: its vectors are dealt out to the rows of each stream at random, under
-    the seed."""
+    """Control experiment: train without what this teacher knows. `shuffled`: its vectors are assigned to the rows
+    of each stream at random, under the seed."""
 
     def encoder(self) -> EncoderConfig:
         assert self.model is not None

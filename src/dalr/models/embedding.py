@@ -28,7 +28,7 @@ OnProgress = Callable[[int, int], None]
 """Called with (sentences done, sentences in all)."""
 
 TOKENS_PER_BATCH = {"cpu": 2_048}
-"""By kind of device; `_OTHER_TOKENS_PER_BATCH` elsewhere. Measured in docs/experiments.md."""
+"""By kind of device; `_OTHER_TOKENS_PER_BATCH` elsewhere. Measured in docs/experiments."""
 _OTHER_TOKENS_PER_BATCH = 8_192
 _MAX_ROWS = 512
 _PADDING_TOLERANCE = 1e-3

@@ -3,7 +3,7 @@
 With CLS pooling no other token's output of the last layer is used: they are needed as its keys and values, but
 their output projection and feed-forward (three quarters of the layer) are not. That is 6 % of the arithmetic of a
 step of 12 layers and a quarter of one of 3. Known for layers built like BERT's (BERT, RoBERTa, XLM-R, ELECTRA,
-…); the layers of other architectures stay whole.
+…); the layers of other architectures stay unchanged.
 """
 
 from __future__ import annotations

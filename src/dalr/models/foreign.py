@@ -53,7 +53,7 @@ def _settings(folder: Path) -> list[Path]:
 
 def _faults(path: Path) -> Iterator[str]:
     if path.name == _ADAPTER:
-        yield "an adapter names the model that it belongs to, which is not looked for; merge the two and save that"
+        yield "an adapter refers to a base model, which is not loaded; merge the two and save the result"
         return
     settings = peek_object(path)
     if settings is None:
@@ -61,14 +61,14 @@ def _faults(path: Path) -> Iterator[str]:
     yield from _kernels(settings)
     activation = settings.get("activation_function")
     if "." in str(activation) and not str(activation).startswith("torch.nn."):
-        yield f"activation_function is {activation!r:.80}, code outside torch.nn that is not run"
+        yield f"activation_function is {activation!r:.80}, code outside torch.nn, which is not run"
     if path.name != "config.json":
         for key, arguments in settings.items():
             if key in _ARGUMENTS and isinstance(arguments, dict):
                 foreign = ", ".join(map(repr, sorted(set(arguments) - set(ALLOWED_ARGUMENTS))))
                 if foreign:
                     allowed = ", ".join(ALLOWED_ARGUMENTS)
-                    yield f"{key} hands {foreign} to a loader, which is not done; remove it (allowed: {allowed})"
+                    yield f"{key} hands {foreign} to a loader, which is not allowed; remove it (allowed: {allowed})"
 
 
 def _kernels(settings: object, depth: int = 0) -> Iterator[str]:
@@ -78,5 +78,5 @@ def _kernels(settings: object, depth: int = 0) -> Iterator[str]:
     for key, value in settings.items():
         named: Any = list(value.values()) if isinstance(value, dict) else [value]
         if str(key).endswith(_KERNELS) and any("/" in str(name) for name in named):
-            yield f"{key} is {value!r:.80}, code on the hub that is not run; remove the key"
+            yield f"{key} is {value!r:.80}, code on the hub, which is not run; remove the key"
         yield from _kernels(value, depth + 1)

@@ -33,7 +33,7 @@ def layer_stack(backbone: PreTrainedModel, where: str, key: str) -> tuple[str, n
     """Name and modules of the stack of layers.
 
     Raises:
-        ConfigError: it cannot be told, so that `key` cannot be done.
+        ConfigError: it cannot be determined, so that `key` cannot be done.
     """
     depth = int(backbone.config.num_hidden_layers)
     stacks = [
@@ -53,7 +53,7 @@ def keep_layers(encoder: SentenceTransformer, number: int, where: str) -> None:
     """Drop all but the first `number` layers, in the module list and in the configuration.
 
     Raises:
-        ConfigError: there are fewer, or the stack of layers cannot be told.
+        ConfigError: there are fewer, or the stack of layers cannot be determined.
     """
     backbone = backbone_of(encoder, where, "num_layers")
     depth = int(backbone.config.num_hidden_layers)
@@ -72,7 +72,7 @@ def freeze(encoder: SentenceTransformer, *, layers: int | None, embeddings: bool
     """Take the embeddings, or the first `layers` layers, out of training: no gradient, no optimizer state.
 
     Raises:
-        ConfigError: no layer would be left, or the stack of layers cannot be told.
+        ConfigError: no layer would be left, or the stack of layers cannot be determined.
     """
     if layers is not None:
         backbone = backbone_of(encoder, where, "freeze_layers")

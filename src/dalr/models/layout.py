@@ -24,7 +24,7 @@ _POOLER = "pooler."
 _BUFFERS = (".position_ids", ".token_type_ids")
 _HEADS = ("mlp.dense", "pooler.dense")
 """Where tanh(W h + b) stands: SimCSE and RankCSE, then MCSE, KDMCSE and DALR."""
-_OWN_POOLER = "the encoder's pooler from its pretraining, which none of the methods reads"
+_OWN_POOLER = "the encoder's pooler from its pretraining, which no method uses"
 _ROW_NUMBERS = "row numbers, which are computed"
 GROUPS: Mapping[str, str] = {
     "mlp": "sentence head",

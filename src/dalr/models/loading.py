@@ -55,7 +55,7 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     where = f"model {config.model!r}"
     listed = is_file(folder / "modules.json", ModelFileError) or is_model2vec(folder)
     if not listed and config.pooling is None:
-        what = f"a plain encoder states no pooling; say pooling: {POOLINGS} (SimCSE and its relatives use cls)"
+        what = f"a plain encoder states no pooling; set pooling: {POOLINGS} (SimCSE and its relatives use cls)"
         raise ConfigError(Problem(where=where, what=what))
     folders = module_folders(folder, where)
     _refuse_unsafe_or_incomplete(folders, where)
@@ -106,7 +106,7 @@ def encoder_sha256(config: EncoderConfig) -> str:
 
 
 def prompt_text(config: EncoderConfig) -> str:
-    """What stands before every sentence of this encoder; empty for none.
+    """What is put before every sentence of this encoder; empty for none.
 
     Raises:
         ModelFileError: missing, or what it says of prompts is damaged.
@@ -218,12 +218,14 @@ def _refuse_unsafe_or_incomplete(folders: list[Path], where: str) -> None:
             what = f"{(whole or pickled)[0]} is pickled and is not loaded, and there are no safetensors: {CONVERT}"
             raise ModelFileError(Problem(where=where, what=what))
     if not any(any(place.glob(name)) for place in folders for name in TOKENIZER_FILES):
-        what = f"no tokenizer in {folders[0]}; expected one of {', '.join(TOKENIZER_FILES)}: copy the whole folder"
+        what = (
+            f"no tokenizer in {folders[0]}; expected one of {', '.join(TOKENIZER_FILES)}: copy the complete folder"
+        )
         raise ModelFileError(Problem(where=where, what=what))
 
 
 def _refuse_missing_weights(folder: Path, loaded: PreTrainedModel) -> None:
-    """transformers fills parameters that the files lack with random numbers and goes on; we do not.
+    """transformers fills parameters that the files lack with random numbers and continues; we do not.
 
     The class that was loaded is asked: of T5 and its relatives that is the encoder alone.
     """

@@ -1,6 +1,6 @@
 """How are low-rank adapters trained? LoRA (Hu et al. 2021, arXiv 2106.09685) by peft: W stays, B·A is trained.
 
-Adapters are put into the encoder in place, so that everything else goes on seeing an ordinary encoder. The product
+Adapters are put into the encoder in place, so that everything else still sees an ordinary encoder. The product
 must be one as well: for an export the adapters are merged into a copy, because merging and taking out again would
 change the weights that are being trained by rounding.
 """
@@ -79,5 +79,5 @@ def _ends_in(name: str, wanted: str) -> bool:
 
 
 def _is_adapted(module: nn.Module) -> bool:
-    """Whether peft has wrapped this layer; told without importing peft, which takes a second."""
+    """Whether peft has wrapped this layer; decided without importing peft, which takes a second."""
     return callable(getattr(module, "get_base_layer", None)) and callable(getattr(module, "merge", None))

@@ -53,7 +53,7 @@ def module_entries(folder: Path, where: str) -> list[ModuleEntry]:
     ]
     if missing:
         named = ", ".join(f"{each.folder.name}/ ({each.kind})" for each in missing)
-        what = f"{path} names {named}, and there is no such folder in {folder}: copy the whole model folder"
+        what = f"{path} names {named}, and there is no such folder in {folder}: copy the complete model folder"
         raise ModelFileError(Problem(where=where, what=what))
     unsettled = [
         each
@@ -61,9 +61,7 @@ def module_entries(folder: Path, where: str) -> list[ModuleEntry]:
         if each.kind == "Pooling" and not is_file(each.folder / "config.json", ModelFileError)
     ]
     if unsettled:
-        what = (
-            f"expected the pooling's config.json in {unsettled[0].folder}, found none: copy the whole model folder"
-        )
+        what = f"no config.json of the pooling in {unsettled[0].folder}: copy the complete model folder"
         raise ModelFileError(Problem(where=where, what=what))
     return entries
 

@@ -313,7 +313,7 @@ def _band(length: int, window: int, device: torch.device) -> Tensor:
 def _probe(encoder: SentenceTransformer) -> list[list[int]]:
     """Rows to try: ordinary tokens in several lengths, and rows that hold each special token twice but padding's.
 
-    Some models treat special tokens in ways of their own: ESM scales a row by its share of mask tokens.
+    Some models treat special tokens in ways of their own: ESM scales a row by its fraction of mask tokens.
     """
     tokenizer = encoder.tokenizer
     special = sorted(set(tokenizer.all_special_ids) - {tokenizer.pad_token_id})

@@ -73,7 +73,7 @@ def load_pixel_reader(folder: Path, where: str) -> PixelReader:
         raise ModelFileError(Problem(where=where, what=what)) from error
     if len(shapes) != 1:
         sizes = ", ".join(f"{width}x{height}" for _, height, width in sorted(shapes))
-        what = f"its image processor gives images of several sizes ({sizes}); expected one, so set a crop or a size"
+        what = f"its image processor returns images of different sizes ({sizes}); set a crop or a size"
         raise ModelFileError(Problem(where=where, what=what))
     [(_, height, width)] = shapes
     normalize, rescale = bool(processor.do_normalize), bool(processor.do_rescale)
@@ -97,7 +97,7 @@ def _stored_settings(folder: Path, where: str) -> dict[str, Any]:
         settings = stored.get("image_processor") if name.startswith("processor") else stored
         if isinstance(settings, dict):
             return settings
-    what = f"no preprocessor_config.json in {folder}, so it is not known how an image becomes its input"
+    what = f"no preprocessor_config.json in {folder}, so the preprocessing of images is unknown"
     raise ModelFileError(Problem(where=where, what=what))
 
 

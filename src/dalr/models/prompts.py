@@ -91,7 +91,7 @@ def set_prompt(encoder: SentenceTransformer, prompts: Prompts, wanted: str | Non
 
 
 def prompt_of(encoder: SentenceTransformer) -> str:
-    """What stands before every sentence; empty for most models."""
+    """What is put before every sentence; empty for most models."""
     name = encoder.default_prompt_name
     return (encoder.prompts.get(name) or "") if name is not None else ""
 

@@ -57,7 +57,7 @@ def find_model(reference: str, revision: str | None = None) -> Path:
     """The local folder of a model; a hub id is downloaded if it is not in the cache.
 
     Raises:
-        ModelFileError: no such folder or package, or a hub id that cannot be had (offline, unknown, gated).
+        ModelFileError: no such folder or package, or a hub id that is not available (offline, unknown, gated).
         CorruptFileError: files that are not those that were written, where there are checksums of them.
     """
     local = _local(reference)
@@ -75,8 +75,8 @@ def find_model(reference: str, revision: str | None = None) -> Path:
         raise
     except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds; each means the same here
         what = (
-            f"no such folder, and not to be had as a hub model ({type(error).__name__}); searched the cache "
-            f"{constants.HF_HUB_CACHE}. With a connection: hf download {reference}. Without one, name a folder"
+            f"no such folder, not in the local hub cache ({constants.HF_HUB_CACHE}), and the hub cannot be reached "
+            f"({type(error).__name__}). With a connection: hf download {reference}. Without one, name a folder"
         )
         raise ModelFileError(Problem(where=f"model {reference!r}", what=what)) from None
 
@@ -124,7 +124,7 @@ def is_static(reference: str) -> bool:
 
 
 def states_pooling(reference: str) -> bool:
-    """Whether a model on this machine is a SentenceTransformer folder; true where that cannot be told."""
+    """Whether a model on this machine is a SentenceTransformer folder; true where that is unknown."""
     try:
         folder = _local(reference)
     except (ModelFileError, ConfigError):

@@ -199,7 +199,7 @@ def load_vision_model(reference: str, *, revision: str | None = None, device: st
 
 
 def has_text_tower(reference: str, revision: str | None = None) -> bool:
-    """Whether the model is of the CLIP kind, told from its configuration before anything is loaded."""
+    """Whether the model is of the CLIP kind, decided by its configuration before anything is loaded."""
     return OUTPUTS.get(_model_type(_network_folder(find_model(reference, revision)))) == "projected"
 
 

@@ -88,7 +88,7 @@ def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:
 def _data_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     objective, data = recipe.objective, recipe.data
     if data.pairs is None and data.text is None:
-        yield Conflict(path=("data",), what="neither pairs nor text: there is nothing to train on")
+        yield Conflict(path=("data",), what="neither pairs nor text: nothing to train on")
     if not any(True for _ in objective.active()):
         yield Conflict(path=("objective",), what="no term with a weight above 0")
     elif data.text is not None and not any(True for _ in objective.on("text")):
@@ -100,7 +100,7 @@ def _data_conflicts(recipe: Recipe) -> Iterator[Conflict]:
 
 
 def _group_conflicts(recipe: Recipe) -> Iterator[Conflict]:
-    """Neighbours are told by vectors, which must be there."""
+    """Neighbours are found by vectors, which must be there."""
     groups = recipe.training.schedule.groups
     if groups is None:
         return
@@ -141,7 +141,7 @@ def _need_conflicts(recipe: Recipe) -> Iterator[Conflict]:
             yield Conflict(path=path, what="the term needs CLIP text features, but features.clip_text is not set")
         mixes = isinstance(term, CrossModalAlignment) and term.soft_label_mix > 0
         if mixes and recipe.objective.term("consistency") is None:
-            what = "soft labels come from the consistency term, which trains the aligners; add it"
+            what = "soft labels need the consistency term, which trains the aligners; add it"
             yield Conflict(path=(*path, "soft_label_mix"), what=what)
         if term.needs & {Need.TEACHERS, Need.TEACHER_TOKENS} and not recipe.teachers:
             yield Conflict(path=path, what="the term learns from teachers, but the recipe has none")
@@ -185,7 +185,7 @@ def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
             yield Conflict(path=(*path, "num_layers"), what=what)
         yield from _freezing_conflicts(recipe, depth) if encoder is recipe.student else ()
         if encoder.pooling is None and not states_pooling(encoder.model):
-            what = f"a plain encoder states no pooling; say pooling: {POOLINGS} (SimCSE and its relatives use cls)"
+            what = f"a plain encoder states no pooling; set pooling: {POOLINGS} (SimCSE and its relatives use cls)"
             yield Conflict(path=path, what=what)
 
 

@@ -65,7 +65,7 @@ class Shelf:
             with open(regular(expanded(reference, self.kind)), "rb") as file:
                 content = file.read(_LARGEST + 1)
             if len(content) > _LARGEST:
-                what = f"larger than {_LARGEST // 1024} kB, which no {self.kind} is; expected keys and values"
+                what = f"larger than {_LARGEST // 1024} kB, too large for a {self.kind}; expected keys and values"
                 raise ConfigError(Problem(where=reference, what=what))
             return reference, content.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -448,7 +448,7 @@ def _real_path(location: tuple[int | str, ...], tree: Any) -> KeyPath:
 def _unknown_key(path: KeyPath, kind: type[Section]) -> str:
     known = _keys_of(path[:-1], kind)
     hint = did_you_mean(str(path[-1]), known)
-    return f"unknown key; {hint}known here: {', '.join(known)}"
+    return f"unknown key; {hint}expected one of {', '.join(known)}"
 
 
 def _keys_of(path: KeyPath, kind: type[Section]) -> list[str]:

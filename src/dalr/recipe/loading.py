@@ -83,7 +83,7 @@ def load_recipe(reference: Reference, overrides: Overrides = (), *, changes: Seq
 
 
 def load_data_section(reference: Reference, overrides: Overrides = ()) -> DataConfig | None:
-    """The data section of a recipe that may be wrong elsewhere, or None if it cannot be had."""
+    """The data section of a recipe that may be wrong elsewhere, or None if it cannot be read."""
     try:
         document = _document(reference)
         _apply_overrides(document, overrides)

@@ -94,7 +94,7 @@ def write_starter(
         StorageError: `out` exists.
         ConfigError: a path that cannot stand in a recipe, or a matrix whose rows `pairs` does not name.
         DataError: pairs or text cannot be read, with every problem.
-        CorruptFileError: `features` is no whole store.
+        CorruptFileError: `features` is not an intact store.
     """
     _refuse_existing(out)
     for path in (pairs, images, text, features, follow_links, out):
@@ -214,7 +214,7 @@ def _notes(found: _Found) -> Iterator[str]:
                 f"compute theirs, or take them out of {found.pairs}"
             )
     if found.features is None:
-        yield "note: no image vectors yet, so it trains on sentences alone; its comments say how to get them"
+        yield "note: no image vectors yet: the recipe trains on sentences alone; its comments say how to add them"
 
 
 def _inside(folder: Path, name: str, follow: Path | None) -> bool:
@@ -227,8 +227,8 @@ def _inside(folder: Path, name: str, follow: Path | None) -> bool:
 
 def _lines(found: _Found, out: Path) -> Iterator[str]:
     yield f"# Written by `dalr init` for {found.pairs}."
-    yield f"# Every key that there is: dalr recipe show {found.out} --resolved"
-    yield "# Relative paths start at the folder in which dalr is called."
+    yield f"# All keys: dalr recipe show {found.out} --resolved"
+    yield "# Relative paths start at the current folder."
     yield f"name: {_quoted(_name(found, out))}"
     yield from _data(found)
     yield from _features(found)
@@ -250,33 +250,33 @@ def _data(found: _Found) -> Iterator[str]:
         listed = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
         yield f"  split: {listed}  # found: {_comment(str(found.report.get('images_by_split', 'none')))}"
     if found.text is not None:
-        yield f"  text: {_quoted(str(found.text))}  # {found.lines} sentences, one a line"
+        yield f"  text: {_quoted(str(found.text))}  # {found.lines} sentences, one per line"
     else:
-        yield "  # text: corpus.txt  # plain sentences of your field, one a line; read in turn with captions"
+        yield "  # text: corpus.txt  # plain sentences from your field, one per line; they alternate with captions"
     empty = int(found.report["captions_dropped_empty"]) + int(found.report.get("text_dropped_empty", 0))
     if empty:
         yield f"  on_empty: drop  # {empty} empty captions or lines are left out; `error` stops at them"
     if found.held_out:
-        yield f"{found.mark}  held_out_images: {found.held_out}  # the last ones, never trained on: for the score"
+        yield f"{found.mark}  held_out_images: {found.held_out}  # the last ones, never trained on: for validation"
     yield "  captions_per_image: all  # or a number, drawn once under the seed"
-    yield "  max_tokens: 32  # longer sentences are cut, and counted"
+    yield "  max_tokens: 32  # longer sentences are truncated, and counted"
 
 
 def _features(found: _Found) -> Iterator[str]:
     if found.features is not None:
         yield "features:"
-        yield f"  image: {_quoted(str(found.features))}  # one vector an image, computed once"
+        yield f"  image: {_quoted(str(found.features))}  # one vector per image, computed once"
         if is_matrix(found.features):
             yield f"  image_ids: {_quoted(str(found.pairs))}  # names the rows: line i is row i"
         return
     images = shlex.quote(str(found.images)) if found.images is not None else "FOLDER"
-    yield "# Images teach through vectors that are computed once, by any CLIP on disk or on the hub:"
+    yield "# Image terms need vectors, which any CLIP on disk or on the hub computes once:"
     read = " ".join(["--pairs", *map(shlex.quote, [str(found.pairs), *found.reading.options()])])
     if found.follow_links is not None:
         images += f" --follow-links {shlex.quote(str(found.follow_links))}"
     command = f"dalr features images {read} --images {images}"
     yield f"#   {command} --model openai/clip-vit-base-patch32 --out stores/images"
-    yield f"# Then take the marks off the lines that need them: sed -i 's/^{_MARK}//' {found.out}"
+    yield f"# Then uncomment the lines that need them: sed -i 's/^{_MARK}//' {found.out}"
     yield f"{_MARK}features: {{image: stores/images}}"
 
 
@@ -292,7 +292,7 @@ def _models(found: _Found) -> Iterator[str]:
     else:
         yield "  model: bert-base-uncased  # or a folder, or another hub id"
         yield "  pooling: cls  # cls, mean or last, for an encoder that states none"
-        yield "  # lora: {rank: 16}  # train adapters only, merged in the product: pip install 'dalr[lora]'"
+        yield "  # lora: {rank: 16}  # train adapters only, merged into the model: pip install 'dalr[lora]'"
         yield "# A teacher keeps what a good encoder knows; with one, add list_net and cross_modal_alignment below."
         yield "# teachers:"
         yield "#   - {model: princeton-nlp/unsup-simcse-bert-base-uncased, pooling: cls}"
@@ -305,10 +305,10 @@ def _objective(found: _Found) -> Iterator[str]:
     if found.minilm:
         fields = f"weight: 1, temperature: 0.1, teacher_temperature: 0.1{on_text}"
         yield f"  list_net: {{{fields}}}  # rank as the teacher does"
-    yield f"{found.mark}  grounding: {{weight: 0.1}}  # a caption near its image"
+    yield f"{found.mark}  grounding: {{weight: 0.1}}  # a caption finds its image"
     yield f"{found.mark}  consistency: {{weight: 0.01}}  # does this caption belong to this image?"
     if found.minilm:
-        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.1}}  # sentences as alike as their images"
+        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.1}}  # sentences as similar as their images"
 
 
 def _training(found: _Found) -> Iterator[str]:
@@ -324,7 +324,7 @@ def _training(found: _Found) -> Iterator[str]:
     every = max(found.steps // _SCORES, 1)
     yield "# A validation score chooses the best weights; without one the last are kept. Of your own scored pairs:"
     yield f"# validation: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"
-    yield "# In it, patience: 3 ends training after three scores without a gain."
+    yield "# With patience: 3, training ends after three scores without an improvement."
     if found.held_out:
         yield f"{found.mark}validation: {{kind: retrieval, every: {every}}}  # held-out captions and images"
 
@@ -349,5 +349,5 @@ def _require_writable(path: Path | None) -> None:
     """A path goes into YAML, into comments and through `$NAME`; what would not come back is refused."""
     text = str(path) if path is not None else ""
     if not text.isprintable() or "$" in text or text.startswith("~"):
-        what = "a path with control characters, $ or a leading ~ cannot stand in a recipe; rename it"
+        what = "a path with control characters, $ or a leading ~ cannot be written into a recipe; rename it"
         raise ConfigError(Problem(where=ascii(text), what=what))

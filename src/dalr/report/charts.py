@@ -264,7 +264,7 @@ def curves(lines: Sequence[Line], *, y_label: str, label: str, x_label: str = "s
 def coverage(
     layer: Layer, *, box: tuple[float, float, float, float], height: float, opacity: float
 ) -> Float[np.ndarray, "h w"]:
-    """Share of each pixel that a layer's points in `box` cover, first row on top: 1 − (1 − opacity)^points."""
+    """Fraction of each pixel that a layer's points in `box` cover, first row on top: 1 − (1 − opacity)^points."""
     from scipy.signal import fftconvolve
 
     left, right, bottom, top = box

@@ -20,7 +20,7 @@ def geometry_table(sources: Sources) -> Table | None:
     one_source = len({result.source for _, result in found}) == 1
     return table(
         name="geometry",
-        caption="Geometry: how sentence vectors lie on the sphere",
+        caption="Geometry: distribution of the sentence vectors on the sphere",
         head="model",
         columns=[
             Column(name="alignment", better="lower", explained="mean ‖x − y‖² of pairs with gold > 4"),
@@ -30,18 +30,18 @@ def geometry_table(sources: Sources) -> Table | None:
             Column(
                 name="mean cosine", better="lower", explained="of two different sentences; 0 for an isotropic cloud"
             ),
-            Column(name="top axis", explained="share of the variance on the first principal axis, %"),
+            Column(name="top axis", explained="fraction of the variance on the first principal axis, %"),
             Column(name="effective rank", better="higher", explained="how many dimensions are used"),
             Column(name="hubness", better="lower", explained="skewness of the 10-occurrence"),
             Column(
                 name="largest hub",
                 better="lower",
-                explained="how many have the commonest neighbour among their ten nearest",
+                explained="how many sentences have the most frequent neighbour among their ten nearest",
             ),
             Column(
                 name="anti-hubs",
                 better="lower",
-                explained="% of sentences that are among the ten nearest of nobody",
+                explained="% of sentences that are among the ten nearest neighbours of no sentence",
             ),
             Column(name="sentences"),
         ],
@@ -70,7 +70,7 @@ def geometry_table(sources: Sources) -> Table | None:
             )
         ],
         notes=[
-            "Alignment and uniformity are lower for better vectors and only together say something; top axis and "
+            "Alignment and uniformity are lower for better vectors and must be read together; top axis and "
             "anti-hubs in %."
         ],
     )

@@ -20,5 +20,5 @@ def require_drawing() -> None:
         ConfigError: matplotlib is not installed.
     """
     if not can_draw():
-        what = f"the page is drawn by matplotlib, which is not installed; {HOW_TO_INSTALL}"
+        what = f"figures are drawn by matplotlib, which is not installed; {HOW_TO_INSTALL}"
         raise ConfigError(Problem(where="report", what=what))

@@ -1,6 +1,6 @@
 """Which sections does the page of `dalr report` have, and in which order?
 
-A section without anything to show is left out. Words come first, then tables, then pictures.
+A section without anything to show is left out. Words come first, then tables, then figures.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def _comparisons(sources: Sources) -> Iterable[Block]:
     if found is None and len(sources.evaluated) > 1:
         yield Prose(
             text="The result files hold no paired tests between these models. `dalr evaluate A B` makes them: "
-            "two intervals that overlap do not say that two models are alike, since both were scored on the same "
-            "sentences."
+            "overlapping intervals do not mean that two models are equally good, since both "
+            "were scored on the same sentences."
         )
     yield from _figures(score_charts.difference_forest(sources.comparisons, sources))
     yield from _tables(found)
@@ -87,8 +87,8 @@ def _cosines(sources: Sources) -> Iterable[Block]:
     figures = vector_charts.gold_against_cosine(sources.evaluated)
     if figures:
         yield Prose(
-            text="Each point is a pair of sentences: how alike people found them, from left to right, and how "
-            "alike the model finds them, from bottom to top. Spearman only asks whether the order is the same, "
+            text="Each point is a pair of sentences: how similar people found them, from left to right, and how "
+            "similar the model finds them, from bottom to top. Spearman only asks whether the order is the same, "
             "so any rising band is good and a narrow one is better; the line is the median cosine. Points far "
             "from it are in the next section."
         )
@@ -100,8 +100,8 @@ def _worst(sources: Sources) -> Iterable[Block]:
     if having:
         yield Prose(
             text="Pairs whose place among the cosines is farthest from their place among the gold scores. The "
-            "error is the difference of the two places as a share of all pairs: positive where the model finds "
-            f"the pair more alike than people do. At most {WORST_SHOWN} for each task."
+            "error is the difference of the two places as a fraction of all pairs: positive where the model finds "
+            f"the pair more similar than people do. At most {WORST_SHOWN} for each task."
         )
     for model, each in having:
         yield Folded(

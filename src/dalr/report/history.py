@@ -78,7 +78,7 @@ class History(_Part):
 
 
 def read_history(folder: Path) -> History:
-    """What `folder` tells about its training.
+    """What `folder` records about its training.
 
     Raises:
         DataError: `run.json` or a line of `metrics.jsonl` is not what dalr writes; all lines at once.
@@ -104,7 +104,7 @@ def _read_curves(path: Path) -> tuple[Curve, ...]:
             problems += _problems(f"{path}:{number}", error)
             continue
         except (ValueError, RecursionError):
-            what = "not JSON; if the run was killed while it wrote this line, delete the line"
+            what = "not JSON; if the run was killed while writing this line, delete the line"
             problems.append(Problem(where=f"{path}:{number}", what=what))
             continue
         for key, value in _values(line):

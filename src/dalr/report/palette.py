@@ -1,8 +1,9 @@
 """Which colour has a role? One chart serves light and dark pages; a model has one colour everywhere.
 
-matplotlib draws each role in a sentinel colour that occurs nowhere else; in the finished SVG the sentinel becomes a
-CSS variable of the page. Models have the hues of Okabe and Ito, tasks those of Tol's muted scheme, both told apart
-by readers with the common colour deficiencies; each value is chosen for 3 : 1 against its background.
+matplotlib draws each role in a sentinel colour that occurs nowhere else; in the finished SVG the sentinel becomes
+a CSS variable of the page. Models have the hues of Okabe and Ito, tasks those of Tol's muted scheme, both
+distinguishable by readers with the common colour deficiencies; each value is chosen for 3 : 1 against its
+background.
 """
 
 from __future__ import annotations

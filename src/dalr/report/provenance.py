@@ -230,7 +230,7 @@ def recipe_table(sources: Sources) -> Table | None:
 
     return table(
         name="recipes",
-        caption="Recipes as they were resolved",
+        caption="Resolved recipes",
         head="key",
         columns=[Column(name=model.label, numeric=False) for model, _ in sources.trained],
         groups=[

@@ -41,7 +41,7 @@ def score_bars(sources: Sources) -> Figure | None:
         return None
     caption = (
         "Each bar is one score, from zero; the thin line across its end is the 95 % interval that resampling the "
-        "task's items gives, so it tells how far another sample of sentences could move the number, not another "
+        "task's items gives, so it shows how far another sample of sentences could move the number, not another "
         "training. A dash stands where a model has no score."
     )
     return Figure(
@@ -166,6 +166,6 @@ def retrieval_bars(evaluated: Evaluated) -> Figure | None:
             )
     if not panels:
         return None
-    caption = "Share of queries whose match is among the first 1, 5 and 10 answers."
+    caption = "Fraction of queries whose match is among the first 1, 5 and 10 answers."
     models = [s for s, each in evaluated if results_of(each, RetrievalResult)]
     return Figure(title="", caption=caption, panels=tuple(panels), legend=legend(models))

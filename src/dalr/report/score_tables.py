@@ -26,14 +26,13 @@ from dalr.report.tables import Cell, Column, Group, Row, Table, interval, number
 T = TypeVar("T")
 
 TRANSFER_NOTE = (
-    "acc is the accuracy on data that chose nothing; devacc is the accuracy that chose the penalty, on the data "
-    "that chose it, and is higher. Published transfer columns are of unclear kind: one released script prints "
-    "acc, another prints devacc under the same name. Compare a published row with both of ours, and trust "
-    "neither difference fully."
+    "acc is test accuracy; devacc is the validation accuracy used to select the penalty, and is higher. It is not "
+    "always clear which of the two a published column is: one released script prints acc, another prints devacc "
+    "under the same name. Compare a published row with both of ours, and trust neither difference fully."
 )
 BOLD_NOTE = "Bold: best of the measured models. Published rows differ in backbone and training data."
 PUBLISHED = "Published, as printed"
-_AVERAGE_EXPLAINED = "mean of the seven; a dash unless all seven are there"
+_AVERAGE_EXPLAINED = "mean of the seven; a dash unless all seven are present"
 
 
 def results_of(evaluation: Evaluation, kind: type[T]) -> dict[str, T]:
@@ -194,7 +193,7 @@ def retrieval_table(sources: Sources) -> Table | None:
     ]
     return table(
         name="retrieval",
-        caption="Image–text retrieval: share of queries (%) whose match is among the first 1, 5, 10",
+        caption="Image–text retrieval: fraction of queries (%) whose match is among the first 1, 5, 10",
         head="model",
         columns=columns,
         groups=[

@@ -1,7 +1,7 @@
 """What is a report made of? Models with their scores, where those came from, and how the models trained.
 
 A model is called by the shortest end of its path that tells it from the others; the whole name stands in the
-report's provenance. Two results of one model are told apart by the settings in which they differ.
+report's provenance. Two results of one model are distinguished by the settings in which they differ.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
 
 
 def _read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
-    """A result file, its lists as long as each other: a picture of half the pairs would look like any other."""
+    """A result file, its lists as long as each other: a figure of half the pairs would look like any other."""
     evaluations, comparisons = read_results(path)
     problems = []
     for each in evaluations:

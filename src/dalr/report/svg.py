@@ -31,7 +31,7 @@ _CLOUD = "cloud"
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A picture for a page."""
+    """A figure for a page."""
 
     svg: Markup
     width: float

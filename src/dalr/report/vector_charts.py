@@ -106,7 +106,7 @@ def alignment_uniformity(evaluated: Evaluated) -> Figure | None:
     caption = (
         f"Sentences of {', '.join(sources)}. Down means that pairs with the same meaning lie close, left that "
         "all sentences together spread over the sphere. Only towards the lower left corner is plainly better: "
-        "vectors that are all alike lie low, at the far right."
+        "vectors that are all similar lie low, at the far right."
     )
     return Figure(
         title="Alignment and uniformity",
@@ -126,8 +126,8 @@ def embedding_maps(evaluated: Evaluated) -> Figure | None:
     panels = tuple(Panel(key=key_of(model), chart=_map_chart(model, plan, colours)) for model, plan in found)
     methods = " and ".join(sorted({_METHODS.get(plan.method, plan.method) for _, plan in found}))
     caption = (
-        f"Sentences in the plane, by {methods}, coloured by the task they come from. Tasks on islands of their "
-        "own mean that a vector tells where a sentence comes from; directions mean nothing."
+        f"Sentences in the plane, by {methods}, coloured by the task they come from. Tasks in clusters of their "
+        "own mean that a vector shows where a sentence comes from; directions mean nothing."
     )
     keys = tuple(Key(name=task, colour=colour) for task, colour in colours.items())
     return Figure(title="", caption=caption, panels=panels, legend=keys)

@@ -1,7 +1,8 @@
-"""Studies: methods × seeds, tuned alike, chosen by validation scores, compared in pairs, written as tables.
+"""Studies: methods × seeds, tuned with equal effort, chosen by validation scores, compared in pairs, written as
+tables.
 
-A study's folder is its memory. What is finished there is used again if it is what would be made now, and refused
-with the difference if it is not; so a study can be stopped at any time, and grown by seeds, methods and tasks. A
+A study's folder is its state. What is finished there is used again if it is what would be made now, and refused
+with the difference if it is not; so a study can be stopped at any time, and extended by seeds, methods and tasks. A
 search with another number of draws, or a longer list before its last, is another search: its trials are other runs.
 """
 

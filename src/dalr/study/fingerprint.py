@@ -171,7 +171,7 @@ def refuse_other(folder: Path, was: Fingerprint, now: Fingerprint) -> ConfigErro
     listed = "; ".join(differences(was, now)) or "its fingerprint"
     trial = folder.name.startswith("trial-")
     why = ", for example because another number of trials draws other settings" if trial else ""
-    remedy = "choose another --out, or --set-aside to rename what differs and train anew"
+    remedy = "choose another --out, or --set-aside to rename what differs and train again"
     what = f"holds another run{why} ({listed}); {remedy}"
     return ConfigError(Problem(where=str(folder), what=what))
 

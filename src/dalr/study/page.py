@@ -97,7 +97,7 @@ def _bars(result: StudyResult) -> Figure | None:
         return None
     caption = (
         "A bar is the mean over seeds, each dot one seed, the line the 95 % interval of the mean by Student's t. "
-        "It tells what further seeds would change, not what other sentences would."
+        "It shows what further seeds would change, not what other sentences would."
     )
     return Figure(title="Methods", caption=caption, panels=tuple(panels), legend=_legend(result))
 

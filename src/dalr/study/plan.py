@@ -117,7 +117,7 @@ class Plan:
             tasks = ", ".join(config.evaluate.tasks)
             yield f"evaluate  {len(self.trials) * len(config.seeds)} final runs: {tasks}"
         count = len(finished)
-        done = f"; {count} are there already, {self.trainings - count} to train" if count else ""
+        done = f"; {count} are finished, {self.trainings - count} to train" if count else ""
         yield f"{self.trainings} trainings: {self._sum()}{done}"
 
     def _sum(self) -> str:
@@ -175,7 +175,9 @@ def _attempt(problems: list[Problem], make: Callable[[], PlannedRun]) -> list[Pl
 def _method_run(study: Study, out: Path, method: str, label: str, setting: Setting, seed: int) -> PlannedRun:
     own, tuned_as = study.config.methods[method], study.config.tuned_as(method)
     base = study.config.methods[tuned_as]
-    assert base.recipe is not None, "a method that is like another is like one with a recipe"
+    assert base.recipe is not None, (
+        "a method can be like one that has a recipe, not like one that is itself like another"
+    )
     space = study.place(("methods", tuned_as, "search", "space"))
     changes = [
         *study.changes(("methods", tuned_as, "overrides"), base.overrides),

@@ -138,7 +138,7 @@ def _origin_conflicts(config: StudyConfig) -> Found:
             case _:
                 pass
         if method.like is not None and (method.search is not None or method.trials is not None):
-            what = f"a method like {method.like!r} has the setting chosen there; it is not searched again"
+            what = f"a method like {method.like!r} uses the setting chosen there; remove its search"
             yield (*path, "search" if method.search is not None else "trials"), what
 
 
@@ -151,13 +151,13 @@ def _trial_conflicts(config: StudyConfig) -> Found:
         if method.search is None:
             counts[name] = 0
             if method.trials is not None:
-                yield (*path, "trials"), "trials without a search: say what is searched"
+                yield (*path, "trials"), "trials without a search; add search, or remove trials"
             continue
         trials = method.trials if method.search.kind == "grid" else method.trials or config.trials
         wrong = problems_of(method.search, trials)
         yield from (((*path, "search", *key.split(".", 1)), what) for key, what in wrong)
         for key in set(method.search.space) & set(method.overrides):
-            yield (*path, "overrides", key), "set here and searched; a key is one or the other"
+            yield (*path, "overrides", key), "both set here and searched; choose one"
         if not wrong:
             counts[name] = (combinations(method.search) if method.search.kind == "grid" else trials) or 0
     searched = [name for name, method in config.methods.items() if method.like is None]
@@ -210,7 +210,7 @@ def _refuse_test_selection(document: Document) -> None:
     tests = {name.casefold() for name in (*GROUPS, *TASKS, "test", "sts_avg", "transfer_avg", "avg")}
     if isinstance(chosen, str) and chosen not in _SELECTORS and chosen.casefold() in tests - {"sts-b-dev"}:
         what = (
-            f"{chosen!r} is a test score, and a score that chooses settings is no test of them; "
+            f"{chosen!r} is a test score, and a score that selects settings is not a test of them; "
             f"expected a kind of validation score: {', '.join(_SELECTORS)}"
         )
         document.problems.append(Problem(where=f"{document.place(('select_by',))}: select_by", what=what))

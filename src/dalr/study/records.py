@@ -5,7 +5,7 @@ run, the scores of a final one, and the key by which a study knows it. No path o
 prepared models and data are named as the study names them. Cosines of every pair stay in the run's folder, so
 differences of runs that are known by their records alone have no interval over items.
 
-Every `*.jsonl` in `results/` is read, so the files of several studies in one folder are the memory of all of them;
+Every `*.jsonl` in `results/` is read, so the files of several studies in one folder are the records of all of them;
 a study writes its own alone, the whole file at once, after each run.
 """
 
@@ -165,7 +165,7 @@ def _read(path: Path) -> dict[str, RunRecord]:
             place = ".".join(map(str, first["loc"]))
             expected = "expected the record of a run as `dalr study` writes it"
             found_at = f"{place or 'the line'}: {first['msg']}"
-            remedy = "move the file away, or take the line out, and its run is trained again"
+            remedy = "move the file away, or delete the line, and its run is trained again"
             what = f"{expected}; {found_at}; {remedy}"
             problems.append(Problem(where=f"{path}:{number}", what=what))
             continue

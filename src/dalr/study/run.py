@@ -59,7 +59,7 @@ def run_study(study: Study, *, out: Path, console: Console, replace: bool = Fals
         try:
             return run.all()
         except (KeyboardInterrupt, SystemExit):
-            console.say(f"stopped with {run.done} of at most {run.plan.trainings} runs; the same command goes on")
+            console.say(f"stopped with {run.done} of at most {run.plan.trainings} runs; the same command resumes")
             raise
 
 

@@ -44,7 +44,9 @@ def problems_of(search: SearchConfig, trials: int | None) -> list[tuple[str, str
         return found
     size = combinations(search)
     if search.kind == "random" and trials is None:
-        found.append(("kind", "random needs to know how many trials: set trials, for all methods or for this one"))
+        found.append(
+            ("kind", "random search needs a number of trials: set trials, for all methods or for this one")
+        )
     elif search.kind == "random" and trials is not None and size is not None and size < trials:
         found.append(("space", f"{trials} trials, but only {size} combinations; use kind: grid"))
     elif search.kind == "grid" and trials is not None and size != trials:

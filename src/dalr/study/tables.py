@@ -128,7 +128,7 @@ def retrieval_table(result: StudyResult) -> Table | None:
         result,
         list(_RECALLS),
         name="study-retrieval",
-        caption="Image–text retrieval over the held-out images: share of queries (%) found",
+        caption="Image–text retrieval over the held-out images: fraction of queries (%) found",
         published=Group(rows=rows, title=f"{PUBLISHED}; other images, protocol not stated"),
         notes=["The more images there are to choose from, the lower every recall."],
     )
@@ -261,7 +261,7 @@ def failure_table(result: StudyResult) -> Table | None:
     rows = [Row(head=each.run, about=each.phase, cells=(words(each.reason),)) for each in result.failures]
     return table(
         name="study-failures",
-        caption="What is missing above, and why",
+        caption="Missing results, and why",
         head="run",
         columns=[Column(name="reason", numeric=False)],
         groups=[Group(rows=tuple(rows))],
@@ -282,12 +282,10 @@ def origin_table(result: StudyResult) -> Table | None:
         )
         for each in result.origins
     ]
-    mixed = (
-        "Runs of different versions or machines stand in one table; their differences may be part of the scores."
-    )
+    mixed = "Runs of different versions or machines are in one table; scores may differ for that reason."
     return table(
         name="study-origins",
-        caption="What the runs were made with",
+        caption="Versions and machines",
         head="",
         columns=[
             Column(name="machine", numeric=False),
@@ -390,7 +388,7 @@ def _trial_notes(result: StudyResult) -> list[str]:
     rows = "; ".join(f"{', '.join(names)} from {source}" for source, names in taken.items())
     note = f"Setting taken from another row: {rows}." if taken else ""
     if not any(counts.values()):
-        return ["Settings as they stand in the recipes; nothing was searched.", note]
+        return ["Settings are those of the recipes; nothing was searched.", note]
     if len(set(counts.values())) == 1:
         trials = next(iter(counts.values()))
         return [f"Each method's setting is the best of {trials} trials by the validation score.", note]

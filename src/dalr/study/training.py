@@ -3,7 +3,7 @@
 A run whose weights are gone is still known by its record in the study's `results/`, if its key is the same; that is
 enough for a trial, and for a final run whose scores are there.
 
-Our own errors become a failure that is written down, and the study goes on; anything else is a bug or a stop, and
+Our own errors become a failure that is written down, and the study continues; anything else is a bug or a stop, and
 leaves.
 """
 
@@ -88,7 +88,7 @@ def recorded(run: PlannedRun, fingerprint: Fingerprint, records: Records) -> Tra
 def make(run: PlannedRun, fingerprint: Fingerprint, *, console: Console) -> Trained:
     """Train the run in its folder, or finish it there; a failure is written down and is what comes back.
 
-    What was begun otherwise than it would be today (the study's folder or a library moved on) begins anew.
+    A run that was started with different settings (the study's folder or a library changed) starts again.
     """
     try:
         goes_on = _go_on(run.folder, fingerprint)
@@ -99,7 +99,7 @@ def make(run: PlannedRun, fingerprint: Fingerprint, *, console: Console) -> Trai
             if not goes_on:
                 raise
             aside = set_aside(run.folder, "unfinished")
-            console.say(f"{run.name}: begun anew, what was there is {aside.name} ({error})")
+            console.say(f"{run.name}: started again; the earlier run is now {aside.name} ({error})")
             write_fingerprint(run.folder, fingerprint)
             train(run.recipe, out=run.folder, console=console)
         trained = _finished(run)
@@ -123,7 +123,7 @@ def impossible(run: PlannedRun, error: DalrError) -> Trained:
 
 
 def _go_on(folder: Path, fingerprint: Fingerprint) -> bool:
-    """Whether an unfinished training in `folder` goes on from its checkpoint; another run is moved aside."""
+    """Whether an unfinished training in `folder` resumes from its checkpoint; another run is moved aside."""
     if not entries(folder, StorageError):
         return False
     was = read_fingerprint(folder)

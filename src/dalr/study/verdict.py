@@ -52,7 +52,7 @@ def _seen(each: Difference, baseline: str | None) -> _Side:
 def _sentence(model: str, sides: Sequence[_Side]) -> str:
     parts = [
         f"{words} {', '.join(named)}"
-        for sign, words in ((1, "ahead of"), (-1, "behind"), (0, "not told apart from"))
+        for sign, words in ((1, "ahead of"), (-1, "behind"), (0, "not distinguishable from"))
         if (named := list(_named(each for each in sides if each.sign == sign)))
     ]
     return f"{model} is {'; '.join(parts)}."

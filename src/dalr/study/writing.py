@@ -34,4 +34,4 @@ def write_study(result: StudyResult, plan: Plan, console: Console) -> None:
         return
     with storage_errors(out / PAGE):
         (out / PAGE).unlink(missing_ok=True)
-    console.say(f"{out / PAGE} is not written: it is drawn by matplotlib, which is not installed; {HOW_TO_INSTALL}")
+    console.say(f"{out / PAGE} was not written: it needs matplotlib, which is not installed; {HOW_TO_INSTALL}")

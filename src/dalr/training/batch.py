@@ -115,7 +115,7 @@ class StreamData:
 class BatchDataset(Dataset[Batch]):
     """The data set of a training, addressed by planned batches.
 
-    A rank reads the tokens of its share of the rows; everything else of all rows if `gather`, else of its share.
+    A rank reads the tokens of its part of the rows; everything else of all rows if `gather`, else of its part.
     """
 
     streams: Mapping[Kind, StreamData]

@@ -179,7 +179,7 @@ def show(checked: Checked, console: Console) -> None:
         left = batches.rows_left_over
         console.detail(f"{kind} batches in an epoch: {batches.per_epoch}, rows left over: {left}")
     for model in checked.missing_models:
-        console.say(f"note: model {model} is not on this machine; training will need a connection to get it")
+        console.say(f"note: model {model} is not on this machine; training will download it")
     for warning in checked.warnings:
         console.say(f"warning: {warning}")
     _show_overlap(checked, console)

@@ -13,58 +13,65 @@ from dalr.recipe.section import Section
 Reporter = Literal["tensorboard", "wandb", "trackio"]
 LearningRateSchedule = Literal["linear", "cosine", "constant"]
 MOST_STEPS = 100_000_000
-"""More than any training makes; a larger number is a slip of the pen."""
+"""More than any training makes; a larger number is a typing mistake."""
 
 
 class TrainingConfig(Section):
     """How long, how fast, in which precision."""
 
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
-    """Rows of a step, over all ranks."""
+    """Rows per step, over all ranks together."""
     gather: bool = True
-    """On several ranks: the sentence vectors of all ranks meet in the objective, so that the training is that of
-    one rank with the whole batch. Without, each rank compares its own rows only."""
+    """On several ranks: gather the sentence vectors of all ranks, so that loss and gradients are those of one rank
+    with the whole batch. False: each rank compares its own rows only."""
     mini_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Rows that a rank keeps activations of at a time (gradient caching): a large batch in little memory, for one
-    more forward of the student."""
+    """Rows per rank whose activations are in memory at a time (gradient caching): large batches in little memory,
+    at the price of one more forward pass. Null: the whole batch."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Passes over the data."""
     max_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
-    """Steps in all; takes the place of `epochs`."""
+    """Number of steps, in place of `epochs`; null: as many as the epochs have."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-5
-    """Of the student, and of the heads unless they have their own."""
+    """Peak learning rate of the student, and of the heads unless `head_learning_rate` is set."""
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Of everything trained beside the student; None: `learning_rate`."""
+    """Peak learning rate of everything trained beside the student; null: `learning_rate`."""
     learning_rate_schedule: LearningRateSchedule = "linear"
-    """After the warm-up: a line or half a cosine down to 0, or no change."""
+    """Learning rate after the warm-up: linear or cosine decay to 0, or constant."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Decoupled weight decay of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0, le=MOST_STEPS)] = 0
+    """Steps over which the learning rate rises linearly from 0."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Warm-up as a share of all steps, in place of `warmup_steps`."""
+    """Warm-up as a fraction of all steps, in place of `warmup_steps`; null: `warmup_steps` holds."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Over all trained parameters, heads included."""
+    """Gradients are clipped to this norm, over all trained parameters together, heads included."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """The order of text batches and pair batches, and which rows share a batch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Autocast of the student; `auto` takes bf16 where the processor has arithmetic for it. The objective is
-    always fp32."""
+    """Precision of the student's forward pass (autocast). `auto` uses bf16 where the processor has arithmetic for
+    it. The loss is always computed in fp32."""
     padding: Literal["auto", "packed", "bucketed", "padded"] = "auto"
-    """What becomes of short rows: `packed` lays the real tokens of a batch end to end, `bucketed` runs rows of
-    similar length together, `padded` fills all up to the longest. `auto` is packed where the student's
-    architecture allows it, else bucketed. The batch, and so the negatives, are the same."""
+    """How sentences of different length are computed. `packed` concatenates the real tokens of a batch,
+    `bucketed` runs rows of similar length together, `padded` pads all to the longest. `auto` packs where the
+    student's architecture allows it and uses buckets elsewhere. The batch, and so the negatives, are the same in
+    all."""
     matryoshka_dims: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = ()
-    """Embedding dimensions at which the objective is evaluated (`losses/matryoshka.py`), such as [384, 128, 64]:
-    the first k numbers of an exported vector are then a vector themselves. Empty: the full vector alone."""
+    """Embedding dimensions at which the loss is evaluated, such as [384, 128, 64], so that a vector may be
+    truncated to its first 128 or 64 values (Matryoshka representation learning). Empty: the full dimension
+    alone."""
     matryoshka_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """One per dimension, relative to each other; None: all equal."""
+    """Relative weight of each of these dimensions; null: all equal."""
     log_every: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 10
+    """Steps between lines of `metrics.jsonl`."""
     report_to: tuple[Reporter, ...] = ()
-    """Where the records of `metrics.jsonl` also go (`training/reporting.py`)."""
+    """Trackers that also get the records of `metrics.jsonl`; each needs the extra of the same name."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Processes that assemble batches; 0 does it between steps (0.3 ms a batch)."""
+    """Processes that assemble batches; 0: the training process itself, between steps (0.3 ms per batch)."""
     save_every: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = 500
-    """Steps between checkpoints that a stopped run goes on from; null writes one only when asked to stop. One takes
-    three times the bytes of the model, and about 2 s for BERT-base."""
+    """Steps between the checkpoints that `--resume` starts from; null: only when the run is asked to stop. One
+    takes three times the bytes of the model, and about 2 s for BERT-base."""
     keep: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 1
-    """How many of them are kept; one more while the newest is being written."""
+    """How many of these checkpoints are kept; one more while the newest is being written."""
 
     def warmup(self, steps: int) -> int:
         """Steps of warm-up in a training of `steps`."""
@@ -88,18 +95,18 @@ class TrainingConfig(Section):
 
 
 class ValidationConfig(Section):
-    """The score by which the best weights are chosen."""
+    """The validation metric by which the best weights are chosen; null: the last weights are kept."""
 
     kind: Literal["sts-b", "tsv", "retrieval", "function"] = "sts-b"
-    """`sts-b`: STS-B dev in a SentEval folder. `tsv`: your own file of score, sentence, sentence, or a
-    folder of such files, whose scores are averaged by subfolder (`evaluation/graded.py`). `retrieval`: mean R@1 of
-    both directions over the held-out images, in the grounding space. `function`: what a program passes as
-    `validation` to `dalr.train`."""
+    """`sts-b`: Spearman correlation on STS-B dev, from a SentEval folder. `tsv`: Spearman correlation on your own
+    file of score, sentence, sentence, or on a folder of such files, averaged by subfolder. `retrieval`: mean R@1
+    of both directions over the held-out images, in the grounding space. `function`: the function that a program
+    passes as `validation` to `dalr.train`."""
     data: str | None = None
-    """The SentEval folder, the TSV file or the folder of these."""
+    """The SentEval folder of `sts-b`, or the file or folder of `tsv`."""
     every: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 125
-    """Steps between scores; the last step is always scored."""
+    """Steps between validations; the last step is always validated."""
     patience: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
-    """End training after so many scores in a row without a gain; None: never."""
+    """Early stopping: end training after this many validations in a row without an improvement; null: never."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
-    """What counts as a gain for `patience`, in points over the best score before."""
+    """How many points above the best score so far count as an improvement for `patience`."""

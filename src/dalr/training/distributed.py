@@ -1,7 +1,7 @@
 """How do several ranks train as one?
 
 A recipe means the same on any number of ranks: `batch_size` counts the rows of a step over all of them. With
-`gather` each rank encodes its share of the batch, the sentence vectors are gathered, and every rank evaluates
+`gather` each rank encodes its part of the batch, the sentence vectors are gathered, and every rank evaluates
 heads and objective on the whole batch; frozen vectors need no gathering: every rank reads those of all rows from
 its store. All ranks then compute the same loss. A rank's gradient is that of its own rows times the number of
 ranks, and the mean over ranks, which is taken for all parameters alike, is the gradient of one rank with the whole
@@ -130,7 +130,7 @@ def joined(batch_size: int) -> Iterator[Ranks]:
     """Join the processes that torchrun or `accelerate launch` started, or be the only one.
 
     Raises:
-        ConfigError: a batch that the ranks cannot share equally, a launcher that shards the model.
+        ConfigError: a batch that cannot be divided equally among the ranks, a launcher that shards the model.
     """
     world = world_size()
     if world == 1:
@@ -144,12 +144,12 @@ def joined(batch_size: int) -> Iterator[Ranks]:
             )
             raise ConfigError(Problem(where=variable, what=what))
     if batch_size % world or batch_size // world < 1:
-        what = f"{batch_size} rows over all ranks, which {world} ranks cannot share equally"
+        what = f"{batch_size} rows cannot be divided equally among {world} ranks"
         raise ConfigError(Problem(where="training.batch_size", what=what))
     local = local_rank()
     cuda = torch.cuda.is_available() and torch.cuda.device_count() > 0
     if cuda and local >= torch.cuda.device_count():
-        what = f"rank {local} of this machine has no GPU of its own: it has {torch.cuda.device_count()}"
+        what = f"rank {local} of this machine has no GPU: the machine has {torch.cuda.device_count()}"
         raise ConfigError(Problem(where="devices", what=what))
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:

@@ -22,7 +22,7 @@ _FIRST_RANK_SECONDS = 30.0
 
 
 def leave_it_to_the_first_rank() -> None:
-    """Wait for the end that the launcher gives to all ranks when the first has said what all of them find alike.
+    """Wait for the end that the launcher gives to all ranks when the first has said what all of them find.
 
     The one that ended before it would take its words away. Returns if the first rank found nothing wrong.
     """
@@ -41,7 +41,12 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     if "WORLD_SIZE" in os.environ:
-        raise ConfigError(Problem(where="--nproc", what="a launcher has started this process; give it the number"))
+        raise ConfigError(
+            Problem(
+                where="--nproc",
+                what="this process was started by a launcher; give the number of processes to the launcher",
+            )
+        )
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and processes > gpus:
         raise ConfigError(Problem(where="--nproc", what=f"{processes} ranks, but this machine has {gpus} GPUs"))

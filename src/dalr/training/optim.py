@@ -98,7 +98,7 @@ def _groups(parameters: list[nn.Parameter], rate: float, config: TrainingConfig)
 
 
 def learning_rate_share(kind: LearningRateSchedule, *, steps: int, warmup: int) -> Callable[[int], float]:
-    """The share of the learning rate after so many steps: up to 1 over the warm-up, then as `kind` says."""
+    """The fraction of the learning rate after so many steps: up to 1 over the warm-up, then as `kind` says."""
 
     def share(done: int) -> float:
         if done < warmup:

@@ -10,7 +10,7 @@ from dalr.training.config import ValidationConfig
 
 @dataclass(kw_only=True)
 class Patience:
-    """Counts scores without a gain of more than `min_delta` over the last score that was one."""
+    """Counts scores without an improvement of more than `min_delta` over the last score that was one."""
 
     allowed: int | None
     """None: without end."""

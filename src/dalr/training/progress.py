@@ -1,6 +1,6 @@
 """What happens in a training beside the optimizer? Means, scores, checkpoints, the bar, stopping.
 
-What it knows after a step is what a resume point keeps, so going on is making it from the point.
+What it knows after a step is what a resume point keeps, so resuming restores it from the point.
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ class Progress:
         if self.stopping or self._is_saved(step):
             self.save(step)
         if self.stopping:
-            self.console.say(f"stopped after step {step}; go on with the same command, --out {self.out} --resume")
+            self.console.say(
+                f"stopped after step {step}; to resume, run the same command with --out {self.out} --resume"
+            )
             raise self.stop.exception()
 
     def ends_after(self, step: int) -> bool:
@@ -141,12 +143,12 @@ class Progress:
         elif self.patience.exhausted and step < self.steps:
             self.stopped_at = step
             self.bar.update(step, stopped="early")
-            scores = f"{self.patience.without_gain} scores without a gain"
+            scores = f"{self.patience.without_gain} scores without an improvement"
             self.console.say(f"stopped early at step {step} of {self.steps}: {scores}")
         return self.stopped_at is not None
 
     def score(self, step: int) -> None:
-        """Score the task as it is now; keep it if it is the best so far. Step 0 is a yardstick, never kept."""
+        """Score the task as it is now; keep it if it is the best so far. Step 0 is a baseline, never kept."""
         self.require_inputs()
         value = None
         self.scored_at = step
@@ -167,7 +169,7 @@ class Progress:
             self._tidy()
 
     def save(self, step: int) -> None:
-        """Seal what a later process needs to go on after `step`."""
+        """Seal what a later process needs to resume after `step`."""
         self.require_inputs()
         sums = self.means.sums()
         if not self.ranks.main:

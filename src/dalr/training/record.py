@@ -61,7 +61,7 @@ class TermMeans:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def read(self) -> tuple[float, dict[str, float], dict[str, int]]:
-        """Mean loss, mean of each term, and how many steps had it; then starts anew."""
+        """Mean loss, mean of each term, and how many steps had it; then starts again."""
         names = list(self._sums)
         means: dict[str, float] = {}
         if names:
@@ -83,7 +83,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path | None, *, start: bytes = b"") -> None:
-        """A file that begins with `start`: what a run had written where it goes on, or nothing."""
+        """A file that begins with `start`: what a resumed run had written, or nothing."""
         self.path = path
         if path is not None:
             write_bytes(path, start)

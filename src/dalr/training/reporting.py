@@ -45,7 +45,7 @@ class Reports:
 
 @contextmanager
 def reports(names: Sequence[Reporter], *, run: Path, project: str, recipe: Mapping[str, Any]) -> Iterator[Reports]:
-    """The reports of `names`, begun with the resolved recipe as their configuration, and ended at the exit.
+    """The reports of `names`, started with the resolved recipe as their configuration, and ended at the exit.
 
     Raises:
         ConfigError: packages that are not installed, all at once.

@@ -125,7 +125,7 @@ def newest_point(run: Path, *, run_id: str) -> tuple[ResumePoint | None, list[Co
         try:
             return read_point(folder, run=run, run_id=run_id), rejected
         except NewerFormatError:
-            raise  # it is whole: starting over would throw away what a newer dalr can go on from
+            raise  # it is intact: starting over would discard what a newer dalr can resume from
         except CorruptFileError as error:
             rejected.append(error)
     return None, rejected
@@ -159,7 +159,7 @@ def best_steps(run: Path) -> Iterator[int]:
     for folder in points(run):
         try:
             best = ProgressState.model_validate_json(regular(folder / "state.json").read_bytes()).best_step
-        except (OSError, ValidationError):  # a damaged one: nothing goes on from it
+        except (OSError, ValidationError):  # a damaged one: nothing resumes from it
             continue
         if best is not None:
             yield best
@@ -198,6 +198,6 @@ def _require_same_shapes(stored: Mapping[str, Tensor], own: Mapping[str, Tensor]
     for name in sorted(stored.keys() | own.keys()):
         before, now = (tuple(side[name].shape) if name in side else "absent" for side in (stored, own))
         if before != now:
-            problems.append(Problem(where=name, what=f"{before} in the checkpoint, {now} in the recipe of now"))
+            problems.append(Problem(where=name, what=f"{before} in the checkpoint, {now} in the current recipe"))
     if problems:
         raise ConfigError(problems)

@@ -96,7 +96,7 @@ def prepare(
 
 
 def require_unchanged(setup: Setup) -> None:
-    """Refuse to go on with stored vectors that were changed since training opened them.
+    """Refuse to continue with stored vectors that were changed since training opened them.
 
     Raises:
         CorruptFileError: naming the shard.

@@ -31,7 +31,7 @@ def threads_of(earlier: Mapping[str, Any] | None, console: Console) -> Iterator[
     if stated in (None, before) or pick_device("auto").type != "cpu":
         yield
         return
-    console.say(f"note: using {stated} CPU threads, with which the run was begun, instead of {before}")
+    console.say(f"note: using {stated} CPU threads, with which the run was started, instead of {before}")
     torch.set_num_threads(stated)
     try:
         yield
@@ -45,6 +45,6 @@ def _stated(earlier: Mapping[str, Any]) -> int | None:
     if count is None:  # killed before it stated its machine
         return None
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST:
-        what = f"expected a count of threads from 1 to {_MOST}, found {count!r:.40}; start anew with another --out"
+        what = f"expected a count of threads from 1 to {_MOST}, found {count!r:.40}; start again with another --out"
         raise CorruptFileError(f"run.json: machine.threads: {what}")
     return count

@@ -3,7 +3,7 @@
 RUN/run.json            resolved recipe, versions, data report, git commit, result
 RUN/metrics.jsonl       terms and validation scores while training
 RUN/checkpoints/        the best checkpoint, sealed
-RUN/resume/             where a stopped run goes on; gone when it has finished
+RUN/resume/             where a stopped run resumes; removed when it has finished
 RUN/model/              the product: a SentenceTransformer
 RUN/heads.safetensors   what was trained beside it
 """
@@ -77,7 +77,7 @@ class TrainResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Resume:
-    """How to go on with a run that was stopped."""
+    """How to resume a run that was stopped."""
 
     read_recipe: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     """The resolved recipe of an earlier run, with today's defaults for keys that it did not know."""
@@ -97,7 +97,7 @@ def run(
 
     Raises:
         DataError, ModelFileError, ConfigError: before training, with everything that is wrong, or everything that
-            differs from the run to go on with.
+            differs from the run to resume.
         NumericsError: a loss is not finite.
         StorageError: `out` is in use, holds something else, or cannot be written.
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after the step was finished and a resume point sealed.
@@ -138,7 +138,7 @@ def _run(
     resolved = recipe.model_dump(mode="json")
     allowed = _compared(earlier, resolved, same, resume) if earlier is not None and resume is not None else []
     if earlier is not None and earlier.get("status") == "finished":
-        console.say(f"{out} is finished: nothing to go on with")
+        console.say(f"{out} is finished: nothing to resume")
         return _tidied(out, earlier)
     # torch and the model libraries take seconds to import: only after the data has been found good
     from dalr.training.distributed import joined
@@ -190,7 +190,7 @@ def _train(
     run_id = ranks.agree(earlier["id"] if earlier is not None else uuid.uuid4().hex)
     point = _point(out, run_id, ranks, console) if earlier is not None else None
     if resuming and point is None:
-        console.say(f"{out} holds no checkpoint to go on from: starting from step 0")
+        console.say(f"{out} holds no checkpoint: starting from step 0")
     if point is not None:
         point.restore(setup.task, optimization)
     saves = recipe.training.save_every is not None and recipe.training.save_every < steps
@@ -285,7 +285,7 @@ def _finished(out: Path, record: Record, progress: Progress, ranks: Ranks) -> Tr
 
 
 def _tidied(out: Path, record: Record) -> TrainResult:
-    """The result of a run that had finished, and nothing kept that was only there to go on with it."""
+    """The result of a run that had finished, and nothing kept that only resuming needs."""
     if process_rank() == 0:
         _tidy(out, record["result"]["best_step"])
     return _result(out, record)
@@ -315,7 +315,7 @@ def _result(out: Path, record: Record) -> TrainResult:
 
 
 def _require_ours(out: Path, resume: Resume | None) -> None:
-    """Refuse a folder that holds something else than a run to go on with: nothing is overwritten by accident."""
+    """Refuse a folder that holds something other than a run to resume: nothing is overwritten by accident."""
     with storage_errors(out):
         is_run = is_file(out / "run.json", StorageError)
     if is_run and resume is None:
@@ -332,7 +332,7 @@ def _sweep(out: Path) -> None:
 
 
 def _earlier(out: Path) -> Record | None:
-    """What the run to go on with says of itself; None where it had not yet begun."""
+    """The record of the run to resume; None where it had not started."""
     path = out / "run.json"
     if not is_file(path, StorageError):
         return None
@@ -340,10 +340,10 @@ def _earlier(out: Path) -> Record | None:
         record: Record = parse_record(regular(path).read_bytes())
         missing = {"id", "recipe", "identity"} - record.keys()
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise CorruptFileError(f"{path}: cannot be read ({error}); start anew with another --out") from None
+        raise CorruptFileError(f"{path}: cannot be read ({error}); start again with another --out") from None
     if missing:
-        what = f"no {', '.join(sorted(missing))} in it, so it cannot be gone on with"
-        raise CorruptFileError(f"{path}: {what}; start anew with another --out")
+        what = f"cannot resume: no {', '.join(sorted(missing))} in it"
+        raise CorruptFileError(f"{path}: {what}; start again with another --out")
     return record
 
 
@@ -356,13 +356,19 @@ def _compared(earlier: Record, recipe: Mapping[str, Any], same: Mapping[str, str
     found = differences(resume.read_recipe(earlier["recipe"]), recipe) + differences(earlier["identity"], same)
     if found and not resume.allow_changed:
         raise ConfigError(
-            [*found, Problem(where="--resume", what="the run was begun otherwise; --allow-changed goes on anyway")]
+            [
+                *found,
+                Problem(
+                    where="--resume",
+                    what="the run was started with different settings; --allow-changed resumes it anyway",
+                ),
+            ]
         )
     return [str(problem) for problem in found]
 
 
 def _point(out: Path, run_id: str, ranks: Ranks, console: Console) -> ResumePoint | None:
-    """Where to go on, with a line for each newer place that was rejected.
+    """Where to resume, with a line for each newer place that was rejected.
 
     Raises:
         StorageError: the ranks do not find the same, because they do not share the folder.
@@ -372,13 +378,13 @@ def _point(out: Path, run_id: str, ranks: Ranks, console: Console) -> ResumePoin
     point, rejected = newest_point(out, run_id=run_id)
     first = ranks.agree(point.step if point is not None else 0)
     if first != (point.step if point is not None else 0):
-        what = f"the first rank goes on from step {first}, which this one does not find"
+        what = f"the first rank resumes from step {first}, which this one does not find"
         raise StorageError(f"{out}: {what}; all ranks need the same folder")
     using = f"using {point.folder.name}" if point is not None else "starting from step 0"
     for error in rejected:
         console.say(f"{str(error).removesuffix('; not used')}; {using}")
     if point is not None:
-        console.say(f"going on from step {point.step} ({point.folder})")
+        console.say(f"resuming from step {point.step} ({point.folder})")
     return point
 
 
@@ -397,4 +403,4 @@ def _with_advice(error: StorageError, out: Path, progress: Progress | None, task
     sealed = progress.sealed if progress is not None else None
     needs = f"a checkpoint needs about {in_mb(point_bytes(task))}, {in_mb(free_bytes(out))} free"
     last = f"last complete checkpoint: {sealed}" if sealed is not None else "no checkpoint was complete yet"
-    return StorageError(f"{error}; {needs}; {last}; then go on with the same command, --out {out} --resume")
+    return StorageError(f"{error}; {needs}; {last}; then rerun the same command with --out {out} --resume")

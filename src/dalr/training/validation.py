@@ -55,7 +55,7 @@ def make_validation_score(
         return None
     if config.kind == "function":
         if function is None:
-            what = "the score of this recipe is a function of a program: pass validation= to dalr.train"
+            what = "this recipe is validated by a function: pass validation= to dalr.train"
             raise ConfigError(Problem(where="validation.kind", what=what))
         return ValidationScore(name="validation", score=lambda task: _scored(function, task))
     if config.kind == "retrieval":

@@ -67,7 +67,7 @@ def test_a_near_name_is_offered(tmp_path: Path, name: str, text: str, hint: str)
 def test_another_separator_is_named_and_how_to_say_so(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "p.csv"
     [line] = problems_of(path, f'image{mark}caption\na{mark}"x, y"\n')
-    assert f"whose columns seem to be separated by {mark}; say so with --columns 'separator={mark}'" in line
+    assert f"with columns that seem to be separated by {mark}; say so with --columns 'separator={mark}'" in line
     reading = reading_of_options(None, f"separator={mark}", "all")
     problems: list[Problem] = []
     assert read_pairs(path, problems, {}, reading=reading).captions == ("x, y",)

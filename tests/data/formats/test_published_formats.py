@@ -178,7 +178,7 @@ def test_content_that_is_no_known_shape_is_refused_with_the_shapes(tmp_path: Pat
     path = tmp_path / f"p{ending}"
     path.write_text('{"rows": 3}\n')
     problem = problem_of(path)
-    assert problem.startswith(f"{path}: not one of the known shapes (")
+    assert problem.startswith(f"{path}: none of the known shapes (")
     assert "found '{\"rows\": 3}'" in problem
     assert "data.format" in problem
     for name, format in FORMATS.items():
@@ -204,7 +204,7 @@ def test_what_is_named_gz_and_is_not_gzip_is_refused(tmp_path: Path) -> None:
 def test_gzip_that_is_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "p.jsonl.gz"
     path.write_bytes(gzip.compress(write_jsonl(tmp_path).read_bytes())[:cut])
-    assert f"{path}: not whole gzip" in problem_of(path)
+    assert f"{path}: damaged gzip" in problem_of(path)
 
 
 class TestColumns:
@@ -399,7 +399,7 @@ class TestArrow:
     def test_other_columns_are_refused(self, tmp_path: Path, columns: dict[str, Any], expected: str) -> None:
         problem = problem_of(self.parquet(tmp_path, **columns))
         assert expected in problem
-        assert "data.columns names" in problem
+        assert "data.columns can name another" in problem
 
     @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"text\n"])
     def test_what_is_no_parquet_is_refused(self, tmp_path: Path, content: bytes) -> None:
@@ -465,7 +465,7 @@ class TestSplits:
         with pytest.raises(DataError) as caught:
             self.load(path)
         assert str(caught.value) == (
-            f"{path}: has the splits train 1, test 1 (images); say which with data.split: NAME, or data.split: all"
+            f"{path}: has the splits train 1, test 1 (images); choose with data.split: NAME, or data.split: all"
         )
 
     def test_an_unknown_split_is_refused_with_the_known_ones(self, tmp_path: Path) -> None:

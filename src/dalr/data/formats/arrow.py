@@ -169,7 +169,9 @@ def _columns(schema: pyarrow.Schema, source: Source, into: Collector, where: str
         kind = schema.field(name).type
         usual = {wanted.image: "strings that name the images", present[0]: "strings, or lists of strings"}
         if not (_is_string(kind) or (name == present[0] and _holds_strings(kind))):
-            what = f"expected {usual.get(name, 'strings')}, found {kind!s:.60}; data.columns names another column"
+            what = (
+                f"expected {usual.get(name, 'strings')}, found {kind!s:.60}; data.columns can name another column"
+            )
             into.problem(f"{where}: column {name}", what)
             usable = False
     return chosen if usable else None
@@ -248,7 +250,7 @@ class _Growth:
 
     def _refuse(self, what: str) -> None:
         assert self._stored is not None
-        told = f"{what} are out of all proportion to the {megabytes(self._stored)} of the file: nearly all repeat"
+        told = f"{what} are far too large for a file of {megabytes(self._stored)}: nearly all of it repeats"
         raise DataError(Problem(where=self._where, what=told))
 
 
@@ -295,7 +297,7 @@ def _as_problems(where: str, kind: str) -> Iterator[None]:
         what = f"reading {kind} needs the package {error.name}: {_INSTALL}"
         raise DataError(Problem(where=where, what=what)) from None
     except FileNotFoundError as error:
-        what = "no such file" if where in str(error) else f"not whole: {error}"
+        what = "no such file" if where in str(error) else f"damaged: |{error}"
         raise DataError(Problem(where=where, what=what)) from None
     except Exception as error:  # noqa: BLE001 - pyarrow, fsspec and the hub client raise two dozen kinds
         what = f"cannot be read as {kind} ({type(error).__name__}): {str(error).splitlines()[:1]!s:.200}"

@@ -65,7 +65,7 @@ def read_pairs_file(
     Args:
         path: a file, a folder that `datasets` saved, or `hf:OWNER/NAME`.
         problems: gets every malformed row of the file, not only the first.
-        format: one of `FORMATS`; None tells it by name and content.
+        format: one of `FORMATS`; None recognises it by name and content.
         columns: what the columns of tables and the keys of JSON lines are called.
     """
     wrong = Problems()
@@ -109,10 +109,10 @@ def _choose(source: Source) -> Format:
     if candidates:
         shapes = "; ".join(f"{name}: {format.shape}" for name, format in candidates.items())
         found = "" if kind == FOLDER else f", found {source.first_line!r:.80}"
-        what = f"not one of the known shapes ({shapes}){found}; data.format says which one it should be"
+        what = f"none of the known shapes ({shapes}){found}; set data.format"
         raise DataError(Problem(where=str(path), what=what))
     known = ", ".join(f"{name} ({' '.join(filter(None, format.endings))})" for name, format in FORMATS.items())
-    what = f"unknown kind of pairs file; known: {known}; data.format says which one it is"
+    what = f"unknown kind of pairs file; expected one of {known}; set data.format"
     raise DataError(Problem(where=str(path), what=what))
 
 

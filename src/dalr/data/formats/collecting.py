@@ -26,11 +26,13 @@ class Columns(Section):
     """Names of the columns of a table, or of the keys of a record; not for formats that fix theirs."""
 
     image: str = "image"
+    """Column with the image's file name, which is also its id."""
     caption: str | None = None
-    """None: `caption` for one sentence, or `captions` for a list."""
+    """Column with the caption, or with a list of captions; null: `caption` or `captions`, whichever is there."""
     split: str = "split"
+    """Column with the name of the split, where the file has one."""
     separator: Annotated[Literal[",", ";", "|", ":"] | None, LEFT_OUT_IF_NONE] = None
-    """The character between the cells of a CSV; None is a comma."""
+    """The character between the cells of a CSV file; null: a comma."""
 
 
 _USUAL = {
@@ -113,7 +115,7 @@ class Collector:
         self.problems.append(Problem(where=where, what=what))
         self._wrong += 1
         if self._wrong >= _MOST_WRONG:
-            told = f"{_MOST_WRONG} problems up to here; the rest was not read: it may be a file of another kind"
+            told = f"{_MOST_WRONG} problems so far; the rest was not read: the file may be of another kind"
             raise DataError(Problem(where=where, what=told))
 
     def _without_column(self, record: Mapping[str, object], where: str, what: str) -> None:

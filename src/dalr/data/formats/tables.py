@@ -110,7 +110,7 @@ def _header_found(cells: list[str], columns: Columns, mark: str) -> str:
     told = reads_it.get(
         other, f"say so with {as_csv}--columns 'separator={other}', or with data.columns in a recipe"
     )
-    return f"found {shown(cells[0])}, whose columns seem to be separated by {marks[other]}; {told}{also}"
+    return f"found {shown(cells[0])}, with columns that seem to be separated by {marks[other]}; {told}{also}"
 
 
 def _csv_rows(source: Source, into: Collector) -> Iterator[tuple[str, list[str]]]:

@@ -39,7 +39,7 @@ class Protocol:
     tenacity: int
     """Checks without improvement that are forgiven, over the whole fit; the next one stops it."""
     max_passes: int = 200
-    """No further check is begun once so many passes are over."""
+    """No further check starts once so many passes are over."""
     seed: int = 1111
     penalties: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
     """L2, added to the gradient before the optimiser sees it."""

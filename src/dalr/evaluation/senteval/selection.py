@@ -1,6 +1,6 @@
 """How does SentEval choose a penalty, and what does it report, for its three kinds of task?
 
-`acc` is measured on data that chose nothing, `devacc` is the score by which the penalty was chosen: papers print
+`acc` is test accuracy, `devacc` the validation accuracy used to select the penalty: papers print
 either. Scores are rounded to two decimals where the protocol rounds them, because ties between penalties, which the
 smaller one wins, are decided by that.
 """
@@ -140,7 +140,7 @@ def _inner_groups(matrix: Matrix, train: Rows, classifier: Classifier) -> list[G
 
 
 def _stratified(matrix: Matrix, rows: Rows, classifier: Classifier) -> list[tuple[Rows, Rows]]:
-    """(training, held-out) rows of each fold, each class in equal shares."""
+    """(training, held-out) rows of each fold, each class in equal fractions."""
     from sklearn.model_selection import StratifiedKFold
 
     folds, labels = classifier.protocol.folds, matrix.labels[rows]

@@ -69,9 +69,7 @@ def import_checkpoint(
         StorageError: `out` is something else's folder, or the disk refuses.
     """
     if pooling == "avg_first_last":
-        what = (
-            "avg_first_last is for frozen encoders, and no module of sentence-transformers; say cls, mean or last"
-        )
+        what = "avg_first_last is for frozen encoders, not for sentence-transformers modules; use cls, mean or last"
         raise ConfigError(Problem(where="--pooling", what=what))
     head = head or (METHODS[method] if method is not None else "drop")
     weights = weights_file(checkpoint)
@@ -91,7 +89,7 @@ def import_checkpoint(
     if problems:
         raise ModelFileError(problems)
     if head == "keep" and layout.head is None:
-        what = f"no affine sentence head in {weights}; leave --head out, or say --head drop"
+        what = f"no affine sentence head in {weights}; omit --head, or use --head drop"
         raise ConfigError(Problem(where="--head keep", what=what))
     imported = ImportedModel(
         checkpoint=resolve(checkpoint, ModelFileError),
@@ -154,7 +152,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     if not any(any(folder.glob(name)) for name in TOKENIZER_FILES):  # transformers would make one up
-        what = f"no tokenizer in it; expected one of {', '.join(TOKENIZER_FILES)}: copy the whole folder"
+        what = f"no tokenizer in it; expected one of {', '.join(TOKENIZER_FILES)}: copy the complete folder"
         raise ModelFileError(Problem(where=str(folder), what=what))
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(

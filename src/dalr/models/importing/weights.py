@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 _NEVER_OPENED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.py", "*.ckpt")
 _ZIP = b"PK\x03\x04"
-_WAY_OUT = "ask its owner for model.safetensors, or save its bare state dict again on a machine that may be lost"
+_WAY_OUT = "ask its owner for model.safetensors, or save its bare state dict again on an isolated machine"
 
 
 def weights_file(folder: Path) -> Path:
@@ -70,7 +70,7 @@ def _read_safe(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        what = f"not whole safetensors ({error!s:.120}); fetch it again"
+        what = f"damaged safetensors ({error!s:.120}); fetch it again"
         raise ModelFileError(Problem(where=str(path), what=what)) from None
 
 

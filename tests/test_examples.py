@@ -1,0 +1,119 @@
+"""The examples run as they stand, on tiny models: scripts by their `main`, the notebook cell by cell."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiny import Toys
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(autouse=True)
+def no_terms_left_behind() -> Iterator[None]:
+    from dalr.losses import registry
+
+    before = dict(registry._registered)
+    yield
+    registry._registered.clear()
+    registry._registered.update(before)
+
+
+def loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic looks there for the names in annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_example_is_listed_and_tested() -> None:
+    names = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
+    assert names == {
+        "quickstart.ipynb",
+        "custom_term.py",
+        "train_from_python.py",
+        "sentence_transformers_trainer.py",
+    }
+    listed = (EXAMPLES / "README.md").read_text()
+    assert all(f"[{name}]({name})" in listed for name in names)
+
+
+def test_training_from_python(toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = loaded("train_from_python").main(str(toys.student), out=tmp_path / "run", steps=12)
+    assert result.steps == 12
+    assert result.model.is_dir()
+    assert "step 10: loss" in capsys.readouterr().out
+
+
+def test_the_custom_term_as_a_script(toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = loaded("custom_term").main(str(toys.student), out=tmp_path / "run", steps=10)
+    assert {"infonce", "uniformity"} == set(next(each for each in result.metrics if "terms" in each)["terms"])
+    assert "uniformity" in capsys.readouterr().out
+
+
+def test_the_custom_term_as_a_plug_in(toys: Toys, tmp_path: Path) -> None:
+    recipe = toys.recipe(tmp_path)
+    command = [
+        "check",
+        str(recipe),
+        "--plugin",
+        str(EXAMPLES / "custom_term.py"),
+        "-s",
+        "objective.uniformity.weight=0.1",
+    ]
+    done = subprocess.run([sys.executable, "-m", "dalr", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = ["recipe", "show", "dalr", "--plugin", str(EXAMPLES / "custom_term.py"), "--explain", "uniformity.t"]
+    done = subprocess.run([sys.executable, "-m", "dalr", *shown], capture_output=True, text=True, check=False)
+    assert "How fast the penalty falls with distance." in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_loss_in_the_trainer_of_sentence_transformers(toys: Toys, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    main = loaded("sentence_transformers_trainer").main
+    main(str(toys.student), out=tmp_path / "run", steps=3, use_cpu=True, disable_tqdm=True)
+    assert (tmp_path / "run" / "heads.safetensors").is_file()
+    assert (tmp_path / "run" / "model" / "modules.json").is_file()
+
+
+def test_the_notebook_runs_from_top_to_bottom(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("agg")
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
+    small = {"MODEL": str(toys.student), "LAYERS": 1, "STEPS": 12, "OUT": str(tmp_path / "run")}
+    names: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        code = "".join(cell["source"])
+        exec(compile(code, f"quickstart.ipynb {cell['id']}", "exec"), names)
+        if "parameters" in cell["metadata"].get("tags", []):
+            assert set(small) <= set(names)
+            names |= small
+    assert len(plt.get_fignums()) == 2
+    plt.close("all")
+    assert names["scores"].shape == (1, 60)
+    assert np.isfinite(names["result"].best_score)
+    assert "untrained" in capsys.readouterr().out
+
+
+def test_the_notebook_is_stored_without_outputs() -> None:
+    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
+    assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
