@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from dalr.losses.similarity import MarginFields, sentence_cosines
 from dalr.losses.term import Need, SentenceTerm, Temperature, Term, given, nothing
+from dalr.recipe.section import LEFT_OUT_IF_NONE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +55,10 @@ class Grounding(MarginFields, Term):
     candidates: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
     """Images that a caption finds its own among: those of the batch, and others of the training set up to this
     number, drawn for each step. Frozen features make them free of an encoder: one product more. None: the batch."""
+    space: Annotated[Literal["clip"] | None, LEFT_OUT_IF_NONE] = None
+    """`clip`: s = W h + b and u = v, so that sentences are trained into the space of the image features, and an index
+    of those that is there already can be searched. None: a space of its own, s = tanh(W h + b), u = tanh(W_v v + b_v).
+    """
     threshold_quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Drop negatives whose cos(c_i, v_j) lies above this quantile of the batch (KDMCSE's filter; its absolute
     threshold only means something on a known scale)."""
@@ -63,7 +68,8 @@ class Grounding(MarginFields, Term):
         clip = {Need.CLIP_TEXT} if self.clip_text_branch or self.threshold_quantile is not None else set()
         branch = {Need.CLIP_TEXT_GROUNDING} if self.clip_text_branch else set()
         more = {Need.CANDIDATES} if self.candidates is not None else set()
-        return frozenset({Need.IMAGE, Need.GROUNDING} | clip | branch | more)
+        space = {Need.CLIP_SPACE} if self.space == "clip" else set()
+        return frozenset({Need.IMAGE, Need.GROUNDING} | clip | branch | more | space)
 
     @property
     def candidate_images(self) -> int | None:

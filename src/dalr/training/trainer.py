@@ -202,6 +202,7 @@ def _train(
         "data": data.dataset.report | setup.report,
         "steps": steps,
         **provenance(setup.task),
+        **({"space": setup.task.heads.space} if setup.task.heads.space is not None else {}),
         "resumed_at": _resumptions(earlier, point, allowed),
     }
     _write_record(ranks, out, record | {"status": "training"})
