@@ -13,7 +13,7 @@ import pytest
 from dalr.errors import ConfigError
 from dalr.models.heads import ground, read_grounding
 from dalr.recipe.loading import load_recipe, resolved_yaml
-from tiny import IMAGE_DIM, Outcome, Toys
+from tiny import IMAGE_WIDTH, Outcome, Toys
 
 CLIP = {"infonce": {"temperature": 0.05}, "grounding": {"weight": 0.1, "space": "clip"}}
 
@@ -21,7 +21,7 @@ CLIP = {"infonce": {"temperature": 0.05}, "grounding": {"weight": 0.1, "space": 
 def recipe_of(toys: Toys, folder: Path, **sections: Any) -> Path:
     folder.mkdir(exist_ok=True)
     data = {"pairs": str(toys.data.pairs), "text": str(toys.data.text), "max_tokens": 16, "held_out_images": 4}
-    heads = {"grounding_dim": IMAGE_DIM, "aligner_dim": 8}
+    heads = {"grounding_dim": IMAGE_WIDTH, "aligner_dim": 8}
     scored = {"kind": "retrieval", "every": 2}
     return toys.recipe(
         folder, **({"data": data, "objective": CLIP, "heads": heads, "validation": scored} | sections)
@@ -39,7 +39,7 @@ def run(toys: Toys, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_image_features_are_their_own_vectors(run: Path) -> None:
     random = np.random.default_rng(0)
-    h, v = random.normal(size=(3, 32)).astype(np.float32), random.normal(size=(5, IMAGE_DIM)).astype(np.float32)
+    h, v = random.normal(size=(3, 32)).astype(np.float32), random.normal(size=(5, IMAGE_WIDTH)).astype(np.float32)
     heads = read_grounding(run / "heads.safetensors")
     assert heads is not None
     assert heads.space == "clip"
@@ -51,7 +51,7 @@ def test_the_image_features_are_their_own_vectors(run: Path) -> None:
 
 def test_the_record_states_the_space(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
-    assert record["space"] == {"name": "clip", "dimension": IMAGE_DIM}
+    assert record["space"] == {"name": "clip", "dimension": IMAGE_WIDTH}
     assert record["recipe"]["objective"]["grounding"]["space"] == "clip"
 
 
@@ -63,7 +63,7 @@ def test_retrieval_is_evaluated_in_it(run: Path, cli: Callable[..., Outcome], tm
 
 def test_a_dimension_that_is_not_that_of_the_features_is_refused(toys: Toys, tmp_path: Path) -> None:
     recipe = recipe_of(toys, tmp_path, heads={"grounding_dim": 8})
-    with pytest.raises(ConfigError, match=rf"{IMAGE_DIM} dimensions, found 8; say heads.grounding_dim: 16"):
+    with pytest.raises(ConfigError, match=rf"{IMAGE_WIDTH} dimensions, found 8; say heads.grounding_dim: 16"):
         load_recipe(str(recipe))
 
 

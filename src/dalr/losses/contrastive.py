@@ -56,9 +56,8 @@ class Grounding(MarginFields, Term):
     """Images that a caption finds its own among: those of the batch, and others of the training set up to this
     number, drawn for each step. Frozen features make them free of an encoder: one product more. None: the batch."""
     space: Annotated[Literal["clip"] | None, LEFT_OUT_IF_NONE] = None
-    """`clip`: s = W h + b and u = v, so that sentences are trained into the space of the image features, and an index
-    of those that is there already can be searched. None: a space of its own, s = tanh(W h + b), u = tanh(W_v v + b_v).
-    """
+    """`clip`: s = W h + b and u = v. Sentences are trained into the space of the image features, so that an
+    existing index of those can be searched. None: a space of its own, s = tanh(W h + b), u = tanh(W_v v + b_v)."""
     threshold_quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Drop negatives whose cos(c_i, v_j) lies above this quantile of the batch (KDMCSE's filter; its absolute
     threshold only means something on a known scale)."""

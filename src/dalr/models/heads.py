@@ -22,9 +22,9 @@ from dalr.losses import Need
 from dalr.models.config import HeadsConfig
 from dalr.models.verification import verify_heads
 
-
 GROUNDING_SPACE, CLIP_SPACE = "grounding", "clip"
-"""A space of trained heads; or that of the image features, into which a trained head leads sentences alone. In the metadata of a heads file."""
+"""A space of trained heads; or that of the image features, into which a trained head leads sentences alone. A heads
+file of the second kind says so in its metadata."""
 
 
 class Heads(nn.Module):
@@ -69,7 +69,9 @@ class Heads(nn.Module):
         if not self.clip_space:
             return _projection(_known(features), dim)
         if _known(features) != dim:
-            raise ValueError(f"CLIP's space has the dimension of its features, {features}, found grounding_dim {dim}")
+            raise ValueError(
+                f"CLIP's space has the dimension of its features, {features}, found grounding_dim {dim}"
+            )
         return nn.Identity()
 
     def sentence_vectors(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
