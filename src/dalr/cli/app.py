@@ -42,6 +42,7 @@ for _command in (
     training.study,
     evaluation.report,
     exporting.export,
+    exporting.push,
 ):
     app.command()(_command)
 app.command("import")(others.import_model)

@@ -56,3 +56,18 @@ def export(
 def _refuse_idle(options: dict[str, bool], what: str) -> None:
     if problems := [Problem(where=name, what=what) for name, given in options.items() if given]:
         raise ConfigError(problems)
+
+
+def push(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hugging Face hub.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Let everybody see a new repository [default: private].")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and send nothing.")] = False,
+) -> None:
+    """Upload the model of a run and its card, and nothing else of the run."""
+    from dalr.export.push import push as upload
+
+    for line in upload(run, repository, private=not public, dry_run=dry_run).lines():
+        show(line)
