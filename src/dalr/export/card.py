@@ -31,21 +31,8 @@ from dalr.models.verification import MODEL
 from dalr.recipe.schema import Recipe
 
 CARD = "README.md"
-LAST_LINE = (
-    "<!-- Written by dalr, and again when the run is evaluated; remove this line to keep a card of your own. -->"
-)
-_PATHS = {
-    "root",
-    "pairs",
-    "text",
-    "image",
-    "image_ids",
-    "clip_text",
-    "clip_text_ids",
-    "data",
-    "features",
-    "plugins",
-}
+LAST_LINE = "<!-- Written by dalr, and again when the run is evaluated; without this line it is left alone. -->"
+_PATHS = {"root", "pairs", "text", "image", "image_ids", "clip_text", "clip_text_ids", "data", "features"}
 """Keys of a recipe whose values are paths."""
 _PACKAGE = "package:"
 _STATED = 64 * 1024
@@ -111,16 +98,15 @@ def _what(recipe: Recipe, record: Mapping[str, Any]) -> str:
     if isinstance(space, dict):
         where = "CLIP's own space" if space.get("name") == "clip" else "a space of sentences and images"
         lines.append(
-            f"Heads that lead into {where} ({space.get('dimension')} dimensions) were trained beside it. They are not "
-            "in this folder."
+            f"Heads that lead into {where} ({space.get('dimension')} dimensions) were trained with it; they are "
+            "not in this folder."
         )
     return "\n\n".join(lines)
 
 
 def _data_of(recipe: Recipe) -> str:
-    kinds = ["image-caption pairs"] * (recipe.data.pairs is not None) + ["plain text"] * (
-        recipe.data.text is not None
-    )
+    given = {"image-caption pairs": recipe.data.pairs, "plain text": recipe.data.text}
+    kinds = [kind for kind, path in given.items() if path is not None]
     return " and ".join(kinds) or "the data of a program"
 
 
@@ -182,8 +168,8 @@ def _licence(recipe: Recipe) -> str:
     stated = stated_by(recipe.student.model, "license")
     base = f"states {stated}" if stated else "states none in its folder"
     return (
-        f"The weights come from {named(recipe.student.model)}, which {base}; its terms apply, and so do those of the "
-        "training data and of the teachers. Whoever publishes the model adds a licence here."
+        f"The weights come from {named(recipe.student.model)}, which {base}; its terms apply, and so do those of "
+        "the training data and of the teachers. Whoever publishes the model adds a licence here."
     )
 
 
@@ -244,9 +230,13 @@ def stated_by(reference: str, key: str) -> str | None:
 def _evaluated(run: Path) -> Evaluation | None:
     path = run / RUN_RESULT
     try:
-        return read_results(path)[0][0] if is_file(path, ModelFileError) else None
+        found = read_results(path)[0][0] if is_file(path, ModelFileError) else None
     except (DalrError, IndexError):
         return None  # what is wrong with it is said where it is read for itself
+    if found is None:
+        return None
+    changed = {found.settings.pooling, found.settings.num_layers, found.settings.prompt} - {None}
+    return None if changed else found
 
 
 def _is_ours(card: Path) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from dalr.errors import ConfigError, ModelFileError, Problem, StorageError
 from dalr.evaluation.runs import recipe_of_run
@@ -28,6 +28,7 @@ _SHORTEST_PATH = 8
 """Characters from which a path of this machine is looked for; /root would be found in a vocabulary."""
 
 
+@runtime_checkable  # beartype asks, in the tests
 class Hub(Protocol):
     """What is asked of `huggingface_hub.HfApi`."""
 
@@ -53,12 +54,8 @@ class Pushed:
         listed = [f"{size:>12,}  {name}" for name, size in self.files.items()]
         total = f"{sum(self.files.values()):>12,}  bytes in {len(self.files)} files"
         kind = "private" if self.private else "public"
-        end = (
-            f"uploaded to {self.repository}"
-            if self.sent
-            else f"nothing was sent; {self.repository} would be {kind}"
-        )
-        return [*listed, total, end]
+        dry = f"nothing was sent; a new {self.repository} would be {kind}"
+        return [*listed, total, f"uploaded to {self.repository}" if self.sent else dry]
 
 
 def push(
@@ -128,9 +125,7 @@ def _refuse_private_paths(run: Path, model: Path, names: list[str]) -> None:
             continue
         text = regular(model / name).read_text(encoding="utf-8", errors="replace")
         problems += [
-            Problem(
-                where=str(model / name), what=f"names {path}, a path of this machine; remove it before it is sent"
-            )
+            Problem(where=str(model / name), what=f"names {path}, a path of this machine; remove it first")
             for path in sorted(private)
             if path in text
         ]
@@ -140,14 +135,8 @@ def _refuse_private_paths(run: Path, model: Path, names: list[str]) -> None:
 
 def _private_paths(run: Path) -> Iterator[str]:
     recipe = recipe_of_run(run)
-    named = [
-        recipe.data.root,
-        recipe.data.pairs,
-        recipe.data.text,
-        recipe.features.image,
-        recipe.features.clip_text,
-    ]
-    named += [recipe.student.model, *(teacher.model for teacher in recipe.teachers)]
+    named = [recipe.data.root, recipe.data.pairs, recipe.data.text, recipe.features.image]
+    named += [recipe.features.clip_text, recipe.student.model, *(teacher.model for teacher in recipe.teachers)]
     found = [resolve(run), resolve(Path.cwd()), Path.home()]
     found += [Path(each) for each in named if each is not None and Path(each).is_absolute()]
     for path in found:
