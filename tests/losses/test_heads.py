@@ -16,7 +16,7 @@ from dalr.losses import Need
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads, ground, save_heads
 
-EVERYTHING = frozenset(Need)
+EVERYTHING = frozenset(Need) - {Need.CLIP_SPACE}
 CONFIG = HeadsConfig(grounding_dim=5, aligner_dim=4)
 
 
@@ -196,3 +196,22 @@ def test_heads_that_do_not_fit_are_refused_with_both_numbers(
     save_heads(heads(needs=needs), path)
     with pytest.raises(ModelFileError, match=message):
         ground(path, sentences=np.zeros((2, dims[0]), np.float32), images=np.zeros((2, dims[1]), np.float32))
+
+
+def test_in_the_space_of_the_image_features_only_sentences_have_a_head() -> None:
+    needs = frozenset({Need.GROUNDING, Need.CLIP_SPACE, Need.CLIP_TEXT_GROUNDING})
+    config = HeadsConfig(grounding_dim=7)
+    made = Heads(config, student_dim=6, image_dim=7, clip_text_dim=7, needs=needs, temperatures={})
+    assert shapes(made).keys() == {
+        "sentence.0.weight",
+        "sentence.0.bias",
+        "text_grounding.0.weight",
+        "text_grounding.0.bias",
+    }
+    assert made.text_grounding is not None
+    assert made.image_grounding is not None
+    v, h = torch.randn(3, 7), torch.randn(3, 6)
+    assert torch.equal(made.image_grounding(v), v)
+    assert torch.equal(made.text_grounding(h), made.text_grounding[0](h))
+    with pytest.raises(ValueError, match="dimension of its features, 8, found grounding_dim 7"):
+        Heads(config, student_dim=6, image_dim=8, clip_text_dim=None, needs=needs, temperatures={})

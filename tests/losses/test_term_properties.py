@@ -484,6 +484,7 @@ def test_text_batches_have_only_the_terms_that_are_on_text() -> None:
     assert ALL.needs("text") == {Need.TEACHERS}
     assert ALL.needs("pair") == set(Need) - {
         Need.CANDIDATES,
+        Need.CLIP_SPACE,
         Need.CLIP_TEXT,
         Need.CLIP_TEXT_GROUNDING,
         Need.MATCH_CLASSIFIER,

@@ -31,10 +31,11 @@ from tiny import Toys, captions
 
 
 def digests(folder: Path) -> dict[str, str]:
+    """Of all files but the card, which states the recipe and is no part of the model."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "README.md"
     }
 
 

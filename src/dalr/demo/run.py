@@ -251,7 +251,7 @@ def _use_one_thread() -> None:
 
 
 def _clear(out: Path) -> None:
-    """A demo folder is made from scratch each time; its mark stays until the new one, so that a kill leaves it ours."""
+    """A demo folder is made from scratch each time; its mark stays, so that a kill leaves it ours."""
     with storage_errors(out):
         for path in entries(out, StorageError):
             if path.name not in (LOCK, _MARK):

@@ -121,7 +121,8 @@ class RetrievalResult(Result):
 
     kind: Literal["retrieval"] = "retrieval"
     space: str
-    """`grounding` (trained heads) or `model` (a multimodal model's own space)."""
+    """`grounding` (trained heads), `clip` (that of the image features, with a trained head for sentences) or
+    `model` (a multimodal model's own space)."""
     images: int
     captions: int
     text_to_image: Recall

@@ -81,7 +81,10 @@ def grounded_retrieval(place: Place, images_of: Callable[[Path | None], Retrieva
 
         return ground(heads, sentences=sentences, images=images.images)
 
-    return RetrievalTask(captions=images.captions, owner=images.owner, space="grounding", project=project)
+    from dalr.models.heads import stated_space
+
+    space = stated_space(heads)
+    return RetrievalTask(captions=images.captions, owner=images.owner, space=space, project=project)
 
 
 def zero_training_retrieval(vision: VisionModel, request: Request) -> RetrievalTask:

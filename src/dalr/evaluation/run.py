@@ -91,7 +91,18 @@ def _evaluate_named(model: str, loaded: Loaded, request: Request) -> Evaluation:
     evaluation = evaluate_one(place, loaded, request)
     if place.run is not None and evaluation.tasks:  # a wrong folder is no result of the run
         keep(evaluation, place.run / RUN_RESULT, request.console)
+        _update_card(place.run, request.console)
     return evaluation
+
+
+def _update_card(run: Path, console: Console) -> None:
+    """Let the model's card show the scores that were kept."""
+    from dalr.export.card import write_card
+
+    try:
+        write_card(run)
+    except DalrError as error:
+        console.say(f"warning: the model card is not brought up to date: {error.problems[0]}")
 
 
 def evaluate_model(model: SentenceTransformer, request: Request) -> Evaluation:

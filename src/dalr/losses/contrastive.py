@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from dalr.losses.similarity import MarginFields, sentence_cosines
 from dalr.losses.term import Need, SentenceTerm, Temperature, Term, given, nothing
+from dalr.recipe.section import LEFT_OUT_IF_NONE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +61,9 @@ class Grounding(MarginFields, Term):
     """How many images a caption is compared with: those of the batch, filled up with others of the training set
     that are drawn for each step. Their features are frozen, so no encoder runs for them. Null: the batch
     alone."""
+    space: Annotated[Literal["clip"] | None, LEFT_OUT_IF_NONE] = None
+    """`clip`: s = W h + b and u = v. Sentences are trained into the space of the image features, so that an
+    existing index of those can be searched. Null: a space of its own, s = tanh(W h + b), u = tanh(W_v v + b_v)."""
     threshold_quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     """KDMCSE's filter of false negatives: negatives whose CLIP similarity cos(c_i, v_j) lies above this quantile of
     the batch are masked out. A quantile, because an absolute threshold depends on the scale of the model. Null: no
@@ -70,7 +74,8 @@ class Grounding(MarginFields, Term):
         clip = {Need.CLIP_TEXT} if self.clip_text_branch or self.threshold_quantile is not None else set()
         branch = {Need.CLIP_TEXT_GROUNDING} if self.clip_text_branch else set()
         more = {Need.CANDIDATES} if self.candidates is not None else set()
-        return frozenset({Need.IMAGE, Need.GROUNDING} | clip | branch | more)
+        space = {Need.CLIP_SPACE} if self.space == "clip" else set()
+        return frozenset({Need.IMAGE, Need.GROUNDING} | clip | branch | more | space)
 
     @property
     def candidate_images(self) -> int | None:

@@ -33,6 +33,7 @@ class Need(StrEnum):
     CANDIDATES = "candidate images"
     CLIP_TEXT = "CLIP text features"
     GROUNDING = "grounding heads"
+    CLIP_SPACE = "a text head into the image features' own space"
     CLIP_TEXT_GROUNDING = "CLIP text grounding head"
     ALIGNERS = "aligners"
     MATCH_CLASSIFIER = "match classifier"
@@ -45,6 +46,7 @@ FIELDS: Mapping[Need, tuple[str, ...]] = {
     Need.CANDIDATES: ("candidates", "own_candidate", "candidates_grounded"),
     Need.CLIP_TEXT: ("clip_text",),
     Need.GROUNDING: ("s_a", "s_b", "image_grounded"),
+    Need.CLIP_SPACE: (),  # which heads there are, and no field of its own
     Need.CLIP_TEXT_GROUNDING: ("clip_text_grounded",),
     Need.ALIGNERS: ("text_aligned", "image_aligned"),
     Need.MATCH_CLASSIFIER: (),  # no logits where a batch has no unmatched pairs

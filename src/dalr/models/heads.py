@@ -7,11 +7,12 @@ other parameter (heads kept inside a loss object are optimised but neither saved
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from dalr.errors import ModelFileError, Problem
@@ -20,6 +21,10 @@ from dalr.io.paths import regular
 from dalr.losses import Need
 from dalr.models.config import HeadsConfig
 from dalr.models.verification import verify_heads
+
+GROUNDING_SPACE, CLIP_SPACE = "grounding", "clip"
+"""A space of trained heads; or that of the image features, into which a trained head leads sentences alone. A heads
+file of the second kind says so in its metadata."""
 
 
 class Heads(nn.Module):
@@ -43,11 +48,12 @@ class Heads(nn.Module):
     ) -> None:
         super().__init__()
         self.sentence = _projection(student_dim, student_dim) if config.sentence else None
-        grounding = Need.GROUNDING in needs
-        self.text_grounding = _projection(student_dim, config.grounding_dim) if grounding else None
-        self.image_grounding = _projection(_known(image_dim), config.grounding_dim) if grounding else None
+        grounding, self.clip_space = Need.GROUNDING in needs, Need.CLIP_SPACE in needs
+        into_space = _affine if self.clip_space else _projection
+        self.text_grounding = into_space(student_dim, config.grounding_dim) if grounding else None
+        self.image_grounding = self._of_frozen(image_dim, config.grounding_dim) if grounding else None
         clip_text = Need.CLIP_TEXT_GROUNDING in needs
-        self.clip_text_grounding = _projection(_known(clip_text_dim), config.grounding_dim) if clip_text else None
+        self.clip_text_grounding = self._of_frozen(clip_text_dim, config.grounding_dim) if clip_text else None
         aligners = Need.ALIGNERS in needs
         self.text_aligner = _aligner(student_dim, config) if aligners else None
         self.image_aligner = _aligner(_known(image_dim), config) if aligners else None
@@ -58,9 +64,27 @@ class Heads(nn.Module):
         )
         self.temperature_bounds = {name: (low, high) for name, (_, low, high) in temperatures.items()}
 
+    def _of_frozen(self, features: int | None, dim: int) -> nn.Module:
+        """The grounding head of frozen features: none in CLIP's own space, where they are."""
+        if not self.clip_space:
+            return _projection(_known(features), dim)
+        if _known(features) != dim:
+            raise ValueError(
+                f"CLIP's space has the dimension of its features, {features}, found grounding_dim {dim}"
+            )
+        return nn.Identity()
+
     def sentence_vectors(self, h: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """z = tanh(W h + b), or h itself without a sentence head."""
         return h if self.sentence is None else self.sentence(h)
+
+    @property
+    def space(self) -> dict[str, str | int] | None:
+        """The space that sentences and images are compared in, for the record of a run; None without one."""
+        if self.text_grounding is None:
+            return None
+        [linear] = [part for part in self.text_grounding if isinstance(part, nn.Linear)]
+        return {"name": CLIP_SPACE if self.clip_space else GROUNDING_SPACE, "dimension": linear.out_features}
 
     def temperatures(self) -> dict[str, Float[Tensor, ""]]:
         """Trained temperatures inside their bounds, by term.
@@ -89,45 +113,115 @@ def save_heads(heads: Heads, path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in heads.state_dict().items()}
+    metadata = {"format": "dalr-heads-1"} | ({"space": CLIP_SPACE} if heads.clip_space else {})
     write_with(
         path,
-        lambda temporary: save_file(tensors, temporary, metadata={"format": "dalr-heads-1"}),
+        lambda temporary: save_file(tensors, temporary, metadata=metadata),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affine:
+    """One grounding head out of a file: W x + b, and tanh of it where the space is a trained one."""
+
+    weight: Float32[np.ndarray, "g d"]
+    bias: Float32[np.ndarray, " g"]
+    tanh: bool
+
+    def __call__(self, vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n g"]:
+        out: np.ndarray = vectors @ self.weight.T + self.bias
+        return np.tanh(out) if self.tanh else out
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundingHeads:
+    """The heads that lead into the space of sentences and images."""
+
+    text: Affine
+    image: Affine | None
+    """None: the space is that of the image features themselves."""
+
+    @property
+    def space(self) -> str:
+        """`grounding`, or `clip` where image features are left as they are."""
+        return GROUNDING_SPACE if self.image is not None else CLIP_SPACE
+
+
+def read_grounding(path: Path) -> GroundingHeads | None:
+    """The grounding heads of a file of heads; None where its recipe trained none.
+
+    Raises:
+        ModelFileError: not a file of heads, or only one of the two.
+        CorruptFileError: it is not as its run or checkpoint wrote it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    verify_heads(path)
+    try:
+        with safe_open(regular(path), framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys() if "_grounding." in name}  # noqa: SIM118
+            space = (file.metadata() or {}).get("space")
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
+    if not any(name.startswith(("text_grounding", "image_grounding")) for name in tensors):
+        return None
+
+    def affine(head: str) -> Affine:
+        weight, bias = tensors.get(f"{head}.0.weight"), tensors.get(f"{head}.0.bias")
+        if weight is None or bias is None:
+            what = f"no {head} in it; heads of a recipe with grounding are needed"
+            raise ModelFileError(Problem(where=str(path), what=what))
+        return Affine(weight=weight, bias=bias, tanh=space != CLIP_SPACE)
+
+    return GroundingHeads(
+        text=affine("text_grounding"), image=affine("image_grounding") if space != CLIP_SPACE else None
+    )
+
+
+def stated_space(path: Path) -> str:
+    """`clip` where a file of heads says so, else `grounding`; what is wrong with it is said when it is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(regular(path), framework="np") as file:
+            return str((file.metadata() or {}).get("space", GROUNDING_SPACE))
+    except (OSError, ValueError, SafetensorError):
+        return GROUNDING_SPACE
 
 
 def ground(
     path: Path, *, sentences: Float[np.ndarray, "n d"], images: Float[np.ndarray, "m w"]
 ) -> tuple[Float[np.ndarray, "n g"], Float[np.ndarray, "m g"]]:
-    """Sentence and image vectors in the grounding space of saved heads: tanh(W x + b) of each.
+    """Sentence and image vectors in the space of saved grounding heads.
 
     Raises:
         ModelFileError: the file has no grounding heads, or heads for vectors of other dimensions.
         CorruptFileError: it is not as its run or checkpoint wrote it.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    heads = read_grounding(path)
+    if heads is None:
+        what = "no text_grounding in it; heads of a recipe with grounding are needed"
+        raise ModelFileError(Problem(where=str(path), what=what))
+    _require_dim(path, "text_grounding", heads.text.weight.shape[1], sentences)
+    expected = heads.image.weight.shape[1] if heads.image is not None else heads.text.weight.shape[0]
+    _require_dim(path, "image_grounding", expected, images)
+    return heads.text(sentences), heads.image(images) if heads.image is not None else images
 
-    verify_heads(path)
-    try:
-        tensors = load_file(regular(path))
-    except (OSError, SafetensorError) as error:
-        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
-    grounded = []
-    for head, vectors in (("text_grounding", sentences), ("image_grounding", images)):
-        weight, bias = tensors.get(f"{head}.0.weight"), tensors.get(f"{head}.0.bias")
-        if weight is None or bias is None:
-            what = f"no {head} in it; heads of a recipe with grounding are needed"
-            raise ModelFileError(Problem(where=str(path), what=what))
-        if weight.shape[1] != vectors.shape[1]:
-            what = f"{head} expects vectors of dimension {weight.shape[1]}, found {vectors.shape[1]}"
-            raise ModelFileError(Problem(where=str(path), what=what))
-        grounded.append(np.tanh(vectors @ weight.T + bias))
-    return grounded[0], grounded[1]
+
+def _require_dim(path: Path, head: str, expected: int, vectors: Float[np.ndarray, "n d"]) -> None:
+    if vectors.shape[1] != expected:
+        what = f"{head} expects vectors of dimension {expected}, found {vectors.shape[1]}"
+        raise ModelFileError(Problem(where=str(path), what=what))
 
 
 def _projection(inputs: int, outputs: int) -> nn.Sequential:
     """tanh(W x + b)."""
     return nn.Sequential(nn.Linear(inputs, outputs), nn.Tanh())
+
+
+def _affine(inputs: int, outputs: int) -> nn.Sequential:
+    """W x + b."""
+    return nn.Sequential(nn.Linear(inputs, outputs))
 
 
 def _aligner(inputs: int, config: HeadsConfig) -> nn.Sequential:

@@ -218,6 +218,7 @@ def _dim_conflicts(recipe: Recipe) -> Iterator[Conflict]:
                 "space: grounding"
             )
             yield Conflict(path=("objective", "cross_modal_alignment"), what=what)
+    yield from _clip_space_conflicts(recipe)
     grounding = recipe.objective.term("grounding")
     if isinstance(grounding, Grounding) and grounding.threshold_quantile is not None:
         image, text = _stored_dim(recipe, recipe.features.image), _stored_dim(recipe, recipe.features.clip_text)
@@ -237,6 +238,23 @@ def _dim_conflicts(recipe: Recipe) -> Iterator[Conflict]:
                 f"{student} and this teacher's is {dim}"
             )
             yield Conflict(path=("teachers", number), what=what)
+
+
+def _clip_space_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    """In the space of the features themselves, the text head must lead to their dimension."""
+    if not any(Need.CLIP_SPACE in term.needs for _, term in recipe.objective.active()):
+        return
+    found = {"image features": recipe.features.image}
+    if any(Need.CLIP_TEXT_GROUNDING in term.needs for _, term in recipe.objective.active()):
+        found["CLIP text features"] = recipe.features.clip_text
+    for name, features in found.items():
+        dim = _stored_dim(recipe, features)
+        if dim is not None and dim != recipe.heads.grounding_dim:
+            what = (
+                f"grounding.space: clip trains sentences into the space of the {name}, which have {dim} "
+                f"dimensions, found {recipe.heads.grounding_dim}; say heads.grounding_dim: {dim}"
+            )
+            yield Conflict(path=("heads", "grounding_dim"), what=what)
 
 
 def _validation_conflicts(recipe: Recipe) -> Iterator[Conflict]:

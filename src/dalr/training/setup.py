@@ -151,6 +151,7 @@ def _task(
     temperatures = {
         name: bounds for name, term in recipe.objective.active() if (bounds := term.learns_temperature) is not None
     }
+    _require_space(recipe, data)
     seed_everything(recipe.seed)  # loading encoders may have drawn numbers, and not always the same ones
     heads = Heads(
         recipe.heads,
@@ -175,6 +176,21 @@ def _task(
         layout=_layout(recipe, student, precision),
         matryoshka=make_matryoshka(recipe.training.matryoshka_dims, recipe.training.matryoshka_weights),
     ).to(device)
+
+
+def _require_space(recipe: Recipe, data: TrainingData) -> None:
+    """As the checks of the recipe, for features that it does not name.
+
+    Raises:
+        ConfigError: the text head would not lead to the dimension of the features.
+    """
+    if Need.CLIP_SPACE not in recipe.objective.all_needs():
+        return
+    for vectors in (data.images, data.clip_text):
+        if vectors is not None and vectors.store.dim != recipe.heads.grounding_dim:
+            what = f"grounding.space: clip needs the dimension of the features, {vectors.store.dim}, found "
+            what += str(recipe.heads.grounding_dim)
+            raise ConfigError(Problem(where="heads.grounding_dim", what=what))
 
 
 def _layout(recipe: Recipe, student: SentenceTransformer, precision: Precision) -> Layout:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
+from dalr.errors import ConfigError, CorruptFileError, DalrError, Problem, StorageError
 from dalr.io.atomic import storage_errors, write_json
 from dalr.io.claim import require_ours
 from dalr.io.console import Console
@@ -114,7 +114,20 @@ def run(
             _require_ours(out, resume)
             _sweep(out)
         console = console if main else Console(quiet=True)
-        return _run(recipe, data, out=out, console=console, resume=resume, program=program)
+        result = _run(recipe, data, out=out, console=console, resume=resume, program=program)
+        if main:
+            _write_card(out, console)
+        return result
+
+
+def _write_card(out: Path, console: Console) -> None:
+    """The model's card; the run is finished, with one or without."""
+    from dalr.export.card import write_card
+
+    try:
+        write_card(out)
+    except DalrError as error:
+        console.say(f"warning: no model card: {error.problems[0]}")
 
 
 def _run(
@@ -202,6 +215,7 @@ def _train(
         "data": data.dataset.report | setup.report,
         "steps": steps,
         **provenance(setup.task),
+        **({"space": setup.task.heads.space} if setup.task.heads.space is not None else {}),
         "resumed_at": _resumptions(earlier, point, allowed),
     }
     _write_record(ranks, out, record | {"status": "training"})
@@ -327,6 +341,7 @@ def _require_ours(out: Path, resume: Resume | None) -> None:
 def _sweep(out: Path) -> None:
     """Delete what a killed process left half-written."""
     sweep(out, "run.json", "metrics.jsonl", "heads.safetensors", "model", "bad_batch.json")
+    sweep(out / "model", "README.md")
     sweep(out / "checkpoints", "step-")
     sweep(out / "resume", "step-")
 
