@@ -686,15 +686,15 @@ class TestCombinations:
         [problem] = conflicts_of(tmp_path, tree)
         assert "the teacher must be a model, not stored vectors" in problem
 
-    @pytest.mark.parametrize("held_out", [0, 1])
-    def test_retrieval_without_held_out_images(self, tree: dict[str, Any], tmp_path: Path, held_out: int) -> None:
-        tree["data"]["held_out_images"] = held_out
+    @pytest.mark.parametrize("holdout", [None, {"last": 1}, {"test_fraction": 0.2}])
+    def test_retrieval_without_validation_images(self, tree: dict[str, Any], tmp_path: Path, holdout: Any) -> None:
+        tree["data"]["holdout"] = holdout
         tree["development"] = {"kind": "retrieval"}
         [problem] = conflicts_of(tmp_path, tree)
-        assert "development.kind: retrieval needs data.held_out_images of 2 or more" in problem
+        assert "development.kind: retrieval needs images of its own: data.holdout with" in problem
 
     def test_retrieval_without_grounding_heads(self, tree: dict[str, Any], tmp_path: Path) -> None:
-        tree["data"]["held_out_images"] = 4
+        tree["data"]["holdout"] = {"last": 4}
         tree["development"] = {"kind": "retrieval"}
         tree["objective"] = {"infonce": {}, "consistency": {}}
         [problem] = conflicts_of(tmp_path, tree)

@@ -40,7 +40,7 @@ def run(toys: Toys, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that held out some images."""
     folder = tmp_path_factory.mktemp("scoring")
     recipe = toys.recipe(folder)
-    held_out = [f"data.held_out_images={HELD_OUT}", "development.every=2"]
+    held_out = [f"data.holdout.last={HELD_OUT}", "development.every=2"]
     return dalr.train(recipe, overrides=held_out, out=folder / "run", console=Console(quiet=True)).run
 
 
@@ -135,7 +135,7 @@ class TestRetrieval:
 
     def test_a_run_that_held_out_nothing_says_so(self, fresh: Path) -> None:
         record = json.loads((fresh / "run.json").read_text())
-        record["recipe"]["data"]["held_out_images"] = 0
+        record["recipe"]["data"]["holdout"] = None
         (fresh / "run.json").write_text(json.dumps(record))
         with pytest.raises(ConfigError, match="the run held out no images"):
             retrieval_of([str(fresh)])

@@ -13,9 +13,10 @@ from pydantic import Field
 
 from dalr.data.formats.arrow import HUB
 from dalr.data.formats.collecting import Columns
+from dalr.data.holdout import HoldoutConfig
 from dalr.data.reading import FormatName, Reading
 from dalr.recipe.paths import expand
-from dalr.recipe.section import Section
+from dalr.recipe.section import LEFT_OUT_IF_NONE, Section
 
 
 class DataConfig(Section):
@@ -33,8 +34,8 @@ class DataConfig(Section):
     """Which split of the pairs is used: one name, several, or `all`; needed where a file has more than one."""
     text: str | None = None
     """Plain text, one sentence a line."""
-    held_out_images: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
-    """The last images of the pairs file, kept out of training for retrieval."""
+    holdout: Annotated[HoldoutConfig | None, LEFT_OUT_IF_NONE] = None
+    """Images that are kept out of training, for validation and for the test (`data/holdout.py`); None: none."""
     on_empty: Literal["error", "drop"] = "error"
     """What an empty caption or line is."""
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] = 32

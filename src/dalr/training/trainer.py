@@ -1,6 +1,7 @@
 """One training run: data checked, vectors and tokens ready, student trained, the best weights exported.
 
 RUN/run.json            resolved recipe, versions, data report, git commit, result
+RUN/split.jsonl         which image was trained on, chose the weights, or is for the test
 RUN/metrics.jsonl       terms and development scores while training
 RUN/checkpoints/        the best checkpoint, sealed
 RUN/resume/             where a stopped run goes on; gone when it has finished
@@ -20,8 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dalr.data.holdout import SPLIT, sides_text
 from dalr.errors import ConfigError, CorruptFileError, Problem, StorageError
-from dalr.io.atomic import storage_errors, write_json
+from dalr.io.atomic import storage_errors, write_json, write_text
 from dalr.io.claim import require_ours
 from dalr.io.console import Console
 from dalr.io.environment import process_rank, require_meeting
@@ -205,6 +207,8 @@ def _train(
         "resumed_at": _resumptions(earlier, point, allowed),
     }
     _write_record(ranks, out, record | {"status": "training"})
+    if ranks.main and data.dataset.held_out is not None:
+        write_text(out / SPLIT, sides_text(data.dataset.sides()))
     reporters = recipe.training.report_to if ranks.main else ()
     with (
         reports(reporters, run=out, project=recipe.name, recipe=start["recipe"]) as reported,
@@ -326,7 +330,7 @@ def _require_ours(out: Path, resume: Resume | None) -> None:
 
 def _sweep(out: Path) -> None:
     """Delete what a killed process left half-written."""
-    sweep(out, "run.json", "metrics.jsonl", "heads.safetensors", "model", "bad_batch.json")
+    sweep(out, "run.json", SPLIT, "metrics.jsonl", "heads.safetensors", "model", "bad_batch.json")
     sweep(out / "checkpoints", "step-")
     sweep(out / "resume", "step-")
 
