@@ -66,6 +66,8 @@ class Place:
     encoder: EncoderConfig
     heads: Path | None = None
     run: Path | None = None
+    in_memory: bool = False
+    """A model of a program, whose files are not known."""
 
 
 def locate(model: str, request: Request) -> Place:

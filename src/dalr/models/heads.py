@@ -21,6 +21,8 @@ from dalr.losses import Need
 from dalr.models.config import HeadsConfig
 from dalr.models.verification import verify_heads
 
+_STUDENT = "student_sha256"
+
 
 class Heads(nn.Module):
     """The heads that an objective needs; absent ones are None.
@@ -84,15 +86,32 @@ def _bounded(value: Tensor, low: float, high: float) -> Tensor:
     return value + (value.clamp(low, high) - value).detach()
 
 
-def save_heads(heads: Heads, path: Path) -> None:
-    """Write the heads as safetensors under their stable names."""
+def save_heads(heads: Heads, path: Path, *, student: str | None = None) -> None:
+    """Write the heads as safetensors under their stable names, with the fingerprint of the student beside them."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in heads.state_dict().items()}
     write_with(
         path,
-        lambda temporary: save_file(tensors, temporary, metadata={"format": "dalr-heads-1"}),
+        lambda temporary: save_file(
+            tensors, temporary, metadata={"format": "dalr-heads-1"} | ({_STUDENT: student} if student else {})
+        ),
     )
+
+
+def student_of(path: Path) -> str | None:
+    """Fingerprint of the student that heads were trained with; None for heads that do not say it.
+
+    Raises:
+        ModelFileError: not a heads file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(regular(path), framework="np") as file:
+            return (file.metadata() or {}).get(_STUDENT)
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
 
 
 def ground(

@@ -202,14 +202,15 @@ def retrieval_table(sources: Sources) -> Table | None:
                 rows=tuple(
                     Row(
                         head=subject.label,
-                        about=f"{result.space} space, {result.images:,} images, {result.captions:,} captions",
+                        about=f"{result.space}, {result.split}: {result.images:,} images, {result.captions:,} captions",
                         colour=model_colour(subject.number),
                         cells=(*_recalls(result.text_to_image), *_recalls(result.image_to_text)),
                     )
                     for subject, _, result in found
                 ),
                 title="Measured",
-                ranked=len({(result.images, result.captions, name) for _, name, result in found}) == 1,
+                ranked=len({(result.images, result.captions, result.split, result.items) for *_, result in found})
+                == 1,
             ),
             Group(rows=tuple(published), title=f"{PUBLISHED}; protocol not stated"),
         ],

@@ -15,6 +15,7 @@ from dalr.evaluation.models import settings_of
 from dalr.evaluation.request import Request, locate
 from dalr.evaluation.results import (
     RUN_RESULT,
+    CaptionsResult,
     Evaluation,
     RetrievalResult,
     Settings,
@@ -23,7 +24,7 @@ from dalr.evaluation.results import (
     read_results,
 )
 from dalr.evaluation.run import Loaded, evaluate_one, keep, load
-from dalr.evaluation.tasks import RETRIEVAL, STS_TASKS, resolve_tasks
+from dalr.evaluation.tasks import CAPTIONS, RETRIEVAL, STS_TASKS, resolve_tasks
 from dalr.io.console import Console
 from dalr.io.paths import exists, is_dir
 from dalr.losses import Need
@@ -94,7 +95,8 @@ class Examiner:
 
     def _tasks(self, recipe: Recipe, *, first_seed: bool) -> list[str]:
         names = [*self.config.tasks, *(self.config.on_first_seed if first_seed else ())]
-        return [name for name in resolve_tasks(names) if name != RETRIEVAL or finds_pictures(recipe)]
+        cannot = {RETRIEVAL: not finds_pictures(recipe), CAPTIONS: not _tests_captions(recipe)}
+        return [name for name in resolve_tasks(names) if not cannot.get(name, False)]
 
     def _those(self, tasks: Sequence[str]) -> Loaded:
         """These tasks out of all."""
@@ -104,7 +106,7 @@ class Examiner:
             self._loaded,
             tasks=[each for each in self._loaded.tasks if each.name in tasks],
             failed=[each for each in self._loaded.failed if each.task in tasks],
-            pictures=self._loaded.pictures if RETRIEVAL in tasks else None,
+            own_tasks=[each for each in self._loaded.own_tasks if each in tasks],
         )
 
     def _request(self, tasks: Sequence[str]) -> Request:
@@ -157,6 +159,11 @@ def finds_pictures(recipe: Recipe) -> bool:
     )
 
 
+def _tests_captions(recipe: Recipe) -> bool:
+    """Whether a run holds out captions for a test."""
+    return recipe.data.pairs is not None and recipe.data.holdout is not None and recipe.data.holdout.may_test
+
+
 def scores_of(evaluation: Evaluation | None, development: float | None) -> dict[str, float]:
     """Every score of a run by its name in the tables; subsets are `TASK/SUBSET`. What it lacks is not there."""
     found: dict[str, float | None] = {DEV: development}
@@ -179,6 +186,8 @@ def scores_of(evaluation: Evaluation | None, development: float | None) -> dict[
             case RetrievalResult():
                 for arrow, recall in (("t→i", result.text_to_image), ("i→t", result.image_to_text)):
                     found |= {f"{arrow} R@1": recall.r1, f"{arrow} R@5": recall.r5, f"{arrow} R@10": recall.r10}
+            case CaptionsResult():
+                found |= {"captions R@1": result.r1, "captions R@10": result.r10, "captions MAP": result.map}
             case _:
                 pass
     found |= {STS_AVG: evaluation.sts_avg, TRANSFER_AVG: evaluation.transfer_avg}

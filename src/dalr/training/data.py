@@ -89,7 +89,10 @@ def load_training_data(
     pairs = attempt(lambda: _development_pairs(recipe))
     said: tuple[str, ...] = ()
     if dataset is not None:
-        dataset, said = attempt(lambda: without_near_duplicates(dataset, stores.images, recipe.data.holdout)) or (
+        everything = dataset
+        dataset, said = attempt(
+            lambda: without_near_duplicates(everything, stores.images, recipe.data.holdout)
+        ) or (
             dataset,
             (),
         )
