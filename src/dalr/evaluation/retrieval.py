@@ -7,7 +7,7 @@ is why they are saved; or in the own space of a multimodal model, without any tr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -25,9 +25,9 @@ class RetrievalScore:
 
     text_to_image: Recall
     image_to_text: Recall
-    text_ranks: Int64[np.ndarray, " captions"]
+    text_ranks: Int64[np.ndarray, " captions"] = field(compare=False)
     """Of each caption, the number of images before its own; of each image, the captions before its first own."""
-    image_ranks: Int64[np.ndarray, " images"]
+    image_ranks: Int64[np.ndarray, " images"] = field(compare=False)
 
     @property
     def mean_r1(self) -> float:

@@ -185,14 +185,13 @@ def zero_training_retrieval(vision: VisionModel, own: OwnData, place: Place) -> 
         ConfigError: no images are named, or vectors that another model made.
     """
     request = own.request
+    needed = f"{vision.reference} is multimodal: retrieval needs --pairs, and --images or --features made with it"
     if request.pairs is None and own.common is None:
-        what = f"{vision.reference} is multimodal: retrieval needs --pairs, and --images or --features made with it"
-        raise ConfigError(Problem(where="--pairs", what=what))
+        raise ConfigError(Problem(where="--pairs", what=needed))
     found = own.captions(place)
     if request.pairs is not None and request.features is None:
         if request.images is None:
-            what = f"{vision.reference} is multimodal: retrieval needs --pairs, and --images or --features made with it"
-            raise ConfigError(Problem(where="--pairs", what=what))
+            raise ConfigError(Problem(where="--pairs", what=needed))
         images = _computed(vision, found, request)
     else:
         store = own._store if request.pairs is not None else own.photos(_known(own.common)).features()

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from dalr.evaluation.published import AVERAGE, PublishedRow, load_published
 from dalr.evaluation.results import (
+    CaptionsResult,
     Evaluation,
     MtebResult,
     Recall,
@@ -202,7 +203,7 @@ def retrieval_table(sources: Sources) -> Table | None:
                 rows=tuple(
                     Row(
                         head=subject.label,
-                        about=f"{result.space}, {result.split}: {result.images:,} images, {result.captions:,} captions",
+                        about=f"{result.space}, {_own_items(result)}",
                         colour=model_colour(subject.number),
                         cells=(*_recalls(result.text_to_image), *_recalls(result.image_to_text)),
                     )
@@ -218,6 +219,53 @@ def retrieval_table(sources: Sources) -> Table | None:
     )
 
 
+def captions_table(sources: Sources) -> Table | None:
+    """Captions that find the others of their image."""
+    found = [
+        (subject, result)
+        for subject, each in sources.evaluated
+        for result in results_of(each, CaptionsResult).values()
+    ]
+    if not found:
+        return None
+    return table(
+        name="captions",
+        caption="Captions that find the other captions of their image among all",
+        head="model",
+        columns=[
+            Column(name="R@1", better="higher", explained="% of captions whose nearest is of the same image"),
+            Column(name="R@10", better="higher", explained="% with one of the same image among the ten nearest"),
+            Column(name="MAP", better="higher", explained="mean average precision × 100"),
+        ],
+        groups=[
+            Group(
+                rows=tuple(
+                    Row(
+                        head=subject.label,
+                        about=_own_items(result),
+                        colour=model_colour(subject.number),
+                        cells=tuple(
+                            number(value, detail=_reach(result.intervals.get(name)))
+                            for name, value in (("R@1", result.r1), ("R@10", result.r10), ("MAP", result.map))
+                        ),
+                    )
+                    for subject, result in found
+                ),
+                title="Measured",
+                ranked=len({result.items for _, result in found}) == 1,
+            )
+        ],
+    )
+
+
+def _own_items(result: RetrievalResult | CaptionsResult) -> str:
+    return f"{result.split}: {result.images:,} images, {result.captions:,} captions"
+
+
+def _reach(bounds: tuple[float, float] | None) -> str:
+    return interval(bounds) if bounds is not None else ""
+
+
 _RECALLS: Sequence[tuple[str, Literal["higher", "lower"], str]] = (
     ("R@1", "higher", "% of queries with a match in first place"),
     ("R@5", "higher", "% of queries with a match among the first five"),
@@ -227,7 +275,9 @@ _RECALLS: Sequence[tuple[str, Literal["higher", "lower"], str]] = (
 
 
 def _recalls(recall: Recall) -> tuple[Cell, ...]:
-    return (number(recall.r1), number(recall.r5), number(recall.r10), number(recall.median_rank, 1))
+    several = (("R@1", recall.r1), ("R@5", recall.r5), ("R@10", recall.r10))
+    found = (number(value, detail=_reach(recall.intervals.get(name))) for name, value in several)
+    return (*found, number(recall.median_rank, 1))
 
 
 def mteb_table(sources: Sources) -> Table | None:
