@@ -15,22 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SHAPES = ((6, 16, 32), (12, 24, 32), (6, 16, 64), (64, 32, 64), (4, 128, 64))
-"""(rows, tokens, head width), all of 12 heads."""
+"""(rows, tokens, head dimension), all of 12 heads."""
 HEADS, CALLS = 12, 50
 
 
 def main() -> None:
     torch.manual_seed(0)
-    print(f"{'dtype':10}{'rows × tokens × width':24}{'forward and backward, µs':32}forward alone, µs")
+    print(f"{'dtype':10}{'rows × tokens × dim':24}{'forward and backward, µs':32}forward alone, µs")
     for dtype in (torch.bfloat16, torch.float32):
-        for rows, tokens, width in SHAPES:
-            q, k, v = (torch.randn(rows, HEADS, tokens, width, dtype=dtype, requires_grad=True) for _ in range(3))
+        for rows, tokens, dim in SHAPES:
+            q, k, v = (torch.randn(rows, HEADS, tokens, dim, dtype=dtype, requires_grad=True) for _ in range(3))
             times = [
                 microseconds(lambda attend=attend, q=q, k=k, v=v: attend(q, k, v), backward=backward)
                 for backward in (True, False)
                 for attend in (fused, plain)
             ]
-            shape = f"{rows} × {tokens} × {width}"
+            shape = f"{rows} × {tokens} × {dim}"
             shown = [f"fused {a:.0f}, plain {b:.0f} ({a / b:.1f})" for a, b in (times[:2], times[2:])]
             print(f"{str(dtype).removeprefix('torch.'):10}{shape:24}{shown[0]:32}{shown[1]}")
 

@@ -26,7 +26,7 @@ from dalr.training.batch import Batch, TokenBatch
 from dalr.training.config import TrainingConfig
 from dalr.training.finite import Guard
 from dalr.training.optim import Optimization
-from dalr.training.resume import Tally, read_point, save_point
+from dalr.training.resume import ProgressState, read_point, save_point
 
 ROUNDS, STEPS, BATCH, LENGTH = 5, 7, 64, 32
 
@@ -47,7 +47,9 @@ def main() -> None:
 
 
 def _checkpoints(run: Path, model: nn.Module, optimization: Optimization) -> None:
-    tally = Tally(batches={}, term_counts={}, best_step=None, best_score=None, untrained_score=None, seconds=0.0)
+    tally = ProgressState(
+        batches={}, term_counts={}, best_step=None, best_score=None, untrained_score=None, seconds=0.0
+    )
 
     def seal() -> None:
         save_point(

@@ -21,7 +21,7 @@ import numpy as np
 
 LINES, IMAGES, PER_IMAGE = 1_000_000, 30_000, 5
 KARPATHY_IMAGES = 123_287
-JSON_IMAGES, WIDTH = 2_000, 768
+JSON_IMAGES, DIM = 2_000, 768
 WORDS = (
     "a",
     "the",
@@ -153,7 +153,7 @@ def write_vectors(path: Path) -> Path:
     random = np.random.default_rng(2)
     with open(path, "w") as file:
         for number in range(JSON_IMAGES):
-            vectors = random.normal(size=(1 + PER_IMAGE, WIDTH)).astype(np.float32).tolist()
+            vectors = random.normal(size=(1 + PER_IMAGE, DIM)).astype(np.float32).tolist()
             image = {"captions": sentence(random, PER_IMAGE), "image_feat": vectors[0], "lang_feat": vectors[1:]}
             file.write(f"{', ' if number else '{'}{json.dumps(str(number))}: {json.dumps(image)}")
         file.write("}")

@@ -26,7 +26,7 @@ from sentence_transformers import SentenceTransformer
 from sequential_classifier import SequentialClassifier
 
 from dalr.evaluation.metrics import cosines, spearman
-from dalr.evaluation.score import Subject, evaluate, load_tasks
+from dalr.evaluation.score import EvaluatedModel, evaluate, load_tasks
 from dalr.evaluation.senteval import selection
 from dalr.evaluation.senteval.fitting import SENTEVAL, Group, Matrix, fit_groups
 from dalr.evaluation.sts import load_sts
@@ -74,8 +74,8 @@ def measure_sts(encoder: SentenceTransformer, data: Path) -> None:
 
 def run_suite(encoder: SentenceTransformer, data: Path) -> Any:
     tasks, failed = load_tasks(STS_TASKS, data)
-    subject = Subject(name=MODEL, embed=lambda sentences: embed(encoder, sentences))
-    return evaluate(subject, tasks, failed=failed, console=Console(quiet=True))
+    model = EvaluatedModel(name=MODEL, embed=lambda sentences: embed(encoder, sentences))
+    return evaluate(model, tasks, failed=failed, console=Console(quiet=True))
 
 
 def protocol_way(encoder: SentenceTransformer, data: Path) -> dict[str, float]:

@@ -176,13 +176,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def reads(folder: Path, rows: int, width: int = 768, batch: int = 128) -> None:
+def reads(folder: Path, rows: int, dim: int = 768, batch: int = 128) -> None:
     """Milliseconds for a random batch, and resident memory before and after many of them."""
     random = np.random.default_rng(0)
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, rows, 16_384):
-            yield random.standard_normal((min(16_384, rows - start), width), dtype=np.float32).astype(np.float16)
+            yield random.standard_normal((min(16_384, rows - start), dim), dtype=np.float32).astype(np.float16)
 
     write_store(folder, ids=[f"{row}.jpg" for row in range(rows)], blocks=blocks(), source={}, origin="random")
     store = open_store(folder)
@@ -194,7 +194,7 @@ def reads(folder: Path, rows: int, width: int = 768, batch: int = 128) -> None:
         store.read(wanted)
         spent.append(1000 * (time.perf_counter() - start))
     median, slow = np.percentile(spent, [50, 95])
-    print(f"reads of {batch} x {width} from {rows} rows: median {median:.2f} ms, 95 % below {slow:.2f} ms")
+    print(f"reads of {batch} x {dim} from {rows} rows: median {median:.2f} ms, 95 % below {slow:.2f} ms")
     print(f"resident memory: {before} MB before, {resident()} MB after {len(spent) * batch} rows")
     shutil.rmtree(folder)
 

@@ -71,7 +71,7 @@ def train(text: Path, *, batch: int, mini: int | None, steps: int) -> None:
                     "student": {"model": MINILM, "num_layers": 3},
                     "objective": {"infonce": {}},
                     "training": training,
-                    "development": None,
+                    "validation": None,
                 }
             )
         )

@@ -32,9 +32,9 @@ class PublicStep(torch.nn.Module):
         self.teachers = [world.student().transformers_model.eval().requires_grad_(False) for _ in self.weights]
         self.heads = Heads(
             recipe.heads,
-            student_width=world.width,
-            image_width=world.width,
-            clip_text_width=None,
+            student_dim=world.dim,
+            image_dim=world.dim,
+            clip_text_dim=None,
             needs=recipe.objective.needs("pair") | recipe.objective.needs("text"),
             temperatures={},
         )

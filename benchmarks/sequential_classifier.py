@@ -17,11 +17,11 @@ from dalr.evaluation.senteval.fitting import Protocol
 class SequentialClassifier:
     """One logistic regression with early stopping; rows are gathered batch by batch."""
 
-    def __init__(self, width: int, classes: int, penalty: float, protocol: Protocol) -> None:
+    def __init__(self, dim: int, classes: int, penalty: float, protocol: Protocol) -> None:
         np.random.seed(protocol.seed)
         torch.manual_seed(protocol.seed)
         self.protocol = protocol
-        self.model = torch.nn.Linear(width, classes)
+        self.model = torch.nn.Linear(dim, classes)
         self.loss = torch.nn.CrossEntropyLoss()
         optimizers = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
         self.optimizer = optimizers[protocol.optimizer](

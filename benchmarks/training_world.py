@@ -73,7 +73,7 @@ class World:
         return load_encoder(config).to(self.device)
 
     @cached_property
-    def width(self) -> int:
+    def dim(self) -> int:
         return int(self.student().get_embedding_dimension())
 
     @cached_property
@@ -83,7 +83,7 @@ class World:
         found = {}
         for name in ("image", "teacher 1", "teacher 2"):
             place = self.folder / f"{self.model} {name}"
-            matrix = random.normal(size=(rows, self.width)).astype(np.float16)
+            matrix = random.normal(size=(rows, self.dim)).astype(np.float16)
             write_store(place, ids=[str(row) for row in range(rows)], blocks=[matrix], source={}, origin=name)
             found[name] = open_store(place)
         return found
@@ -119,9 +119,9 @@ class World:
         seed_everything(0)
         heads = Heads(
             chosen.heads,
-            student_width=self.width,
-            image_width=self.width,
-            clip_text_width=None,
+            student_dim=self.dim,
+            image_dim=self.dim,
+            clip_text_dim=None,
             needs=chosen.objective.needs("pair") | chosen.objective.needs("text"),
             temperatures={},
         )
@@ -157,7 +157,7 @@ def make_world(
 
 
 def save_model(place: Path, model: str, *, real_tokenizer: bool) -> None:
-    width, layers, heads, inner = SHAPES[model]
+    dim, layers, heads, inner = SHAPES[model]
     torch.manual_seed(0)
     if real_tokenizer:
         tokenizer = BertTokenizerFast.from_pretrained(find_model(MINILM, None))
@@ -168,7 +168,7 @@ def save_model(place: Path, model: str, *, real_tokenizer: bool) -> None:
     tokenizer.save_pretrained(place)
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=width,
+        hidden_size=dim,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=inner,

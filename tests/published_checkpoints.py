@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from tiny import save_tiny_bert
 
 SENTENCES = ["a red dog runs on the grass", "two cat", "the first snow of the year in the city", "dog"]
-WIDTH = 32
+DIM = 32
 
 
 class Head(nn.Module):
     """tanh(W x + b)."""
 
-    def __init__(self, inputs: int = WIDTH, outputs: int = WIDTH) -> None:
+    def __init__(self, inputs: int = DIM, outputs: int = DIM) -> None:
         super().__init__()
         self.dense = nn.Linear(inputs, outputs)
 
@@ -66,7 +66,7 @@ def simcse(folder: Path, *, mlm: bool = False) -> Published:
     model = nn.Module()
     model.bert = encoder
     if mlm:
-        model.lm_head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH))
+        model.lm_head = nn.Sequential(nn.Linear(DIM, DIM), nn.LayerNorm(DIM))
     model.mlp = head
     weights = model.state_dict()
     # what releases of 2021 stored beside their parameters
@@ -86,7 +86,7 @@ def mcse(folder: Path) -> Published:
     encoder, head = _bert(folder, pooler=True), Head()
     model = nn.Module()
     model.bert, model.pooler = encoder, head
-    heads = {"visn_model": {"mlp": Head(16, 8).state_dict()}, "grounding": Head(WIDTH, 8).state_dict()}
+    heads = {"visn_model": {"mlp": Head(16, 8).state_dict()}, "grounding": Head(DIM, 8).state_dict()}
     torch.save(heads, folder / "mcse.pt")
     return _save(folder, model.state_dict(), encoder, head)
 
@@ -99,7 +99,7 @@ def mcse_whole(folder: Path) -> Published:
     objective.lang_model.bert, objective.lang_model.pooler = encoder, head
     objective.visn_model = nn.Module()
     objective.visn_model.vmlp, objective.visn_model.tmlp = Head(16, 8), Head(16, 8)
-    objective.grounding = Head(WIDTH, 8)
+    objective.grounding = Head(DIM, 8)
     return _save(folder, {f"module.{name}": value for name, value in objective.state_dict().items()}, encoder, head)
 
 
@@ -113,7 +113,7 @@ def roberta(folder: Path) -> Published:
     (folder / "merges.txt").write_text("#version: 0.2\n")
     config = RobertaConfig(
         vocab_size=len(pieces),
-        hidden_size=WIDTH,
+        hidden_size=DIM,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
@@ -148,7 +148,7 @@ def _bert(folder: Path, *, pooler: bool) -> Any:
     """A tiny BERT, its configuration and tokenizer in `folder`."""
     from transformers import BertConfig, BertModel
 
-    save_tiny_bert(folder, width=WIDTH)
+    save_tiny_bert(folder, dim=DIM)
     (folder / "model.safetensors").unlink()
     with torch.random.fork_rng():
         torch.manual_seed(2)

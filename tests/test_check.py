@@ -90,7 +90,7 @@ def test_data_a_store_the_schedule_and_a_model_are_wrong_and_all_is_said(
     cli("features", "import", toys.data.matrix, "--ids", toys.data.ids, "--out", tmp_path / "store")
     (tmp_path / "store" / "ids.jsonl").write_text("")
     recipe = str(toys.recipe(tmp_path, features={"image": str(tmp_path / "store")}))
-    checked = check_recipe(recipe, [f"development.data={tmp_path}/no.tsv", "student.model=/nowhere/bert"])
+    checked = check_recipe(recipe, [f"validation.data={tmp_path}/no.tsv", "student.model=/nowhere/bert"])
     assert isinstance(checked.error, DataError)
     text = str(checked.error)
     assert text.startswith(f"{tmp_path}/no.tsv: no such file")

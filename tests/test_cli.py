@@ -186,7 +186,7 @@ class TestExitCodes:
         assert outcome.code == 3
         assert "image 'unseen.jpg': no such id among the 24 rows" in outcome.err
 
-    def test_features_of_the_wrong_width(self, cli: Cli, toys: Toys, tmp_path: Path) -> None:
+    def test_features_of_the_wrong_dim(self, cli: Cli, toys: Toys, tmp_path: Path) -> None:
         sections = {
             "objective": {"infonce": {}, "cross_modal_alignment": {"space": "raw"}},
             "teachers": [{"model": str(toys.teacher)}],
@@ -323,7 +323,7 @@ class TestCheck:
 class TestFeatures:
     def test_import(self, cli: Cli, tiny_data: TinyData, tmp_path: Path) -> None:
         outcome = cli("features", "import", tiny_data.matrix, "--ids", tiny_data.pairs, "--out", tmp_path / "s")
-        assert outcome == Outcome(code=0, out=f"{tmp_path / 's'}: 24 rows of width 16\n", err="")
+        assert outcome == Outcome(code=0, out=f"{tmp_path / 's'}: 24 rows of dimension 16\n", err="")
         assert open_store(tmp_path / "s").ids == tiny_data.images
 
     def test_import_of_nothing(self, cli: Cli, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def recipe(toys: Toys, **overrides: Any) -> dalr.Recipe:
             "training": {"batch_size": 4, "log_every": 2},
             "training.max_steps": 6,
             "training.precision": "fp32",
-            "development.every": 3,
+            "validation.every": 3,
             **overrides,
         },
     )
@@ -103,7 +103,7 @@ def test_a_training_on_objects_with_a_term_validation_and_callbacks_of_its_own(t
     assert scores == [], "before training, every 3 steps, and at the end"
     assert [step for step, *_ in seen.steps] == [1, 2, 3, 4, 5, 6]
     assert all({"infonce"} <= terms <= {"infonce", "grounding", "pull"} for _, _, terms, _ in seen.steps)
-    assert seen.steps[2][3]["development"] == {"validation": 5.0}
+    assert seen.steps[2][3]["validation"] == {"validation": 5.0}
     assert seen.steps[0][3] == {}, "nothing is written at a step without a log line"
     assert any("pull" in line["terms"] for line in result.metrics if "terms" in line), "logged like a built-in term"
     loaded = json.loads((result.run / "run.json").read_text())
@@ -129,7 +129,7 @@ def test_scores_and_metrics_are_tables_where_pandas_is_installed(toys: Toys, tmp
     frame = dalr.evaluate(result.run, data=shared / "data" / "senteval", tasks="sts-b-dev").to_frame()
     assert frame["task"].tolist() == ["sts-b-dev"]
     assert np.isfinite(frame["spearman"]).all()
-    assert {"step", "loss", "terms.infonce", "development.validation"} <= set(result.metrics.to_frame().columns)
+    assert {"step", "loss", "terms.infonce", "validation.validation"} <= set(result.metrics.to_frame().columns)
 
 
 def test_objects_are_the_same_data_as_files(toys: Toys, tmp_path: Path) -> None:
@@ -180,12 +180,12 @@ def test_mappings_a_data_set_and_captions_one_by_one_are_the_same_pairs(toys: To
 def test_a_callback_ends_a_training_which_keeps_its_best_weights(toys: Toys, tmp_path: Path) -> None:
     ended = train(toys, tmp_path / "ended", callbacks=[Seen(end_at=4)])
     assert (ended.stopped_early_at, ended.steps) == (4, 4)
-    assert [line["step"] for line in ended.metrics if "development" in line] == [0, 3, 4], "scored where it ended"
+    assert [line["step"] for line in ended.metrics if "validation" in line] == [0, 3, 4], "scored where it ended"
     assert (ended.model / "modules.json").is_file()
 
 
 def test_a_callback_ends_a_training_without_validation(toys: Toys, tmp_path: Path) -> None:
-    chosen = recipe(toys, development=None)
+    chosen = recipe(toys, validation=None)
     ended = train(toys, tmp_path / "run", recipe=chosen, validation=None, callbacks=[Seen(end_at=2)])
     assert (ended.stopped_early_at, ended.best_step) == (2, 2)
 
@@ -254,7 +254,7 @@ def test_a_callback_without_on_step_is_named() -> None:
 
 
 def test_a_score_by_a_function_needs_the_function(toys: Toys, tmp_path: Path) -> None:
-    chosen = recipe(toys, **{"development.kind": "function"})
+    chosen = recipe(toys, **{"validation.kind": "function"})
     with pytest.raises(dalr.ConfigError, match="pass validation="):
         train(toys, tmp_path / "run", recipe=chosen, validation=None)
 

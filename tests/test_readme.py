@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from dalr.cli import app
+from dalr.cli.app import app
 from dalr.recipe.loading import load_recipe
 from dalr.study import load_study, make_plan
 

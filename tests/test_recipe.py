@@ -138,8 +138,8 @@ class TestShipped:
             assert recipe.data.max_tokens == 32
             assert recipe.training.weight_decay == recipe.training.warmup_steps == 0
             assert recipe.training.clip_norm == 1.0
-            assert recipe.development is not None
-            assert recipe.development.every == 125
+            assert recipe.validation is not None
+            assert recipe.validation.every == 125
             assert recipe.data.captions_per_image == (1 if name == "mcse" else "all")
         on = {name: {term for term, _ in recipe.objective.active()} for name, recipe in common.items()}
         assert on["simcse"] == {"infonce"}
@@ -410,9 +410,9 @@ class TestExtends:
         assert (recipe.training.batch_size, recipe.training.epochs) == (16, 3)
 
     def test_null_removes_a_section(self, tmp_path: Path) -> None:
-        put(tmp_path / "base.yaml", MINIMAL + "  grounding: {}\ndevelopment: {kind: tsv, data: d.tsv}\n")
-        recipe = load_text(tmp_path, "extends: base.yaml\nobjective: {grounding: null}\ndevelopment: null\n")
-        assert recipe.development is None
+        put(tmp_path / "base.yaml", MINIMAL + "  grounding: {}\nvalidation: {kind: tsv, data: d.tsv}\n")
+        recipe = load_text(tmp_path, "extends: base.yaml\nobjective: {grounding: null}\nvalidation: null\n")
+        assert recipe.validation is None
         assert [name for name, _ in recipe.objective.active()] == ["infonce"]
 
     def test_lists_are_replaced_whole(self, tmp_path: Path) -> None:
@@ -482,8 +482,8 @@ class TestOverrides:
 
     def test_null_removes_and_sections_are_made(self, tree: dict[str, Any], tmp_path: Path) -> None:
         text = yaml.safe_dump(tree)
-        recipe = load_text(tmp_path, text, "development=null", "objective.grounding=null")
-        assert recipe.development is None
+        recipe = load_text(tmp_path, text, "validation=null", "objective.grounding=null")
+        assert recipe.validation is None
         assert recipe.objective.term("grounding") is None
         again = load_text(tmp_path, text, "objective.grounding=null", "objective.grounding.weight=0.3")
         term = again.objective.term("grounding")
@@ -492,10 +492,10 @@ class TestOverrides:
 
     def test_a_nested_section_that_the_file_sets_to_null_can_be_filled(self, tmp_path: Path) -> None:
         recipe = load_text(
-            tmp_path, MINIMAL + "development: null\n", "development.kind=tsv", "development.data=dev.tsv"
+            tmp_path, MINIMAL + "validation: null\n", "validation.kind=tsv", "validation.data=dev.tsv"
         )
-        assert recipe.development is not None
-        assert recipe.development.data == "dev.tsv"
+        assert recipe.validation is not None
+        assert recipe.validation.data == "dev.tsv"
 
     def test_items_of_a_list_are_addressed_by_number(self, tmp_path: Path) -> None:
         text = MINIMAL + "teachers: [{model: a, weight: 0.5}, {model: b, weight: 0.5}]\n"
@@ -512,11 +512,11 @@ class TestOverrides:
         recipe = load_text(
             tmp_path,
             MINIMAL,
-            "training.dimensions=[32, 16]",
+            "training.matryoshka_dims=[32, 16]",
             "training.schedule={kind: spread, repeat_images: true}",
             "objective.infonce={}",
         )
-        assert recipe.training.dimensions == (32, 16)
+        assert recipe.training.matryoshka_dims == (32, 16)
         assert recipe.training.schedule.repeat_images
         assert recipe.objective.infonce is not None
 
@@ -536,12 +536,12 @@ class TestOverrides:
             ("0.x=1", "0"),
             ("teachers.².weight=1", "teachers"),
             ("seed=" + "9" * 5000, "seed"),
-            ("training.dimensions=[32, 16", "-s training.dimensions=[32, 16: not YAML"),
+            ("training.matryoshka_dims=[32, 16", "-s training.matryoshka_dims=[32, 16: not YAML"),
             ("training.schedule={k: 2, k: 3}", "-s training.schedule={k: 2, k: 3}: given twice"),
             ("training.schedule={k: &a 2, x: *a}", "aliases"),
-            ("training.dimensions=[1]\nseed: 2", "expected one list or section in one line"),
+            ("training.matryoshka_dims=[1]\nseed: 2", "expected one list or section in one line"),
             ("training.schedule={kind: sometimes}", "training.schedule.kind"),
-            ("training.dimensions=" + "[" * 50, "nested too deeply"),
+            ("training.matryoshka_dims=" + "[" * 50, "nested too deeply"),
         ],
         ids=lambda text: text[:25],
     )
@@ -645,7 +645,7 @@ class TestCombinations:
         tree["objective"]["cross_modal_alignment"] = {"space": "raw", **alignment}
         return tree
 
-    def test_raw_alignment_of_unequal_widths_is_refused_with_both_numbers(
+    def test_raw_alignment_of_unequal_dims_is_refused_with_both_numbers(
         self, tree: dict[str, Any], tmp_path: Path
     ) -> None:
         [problem] = conflicts_of(tmp_path, self.release(tree))
@@ -653,7 +653,7 @@ class TestCombinations:
         assert "objective.cross_modal_alignment: space: raw" in problem
         assert "the student is 32 wide and the image features are 16" in problem
 
-    def test_raw_alignment_of_equal_widths_is_fine(
+    def test_raw_alignment_of_equal_dims_is_fine(
         self, tree: dict[str, Any], tmp_path: Path, tiny_data: TinyData
     ) -> None:
         import numpy as np
@@ -663,7 +663,7 @@ class TestCombinations:
         tree["features"] = {"image": str(tmp_path / "store")}
         load_recipe(str(write_recipe(tmp_path / "r.yaml", self.release(tree))))
 
-    def test_the_release_with_features_of_another_width_is_refused_with_both_numbers(
+    def test_the_release_with_features_of_another_dim_is_refused_with_both_numbers(
         self, tmp_path: Path, tiny_data: TinyData, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DALR_DATA", str(tmp_path))
@@ -671,7 +671,7 @@ class TestCombinations:
         with pytest.raises(ConfigError, match="the student is 32 wide and the image features are 16"):
             load_recipe("dalr-release", [f"student.model={tiny_bert}"])
 
-    def test_token_states_of_a_teacher_of_another_width_are_refused_with_both_numbers(
+    def test_token_states_of_a_teacher_of_another_dim_are_refused_with_both_numbers(
         self, tree: dict[str, Any], tmp_path: Path, tiny_teacher: Path
     ) -> None:
         tree["teachers"] = [{"model": str(tiny_teacher)}]
@@ -689,22 +689,22 @@ class TestCombinations:
     @pytest.mark.parametrize("holdout", [None, {"last": 1}, {"test_fraction": 0.2}])
     def test_retrieval_without_validation_images(self, tree: dict[str, Any], tmp_path: Path, holdout: Any) -> None:
         tree["data"]["holdout"] = holdout
-        tree["development"] = {"kind": "retrieval"}
+        tree["validation"] = {"kind": "retrieval"}
         [problem] = conflicts_of(tmp_path, tree)
-        assert "development.kind: retrieval needs images of its own: data.holdout with" in problem
+        assert "validation.kind: retrieval needs images of its own: data.holdout with" in problem
 
     def test_retrieval_without_grounding_heads(self, tree: dict[str, Any], tmp_path: Path) -> None:
         tree["data"]["holdout"] = {"last": 4}
-        tree["development"] = {"kind": "retrieval"}
+        tree["validation"] = {"kind": "retrieval"}
         tree["objective"] = {"infonce": {}, "consistency": {}}
         [problem] = conflicts_of(tmp_path, tree)
         assert "no term trains grounding heads" in problem
 
     @pytest.mark.parametrize("kind", ["sts-b", "tsv"])
-    def test_a_development_score_without_data(self, tree: dict[str, Any], tmp_path: Path, kind: str) -> None:
-        tree["development"] = {"kind": kind}
+    def test_a_validation_score_without_data(self, tree: dict[str, Any], tmp_path: Path, kind: str) -> None:
+        tree["validation"] = {"kind": kind}
         [problem] = conflicts_of(tmp_path, tree)
-        assert f"development: kind {kind} needs data" in problem
+        assert f"validation: kind {kind} needs data" in problem
 
     @pytest.mark.parametrize(
         "key",
@@ -714,7 +714,7 @@ class TestCombinations:
             "data.text",
             "features.image",
             "features.image_ids",
-            "development.data",
+            "validation.data",
             "student.model",
             "teachers.0.model",
             "teachers.0.features",

@@ -76,7 +76,7 @@ class TestPathOptions:
         toys.recipe(tmp_path)
         assert cli("check", "~/recipe.yaml", "--json=~/checked.json").code == 0
         assert (tmp_path / "checked.json").is_file()
-        recipe = dalr.load_recipe("~/recipe.yaml", ["training.max_steps=1", "development=null"])
+        recipe = dalr.load_recipe("~/recipe.yaml", ["training.max_steps=1", "validation=null"])
         assert dalr.train(recipe, out="~/run", console=Console(quiet=True)).run == tmp_path / "run"
         assert Request(data=Path("~/senteval")).data == tmp_path / "senteval"
         write_senteval(tmp_path / "senteval")
@@ -157,11 +157,11 @@ class TestNumbers:
             "training.epochs=99999999",
             "training.batch_size=99999999",
             "training.workers=100000",
-            "training.dimensions=[100000000]",
+            "training.matryoshka_dims=[100000000]",
             "heads.grounding_dim=100000000",
             "heads.aligner_dim=1e8",
             "data.max_tokens=99999999999",
-            "development.every=9999999999999999999",
+            "validation.every=9999999999999999999",
         ],
     )
     def test_a_slip_of_the_pen_is_a_configuration_error(self, toys: Toys, tmp_path: Path, change: str) -> None:

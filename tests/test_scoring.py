@@ -27,9 +27,9 @@ from dalr.models.embedding import embed
 from dalr.models.heads import ground
 from dalr.models.loading import load_encoder
 from dalr.models.vision import load_vision_model
-from pictures import save_photos, save_tiny_image_model
 from senteval import write_senteval
 from tiny import Outcome, Toys
+from tiny_images import save_photos, save_tiny_image_model
 
 Cli = Callable[..., Outcome]
 HELD_OUT = 6
@@ -40,7 +40,7 @@ def run(toys: Toys, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that held out some images."""
     folder = tmp_path_factory.mktemp("scoring")
     recipe = toys.recipe(folder)
-    held_out = [f"data.holdout.last={HELD_OUT}", "development.every=2"]
+    held_out = [f"data.holdout.last={HELD_OUT}", "validation.every=2"]
     return dalr.train(recipe, overrides=held_out, out=folder / "run", console=Console(quiet=True)).run
 
 
@@ -82,8 +82,8 @@ class TestRetrieval:
             load_encoder(EncoderConfig(model=str(run / "model"))), [pairs.captions[index] for index in chosen]
         )
         images = np.load(toys.data.matrix).astype(np.float16).astype(np.float32)[first:]
-        sentences, pictures = ground(run / "heads.safetensors", sentences=h, images=images)
-        found = retrieval_score(sentences, pictures, pairs.image_of[chosen] - first)
+        sentences, images = ground(run / "heads.safetensors", sentences=h, images=images)
+        found = retrieval_score(sentences, images, pairs.image_of[chosen] - first)
         return found.text_to_image.r1, found.image_to_text.r1
 
     def test_a_run_is_scored_on_the_images_that_it_held_out(self, fresh: Path, toys: Toys) -> None:
@@ -250,7 +250,7 @@ class TestOptions:
 
 
 class TestMultimodal:
-    """A model of the CLIP kind finds pictures without training, and its text tower is an encoder like others."""
+    """A model of the CLIP kind finds images without training, and its text tower is an encoder like others."""
 
     @pytest.fixture
     def clip(self, tmp_path: Path) -> Path:
@@ -270,9 +270,9 @@ class TestMultimodal:
         assert (found.space, found.images, found.captions) == ("model", 5, 10)
         model = load_vision_model(str(clip), device="cpu")
         listed = read_pairs(pairs, [], {})
-        pictures = model.embed_images([read_image(tmp_path / "photos" / name) for name in listed.images])
+        images = model.embed_images([read_image(tmp_path / "photos" / name) for name in listed.images])
         expected = retrieval_score(
-            model.embed_texts(listed.captions), pictures.astype(np.float16).astype(np.float32), listed.image_of
+            model.embed_texts(listed.captions), images.astype(np.float16).astype(np.float32), listed.image_of
         )
         assert found.text_to_image.model_copy(update={"intervals": {}}) == expected.text_to_image
         assert found.image_to_text.model_copy(update={"intervals": {}}) == expected.image_to_text

@@ -70,8 +70,8 @@ def test_the_marked_lines_are_a_recipe_with_pictures_once_there_is_a_store(
     checked = cli("check", out)
     assert checked.code == 0, checked.err
     recipe = load_recipe(str(out))
-    assert recipe.development is not None
-    assert recipe.development.kind == "retrieval"
+    assert recipe.validation is not None
+    assert recipe.validation.kind == "retrieval"
     assert recipe.objective.term("consistency") is not None
 
 

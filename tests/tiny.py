@@ -25,7 +25,7 @@ WORDS = (*COLOURS, *ANIMALS, *DEEDS, *PLACES, *OTHERS)
 IMAGES, CAPTIONS_PER_IMAGE, LINES, IMAGE_WIDTH = 24, 3, 80, 16
 
 
-def save_tiny_bert(folder: Path, *, seed: int = 0, width: int = 32, layers: int = 2, limit: int = 48) -> Path:
+def save_tiny_bert(folder: Path, *, seed: int = 0, dim: int = 32, layers: int = 2, limit: int = 48) -> Path:
     """A plain Hugging Face folder: a random BERT with dropout, and a WordPiece tokenizer over `WORDS`."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -36,10 +36,10 @@ def save_tiny_bert(folder: Path, *, seed: int = 0, width: int = 32, layers: int 
     BertTokenizerFast(vocab=vocabulary, model_max_length=limit).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=width,
+        hidden_size=dim,
         num_hidden_layers=layers,
         num_attention_heads=2,
-        intermediate_size=2 * width,
+        intermediate_size=2 * dim,
         max_position_embeddings=limit,
     )
     with torch.random.fork_rng():
@@ -51,7 +51,7 @@ def save_tiny_bert(folder: Path, *, seed: int = 0, width: int = 32, layers: int 
 ARCHITECTURES = ("modernbert", "mpnet", "deberta-v2", "xlm-roberta", "distilbert")
 
 
-def save_tiny_encoder(folder: Path, architecture: str, *, seed: int = 3, width: int = 32, layers: int = 3) -> Path:
+def save_tiny_encoder(folder: Path, architecture: str, *, seed: int = 3, dim: int = 32, layers: int = 3) -> Path:
     """A plain Hugging Face folder of a random encoder of another kind, with the special tokens of its kind."""
     import torch
     from transformers import AutoConfig, AutoModel
@@ -62,16 +62,16 @@ def save_tiny_encoder(folder: Path, architecture: str, *, seed: int = 3, width: 
     _word_tokenizer(vocabulary, roberta=roberta).save_pretrained(folder)
     sizes: dict[str, Any] = {
         "vocab_size": len(vocabulary),
-        "hidden_size": width,
+        "hidden_size": dim,
         "num_hidden_layers": layers,
         "num_attention_heads": 2,
-        "intermediate_size": 2 * width,
+        "intermediate_size": 2 * dim,
         "max_position_embeddings": 50 if roberta else 48,
         "pad_token_id": vocabulary[specials[1] if roberta else specials[0]],
     }
     if architecture == "distilbert":
-        sizes = {"vocab_size": len(vocabulary), "dim": width, "n_layers": layers, "n_heads": 2}
-        sizes |= {"hidden_dim": 2 * width, "max_position_embeddings": 48}
+        sizes = {"vocab_size": len(vocabulary), "dim": dim, "n_layers": layers, "n_heads": 2}
+        sizes |= {"hidden_dim": 2 * dim, "max_position_embeddings": 48}
     if architecture == "modernbert":
         ends = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
         sizes |= ends | {
@@ -110,14 +110,14 @@ def _word_tokenizer(vocabulary: dict[str, int], *, roberta: bool) -> Any:
 
 
 def save_tiny_sentence_transformer(
-    folder: Path, *, seed: int = 1, width: int = 24, pooling: str = "mean", normalize: bool = True
+    folder: Path, *, seed: int = 1, dim: int = 24, pooling: str = "mean", normalize: bool = True
 ) -> Path:
     """A SentenceTransformer folder, with a Normalize module at its end as all-MiniLM-L6-v2 has."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    plain = save_tiny_bert(folder.with_name(f"{folder.name}-plain"), seed=seed, width=width)
-    modules = [Transformer(str(plain)), Pooling(width, pooling_mode=pooling)]
+    plain = save_tiny_bert(folder.with_name(f"{folder.name}-plain"), seed=seed, dim=dim)
+    modules = [Transformer(str(plain)), Pooling(dim, pooling_mode=pooling)]
     if normalize:
         modules.append(Normalize())
     SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
@@ -163,11 +163,11 @@ class TinyData:
         return self.folder / "images.txt"
 
     @property
-    def development(self) -> Path:
+    def validation(self) -> Path:
         return self.folder / "dev.tsv"
 
 
-def write_data(folder: Path, *, images: int = IMAGES, text: int = LINES, width: int = IMAGE_WIDTH) -> TinyData:
+def write_data(folder: Path, *, images: int = IMAGES, text: int = LINES, dim: int = IMAGE_WIDTH) -> TinyData:
     """The files of a whole training."""
     folder.mkdir(parents=True, exist_ok=True)
     names = tuple(f"{number:03d}.jpg" for number in range(images))
@@ -179,14 +179,14 @@ def write_data(folder: Path, *, images: int = IMAGES, text: int = LINES, width: 
         images=names,
         captions=grouped,
         lines=tuple(lines(text)),
-        features=random.normal(size=(images, width)).astype(np.float32),
+        features=random.normal(size=(images, dim)).astype(np.float32),
     )
     write_pairs(data.pairs, names, grouped)
     data.text.write_text("".join(f"{line}\n" for line in data.lines))
     np.save(data.matrix, data.features)
     data.ids.write_text("".join(f"{name}\n" for name in names))
     scored = captions(60)
-    data.development.write_text(
+    data.validation.write_text(
         "".join(f"{random.uniform(0, 5):.3f}\t{scored[i]}\t{scored[-1 - i]}\n" for i in range(30))
     )
     return data
@@ -215,7 +215,7 @@ def recipe_tree(data: TinyData, student: Path | str) -> dict[str, Any]:
             "log_every": 1,
             "schedule": {"kind": "every_k", "k": 2},
         },
-        "development": {"kind": "tsv", "data": str(data.development), "every": 2},
+        "validation": {"kind": "tsv", "data": str(data.validation), "every": 2},
     }
 
 
@@ -238,11 +238,11 @@ class Toys:
 
     def method(self, folder: Path, name: str) -> Path:
         """A shipped method on the toy data, its arithmetic untouched."""
-        width = 32 if name == "dalr-release" else 16
+        dim = 32 if name == "dalr-release" else 16
         random = np.random.default_rng(1)
-        np.save(folder / "images.npy", random.normal(size=(len(self.data.images), width)).astype(np.float32))
+        np.save(folder / "images.npy", random.normal(size=(len(self.data.images), dim)).astype(np.float32))
         captions = [f"{image}#{k}" for image in self.data.images for k in range(3)]
-        np.save(folder / "clip_text.npy", random.normal(size=(len(captions), width)).astype(np.float32))
+        np.save(folder / "clip_text.npy", random.normal(size=(len(captions), dim)).astype(np.float32))
         (folder / "captions.txt").write_text("".join(f"{caption}\n" for caption in captions))
         second = save_tiny_bert(folder / "second-teacher", seed=5)
         changes: dict[str, Any] = {
@@ -251,7 +251,7 @@ class Toys:
             "data": {"root": str(folder), "text": str(self.data.text)},
             "student": {"model": str(self.student)},
             "training": {"batch_size": 8, "max_steps": 6, "log_every": 1, "precision": "fp32"},
-            "development": {"kind": "tsv", "data": str(self.data.development), "every": 3},
+            "validation": {"kind": "tsv", "data": str(self.data.validation), "every": 3},
         }
         if name not in ("simcse", "rankcse"):
             changes["data"]["pairs"] = str(self.data.pairs)

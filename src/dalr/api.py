@@ -1,4 +1,4 @@
-"""The Python interface: what a command can do, a function does, also on objects in memory."""
+"""What can a program do with dalr? Whatever a command can, also on objects in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dalr.recipe.checks import conflicts
 from dalr.recipe.document import Change
 from dalr.recipe.loading import Overrides, Reference, load_recipe
 from dalr.recipe.schema import Recipe
-from dalr.training.callbacks import Callback, Validation
+from dalr.training.callbacks import Callback, ValidationFunction
 from dalr.training.data import FromProgram, InMemory
 from dalr.training.dry_run import DryRun
 from dalr.training.dry_run import dry_run as try_batches
@@ -58,7 +58,7 @@ def train(
     text: Text | None = ...,
     image_features: str | Path | np.ndarray | None = ...,
     image_ids: str | Path | Sequence[str] | None = ...,
-    validation: Validation | None = ...,
+    validation: ValidationFunction | None = ...,
     callbacks: Sequence[Callback] = ...,
     out: str | Path | None = ...,
     resume: bool = ...,
@@ -75,7 +75,7 @@ def train(
     text: Text | None = ...,
     image_features: str | Path | np.ndarray | None = ...,
     image_ids: str | Path | Sequence[str] | None = ...,
-    validation: Validation | None = ...,
+    validation: ValidationFunction | None = ...,
     out: str | Path | None = ...,
     console: Console | None = ...,
     dry_run: Literal[True],
@@ -88,7 +88,7 @@ def train(
     text: Text | None = None,
     image_features: str | Path | np.ndarray | None = None,
     image_ids: str | Path | Sequence[str] | None = None,
-    validation: Validation | None = None,
+    validation: ValidationFunction | None = None,
     callbacks: Sequence[Callback] = (),
     out: str | Path | None = None,
     resume: bool = False,
@@ -107,7 +107,7 @@ def train(
         image_features: frozen image vectors (images, dimensions) in place of the recipe's: an array, or a path.
         image_ids: the image that each row of `image_features` belongs to; None: the images of `pairs`, in order.
         validation: a function of the student, a SentenceTransformer; higher is better. Called every
-            `development.every` steps and at the end, in place of the recipe's validation score.
+            `validation.every` steps and at the end, in place of the recipe's validation score.
         callbacks: objects with `on_step(step, losses, metrics)`; returning True ends the training.
         out: the run folder, new or empty; None makes `runs/NAME-DATE-TIME`.
         resume: resume the run in `out` from its newest intact checkpoint, or start it where it has none. Data,
@@ -150,7 +150,7 @@ class _Objects:
         text: Text | None,
         image_features: str | Path | np.ndarray | None,
         image_ids: str | Path | Sequence[str] | None,
-        validation: Validation | None,
+        validation: ValidationFunction | None,
         callbacks: Sequence[Callback],
     ) -> _Objects:
         """Objects that were read and checked, every problem of all at once.
@@ -187,7 +187,7 @@ class _Objects:
         """Set before a person's own overrides, which therefore may name files for what is not an object."""
         found = [Change(where=f"train(…): {key}", key=key, value=value) for key, value in self.keys.items()]
         if self.program.validation is not None:
-            found.append(Change(where="train(validation=…)", key="development.kind", value="function"))
+            found.append(Change(where="train(validation=…)", key="validation.kind", value="function"))
         return found
 
 

@@ -1,4 +1,4 @@
-"""Every way in which dalr refuses to go on: six classes, each with its exit code.
+"""In which ways does dalr refuse? Six classes of error, each with its exit code.
 
 An error says what was expected, what was found, where, and what to do. Errors about input carry a list of
 problems, because a user who mends one typo at a time starts the program ten times.
@@ -110,7 +110,7 @@ class ConfigError(DalrError):
 
 
 class DataError(DalrError):
-    """Captions, text, pictures, scores or features are not what they should be."""
+    """Captions, text, images, scores or features are not what they should be."""
 
     exit_code = 3
 

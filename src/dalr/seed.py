@@ -1,4 +1,4 @@
-"""Random numbers by name: every consumer derives its own stream from (seed, name, step).
+"""Where do random numbers come from? Every consumer derives its own stream from (seed, name, step).
 
 A stream that depends on nothing else makes terms pure, gives equal draws on all ranks, and lets a resumed run
 draw what the uninterrupted one would have drawn, without saving generator states.

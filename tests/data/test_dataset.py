@@ -199,7 +199,7 @@ def test_repetitions_are_counted_after_normalisation(tmp_path: Path) -> None:
     assert data.report["text_repeated"] == 1
 
 
-def test_sentences_are_compared_without_case_width_and_white_space() -> None:
+def test_sentences_are_compared_without_case_dim_and_white_space() -> None:
     assert comparable(" A\u00a0Ｄog\t") == comparable("a dog") == "a dog"
     assert comparable("Straße") == comparable("STRASSE")
     assert comparable("a dog") != comparable("a dog.")

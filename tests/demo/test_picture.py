@@ -10,7 +10,7 @@ import pytest
 
 from dalr.demo import grammar
 from dalr.demo.grammar import Group, Scene, Thing
-from dalr.demo.picture import PIXELS, draw_picture
+from dalr.demo.picture import PIXELS, draw_image
 
 CAT = Thing(concept="cat", colour="red", size="big")
 CAR = Thing(concept="car", colour="blue", size="small")
@@ -18,7 +18,7 @@ BASE = Scene(groups=(Group(one=CAT, relation="left", other=CAR),), place="meadow
 
 
 def drawn(scene: Scene, seed: int = 1) -> np.ndarray:
-    return np.asarray(draw_picture(scene, Random(seed)), dtype=np.int64)
+    return np.asarray(draw_image(scene, Random(seed)), dtype=np.int64)
 
 
 def changed_pixels(one: np.ndarray, other: np.ndarray) -> int:
@@ -85,4 +85,4 @@ def test_things_stand_as_their_relation_says(seed: int) -> None:
 )
 def test_what_a_scene_leaves_open_cannot_be_drawn(unfinished: Scene) -> None:
     with pytest.raises(ValueError, match="leaves one open"):
-        draw_picture(unfinished, Random(0))
+        draw_image(unfinished, Random(0))

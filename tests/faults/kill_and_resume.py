@@ -32,7 +32,7 @@ SETTINGS = (
     "training.save_every=4",
     "training.keep=1",
     "training.log_every=3",
-    "development.every=5",
+    "validation.every=5",
 )
 COUNTED = ("replace", "rename", "fsync", "mkdir")
 

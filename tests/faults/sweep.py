@@ -60,10 +60,10 @@ class World:
     """The folder of a sweep: good inputs of every kind, and hostile things that each invocation finds anew."""
 
     def __init__(self, folder: Path) -> None:
-        from pictures import save_photos, save_tiny_image_model
         from published_checkpoints import simcse
         from senteval import write_senteval
         from tiny import Toys, save_tiny_bert, write_data, write_recipe
+        from tiny_images import save_photos, save_tiny_image_model
 
         self.folder = folder
         folder.mkdir(parents=True)
@@ -199,7 +199,7 @@ FILES = {
 def path_invocations(world: World) -> Iterator[Invocation]:
     """Every option and argument that takes a path."""
     w, out = world, str(world.folder / "work" / "out")
-    data, few = w.data, ("-s", "training.max_steps=1", "-s", "development=null")
+    data, few = w.data, ("-s", "training.max_steps=1", "-s", "validation=null")
     quick = (str(w.bert), "--pooling", "cls", "--tasks", "STS-B", "--map", "none", "--allow-changed-data", "-q")
     shapes: dict[str, tuple[str, ...]] = {
         "check RECIPE": ("check", "{}"),
@@ -325,10 +325,10 @@ def recipe_invocations(world: World) -> Iterator[Invocation]:
         for value in world.paths():
             yield Invocation(about=f"-s {key}", arguments=("check", str(world.recipe), "-s", f"{key}={value}"))
     for value in world.paths():
-        arguments = ("check", str(world.recipe), "-s", f"development.data={value}")
-        yield Invocation(about="-s development.data", arguments=arguments)
-        sts = ("-s", f"development={{kind: sts-b, data: {json.dumps(value)}}}")
-        yield Invocation(about="-s development (sts-b)", arguments=("check", str(world.recipe), *sts))
+        arguments = ("check", str(world.recipe), "-s", f"validation.data={value}")
+        yield Invocation(about="-s validation.data", arguments=arguments)
+        sts = ("-s", f"validation={{kind: sts-b, data: {json.dumps(value)}}}")
+        yield Invocation(about="-s validation (sts-b)", arguments=("check", str(world.recipe), *sts))
         teachers = ("-s", f"teachers=[{{features: {json.dumps(value)}}}]")
         yield Invocation(about="-s teachers features", arguments=("check", str(world.recipe), *teachers))
 
@@ -360,8 +360,8 @@ def trained_invocations(world: World) -> Iterator[Invocation]:
         "data.holdout.last",
         "student.dropout",
     ]
-    keys += ["data.captions_per_image", "student.num_layers", "student.freeze_layers", "development.every"]
-    keys += ["development.patience", "objective.infonce.temperature", "objective.infonce.weight"]
+    keys += ["data.captions_per_image", "student.num_layers", "student.freeze_layers", "validation.every"]
+    keys += ["validation.patience", "objective.infonce.temperature", "objective.infonce.weight"]
     keys += [
         "objective.grounding.weight",
         "objective.grounding.margin",

@@ -107,7 +107,7 @@ def test_brackets_in_texts_are_not_nesting(tmp_path: Path) -> None:
 
 HDF5: dict[str, dict[str, Any]] = {
     "rows": {"shape": (10**10, 4), "chunks": (1_000, 4)},
-    "width": {"shape": (3, 10**9), "chunks": (1, 1_000)},
+    "dim": {"shape": (3, 10**9), "chunks": (1, 1_000)},
     "width in one piece": {"shape": (3, 10**9)},
     "both": {"shape": (10**6, 10**6), "chunks": (100, 100)},
     "a compressed row": {"shape": (3, 5 * 10**7), "chunks": (1, 10**5), "compression": "gzip"},

@@ -27,9 +27,9 @@ from dalr.models.loading import load_encoder
 from dalr.models.vision import load_vision_model
 from dalr.recipe.loading import load_recipe
 from dalr.training.checkpoint import read_checkpoint
-from pictures import save_tiny_image_model
 from published_checkpoints import simcse
 from tiny import Outcome, TinyData, Toys, recipe_tree
+from tiny_images import save_tiny_image_model
 
 Payload = Callable[[Path, Path], None]
 """Called with the folder to arm and the marker."""

@@ -54,7 +54,7 @@ def test_every_changed_key_is_listed_old_and_new(stopped: tuple[Path, Path]) -> 
         ("pairs.jsonl", "captions"),
         ("text.txt", "text"),
         ("images.npy", "image features"),
-        ("dev.tsv", "development pairs"),
+        ("dev.tsv", "validation pairs"),
     ],
 )
 def test_changed_data_is_noticed_by_its_content(stopped: tuple[Path, Path], name: str, what: str) -> None:

@@ -13,7 +13,7 @@ from dalr.errors import CorruptFileError
 from dalr.training.resume import newest_point, read_point
 from tiny import Toys
 
-SETTINGS = ("training.max_steps=6", "development.every=2", "training.save_every=2", "training.keep=2")
+SETTINGS = ("training.max_steps=6", "validation.every=2", "training.save_every=2", "training.keep=2")
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 

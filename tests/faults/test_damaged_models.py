@@ -48,7 +48,7 @@ def runs(toys: Toys, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
     folder = tmp_path_factory.mktemp("damaged")
     for steps in (2, 3):
         recipe = toys.method(folder, "mcse")
-        settings = (f"training.max_steps={steps}", "training.batch_size=16", "development.every=100")
+        settings = (f"training.max_steps={steps}", "training.batch_size=16", "validation.every=100")
         train(recipe, folder / f"run-{steps}", *settings)
     return folder / "run-2", folder / "run-3"
 

@@ -47,7 +47,7 @@ class Place:
         data = write_data(folder / "data")
         model = save_tiny_bert(folder / "bert")
         sections: dict[str, Any] = {"training": {"batch_size": 8, "max_steps": 1, "precision": "fp32"}}
-        self.recipe = write_recipe(folder / "recipe.yaml", tree(data, model) | sections | {"development": None})
+        self.recipe = write_recipe(folder / "recipe.yaml", tree(data, model) | sections | {"validation": None})
         self.senteval = write_senteval(folder / "senteval")
         self.results = folder / "results.json"
         self.work = folder / "work"

@@ -108,7 +108,7 @@ def index(folder: Path, data: st.DataObject) -> None:
     if not store.exists():
         write_store(store, ids=["a", "b"], blocks=[np.ones((2, 4))], source={}, origin="x")
         (folder / "shard").write_bytes((store / "vectors-00000.safetensors").read_bytes())
-    metadata = {"width": 4, "rows": 2, "shard_rows": 16_384, "source": {}}
+    metadata = {"dim": 4, "rows": 2, "shard_rows": 16_384, "source": {}}
     metadata = exchanged(data, metadata) if data.draw(st.booleans()) else metadata
     names = mutated(data, b'"a"\n"b"\n') if data.draw(st.booleans()) else b'"a"\n"b"\n'
     shard = (folder / "shard").read_bytes()
@@ -121,7 +121,7 @@ def index(folder: Path, data: st.DataObject) -> None:
     if isinstance(metadata, dict):
         write_sealed(store, format="dalr-features", version=1, metadata=metadata, fill=fill)
         opened = open_store(store)
-        assert opened.read(np.arange(len(opened), dtype=np.int64)).shape == (len(opened), opened.width)
+        assert opened.read(np.arange(len(opened), dtype=np.int64)).shape == (len(opened), opened.dim)
 
 
 def recipe(folder: Path, data: st.DataObject) -> None:

@@ -13,7 +13,7 @@ from dalr.training.resume import points, read_point
 from dalr.training.trainer import _sweep
 from tiny import Toys
 
-SETTINGS = ("training.max_steps=4", "development.every=2", "training.save_every=1")
+SETTINGS = ("training.max_steps=4", "validation.every=2", "training.save_every=1")
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 

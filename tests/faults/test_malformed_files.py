@@ -27,8 +27,8 @@ from dalr.models.vision import load_vision_model
 from dalr.recipe.loading import load_recipe
 from dalr.report.history import read_history
 from dalr.training.checkpoint import read_checkpoint
-from pictures import save_tiny_image_model
 from published_checkpoints import simcse
+from tiny_images import save_tiny_image_model
 
 
 def safetensors(header: object, data: bytes = b"", *, length: int | None = None) -> bytes:
@@ -102,7 +102,7 @@ def head_of(folder: Path) -> object:
 def sealed_again(folder: Path) -> object:
     """A store whose shard was exchanged and sealed as if that were right."""
     content = (folder / "vectors-00000.safetensors").read_bytes()
-    metadata = {"width": 4, "rows": 2, "shard_rows": 16_384, "source": {}}
+    metadata = {"dim": 4, "rows": 2, "shard_rows": 16_384, "source": {}}
 
     def fill(temporary: Path) -> None:
         (temporary / "vectors-00000.safetensors").write_bytes(content)
@@ -161,7 +161,7 @@ CLAIMS: dict[str, dict[str, object]] = {
     "positions without end": {"max_position_embeddings": 10**12},
     "heads without end": {"num_attention_heads": 10**9},
     "width without end": {"hidden_size": 10**9},
-    "another layer width": {"intermediate_size": 10**11},
+    "another layer dimension": {"intermediate_size": 10**11},
     "words": {"num_hidden_layers": "many", "hidden_size": "wide"},
 }
 MODEL_FILES: dict[str, Callable[[Path], object]] = {
@@ -236,7 +236,7 @@ def test_malformed_files_of_ours_end_in_an_error_that_names_them(tmp_path: Path,
 METADATA: dict[str, object] = {
     "none": {},
     "words": {
-        "width": "x",
+        "dim": "x",
         "rows": "y",
         "shard_rows": "z",
         "source": {},
@@ -244,14 +244,14 @@ METADATA: dict[str, object] = {
         "score": "y",
         "truncated": "z",
     },
-    "null": dict.fromkeys(("width", "rows", "shard_rows", "source", "step", "truncated")),
-    "no shard": {"width": 4, "rows": 10**15, "shard_rows": 1, "source": {}, "step": 1e999, "score": None},
-    "shards of nothing": {"width": 4, "rows": 2, "shard_rows": 0, "source": {}, "step": [], "score": None},
-    "shards of less": {"width": 4, "rows": 2, "shard_rows": -1, "source": {}, "step": {}, "score": None},
-    "shards without end": {"width": 4, "rows": 2, "shard_rows": 2**63, "source": {}, "step": "one", "score": None},
-    "no width": {"width": 0, "rows": 2, "shard_rows": 9, "source": {}, "step": 1},
-    "another width": {"width": 10**12, "rows": 2, "shard_rows": 9, "source": {}, "step": None, "score": 3},
-    "no source": {"width": 4, "rows": 2, "shard_rows": 9, "source": 3, "step": "", "score": [1]},
+    "null": dict.fromkeys(("dim", "rows", "shard_rows", "source", "step", "truncated")),
+    "no shard": {"dim": 4, "rows": 10**15, "shard_rows": 1, "source": {}, "step": 1e999, "score": None},
+    "shards of nothing": {"dim": 4, "rows": 2, "shard_rows": 0, "source": {}, "step": [], "score": None},
+    "shards of less": {"dim": 4, "rows": 2, "shard_rows": -1, "source": {}, "step": {}, "score": None},
+    "shards without end": {"dim": 4, "rows": 2, "shard_rows": 2**63, "source": {}, "step": "one", "score": None},
+    "no dimension": {"dim": 0, "rows": 2, "shard_rows": 9, "source": {}, "step": 1},
+    "another dimension": {"dim": 10**12, "rows": 2, "shard_rows": 9, "source": {}, "step": None, "score": 3},
+    "no source": {"dim": 4, "rows": 2, "shard_rows": 9, "source": 3, "step": "", "score": [1]},
 }
 
 

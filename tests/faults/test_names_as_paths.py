@@ -16,8 +16,8 @@ from dalr.errors import ConfigError, DataError, ModelFileError
 from dalr.features.images import write_image_store
 from dalr.features.store import open_store, write_store
 from dalr.models.vision import VisionModel, load_vision_model
-from pictures import photo, save_tiny_image_model
 from tiny import Outcome, Toys, write_pairs
+from tiny_images import photo, save_tiny_image_model
 
 OUTSIDE: tuple[str, ...] = (
     "../secret.jpg",

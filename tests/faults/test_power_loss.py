@@ -13,7 +13,7 @@ from torch import nn
 from dalr.errors import CorruptFileError
 from dalr.training.config import TrainingConfig
 from dalr.training.optim import Optimization
-from dalr.training.resume import Tally, newest_point, points, read_point, save_point
+from dalr.training.resume import ProgressState, newest_point, points, read_point, save_point
 
 LIMIT = 4096
 
@@ -22,7 +22,7 @@ def save(run: Path, step: int, *, keep: int = 1) -> None:
     """A point with three small files of tensors, as `Progress` seals it."""
     torch.manual_seed(step)
     module = nn.Linear(2, 1)
-    tally = Tally(
+    tally = ProgressState(
         batches={}, term_counts={}, best_step=None, best_score=None, untrained_score=None, seconds=float(step)
     )
     optimization = Optimization(module, TrainingConfig(), steps=4)

@@ -19,7 +19,7 @@ from trainings import copy, outcome, record, rising_scores, snapshots, train
 from dalr.errors import StorageError
 from tiny import Toys
 
-SETTINGS = ("training.max_steps=2", "development.every=2", "training.save_every=1", "training.log_every=1")
+SETTINGS = ("training.max_steps=2", "validation.every=2", "training.save_every=1", "training.log_every=1")
 CHANGING = ("mkdir", "replace", "rename", "chmod", "fsync")
 SAID = {errno.ENOSPC: "no space left writing", errno.EACCES: "no permission to write", errno.EIO: "cannot write"}
 

@@ -21,7 +21,7 @@ SETTINGS = (
     "training.batch_size=16",
     f"training.max_steps={STEPS}",
     "training.log_every=3",
-    "development.every=4",
+    "validation.every=4",
     "training.save_every=1",
 )
 

@@ -43,7 +43,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Toys:
     """A student whose matrices are large enough to be shared among threads."""
     folder = tmp_path_factory.mktemp("large")
     data: TinyData = write_data(folder / "data", images=64, text=160)
-    student = save_tiny_bert(folder / "bert", width=256)
+    student = save_tiny_bert(folder / "bert", dim=256)
     return Toys(data=data, student=student, teacher=student)
 
 
@@ -53,7 +53,7 @@ def train(recipe: Path, out: Path, *, threads: int, cut: int = 0) -> subprocess.
         [
             *(sys.executable, "-c", CHILD, str(threads), str(recipe), str(out), str(cut)),
             *(f"training.max_steps={STEPS}", "training.batch_size=48", "training.save_every=1"),
-            *("development.every=2", "training.log_every=1"),
+            *("validation.every=2", "training.log_every=1"),
         ],
         env=environment | {"OMP_NUM_THREADS": str(threads)},
         capture_output=True,

@@ -20,7 +20,7 @@ import dalr
 from tiny import Outcome, Toys
 
 STEPS = 8
-SETTINGS = (f"training.max_steps={STEPS}", "development.every=3", "training.save_every=4", "training.log_every=3")
+SETTINGS = (f"training.max_steps={STEPS}", "validation.every=3", "training.save_every=4", "training.log_every=3")
 PLACES = {
     "before the step": "dalr.training.step.Step.gradients",
     "in the step": "dalr.training.finite.Guard.watch",

@@ -76,12 +76,12 @@ def snapshots(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[[int], 
 
 
 def rising_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the development score rise with every look at it, whatever the weights: each one is the best so far."""
+    """Let the validation score rise with every look at it, whatever the weights: each one is the best so far."""
     from dalr.training.progress import Progress
-    from dalr.training.validation import Development
+    from dalr.training.validation import ValidationScore
 
     def risen(self: Progress, step: int) -> None:
-        self.development = Development(name="rising", score=lambda task: float(step))
+        self.validation = ValidationScore(name="rising", score=lambda task: float(step))
         score(self, step)
 
     score = Progress.score

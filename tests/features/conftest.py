@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dalr.models.vision import VisionModel, load_vision_model
-from pictures import save_tiny_image_model
+from tiny_images import save_tiny_image_model
 
 
 @pytest.fixture(scope="module")

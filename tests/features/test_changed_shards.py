@@ -13,12 +13,12 @@ import pytest
 from dalr.errors import CorruptFileError
 from dalr.features.store import FeatureStore, open_store, write_store
 
-ROWS, WIDTH = 10, 4
+ROWS, DIM = 10, 4
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    vectors = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(ROWS, DIM)).astype(np.float32)
     ids = [str(number) for number in range(ROWS)]
     write_store(tmp_path / "store", ids=ids, blocks=[vectors], source={}, origin="made", shard_rows=4)
     return tmp_path / "store"

@@ -11,12 +11,12 @@ import pytest
 from dalr.features.controls import training_images
 from dalr.features.store import FeatureStore, StoredVectors, open_store, write_store
 
-ROWS, WIDTH = 400, 12
+ROWS, DIM = 400, 12
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
-    matrix = 5 + np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
+    matrix = 5 + np.random.default_rng(0).normal(size=(ROWS, DIM)).astype(np.float32)
     write_store(tmp_path / "s", ids=[str(n) for n in range(ROWS)], blocks=[matrix], source={}, origin="m")
     return open_store(tmp_path / "s")
 
@@ -47,10 +47,10 @@ def test_shuffling_moves_vectors_between_training_images_only(store: FeatureStor
     assert rows.tolist() == again.tolist() != other.tolist()
 
 
-def test_random_features_are_unit_gaussians_of_the_same_width(store: FeatureStore) -> None:
+def test_random_features_are_unit_gaussians_of_the_same_dim(store: FeatureStore) -> None:
     noise, rows = trained(store, control="random", seed=3)
     vectors = noise.read(rows)
-    assert vectors.shape == (200, WIDTH)
+    assert vectors.shape == (200, DIM)
     assert abs(vectors.mean()) < 0.1
     assert vectors.std() == pytest.approx(1, abs=0.05)
     assert len(np.unique(vectors, axis=0)) == 200

@@ -1,4 +1,4 @@
-"""R22 and R34: every kind of picture file comes out upright and RGB, or with the reason why not."""
+"""R22 and R34: every kind of image file comes out upright and RGB, or with the reason why not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 
 from dalr.features import decoding
 from dalr.features.decoding import ImageRefusedError, decode, locate, read_image
-from pictures import photo
+from tiny_images import photo
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -81,7 +81,7 @@ def test_transparent_pixels_become_white() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
-    """All eight ways to store one picture give that picture."""
+    """All eight ways to store one image give that image."""
     upright = photo(2, (24, 16))
     stored = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -158,7 +158,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     os.mkfifo(tmp_path / "pipe.jpg")
     assert reason(lambda: read_image(tmp_path / "empty.jpg")) == "empty file"
-    assert reason(lambda: read_image(tmp_path)) == "a folder, expected a picture file"
+    assert reason(lambda: read_image(tmp_path)) == "a folder, expected an image file"
     assert reason(lambda: read_image(tmp_path / "pipe.jpg")) == "not a regular file"
     assert reason(lambda: read_image(tmp_path / "gone.jpg")) == "no such file"
 

@@ -12,14 +12,14 @@ from PIL import Image
 
 from bounds import bounded
 from dalr.errors import ConfigError, DataError
-from dalr.features.decode_ahead import PictureBatch, decoded_ahead
+from dalr.features.decode_ahead import ImageBatch, decoded_ahead
 from dalr.features.decoding import ImageRefusedError, decode, locate, reason_of
 from dalr.features.images import ImageReport, write_image_store
 from dalr.features.store import open_store
 from dalr.io.console import Console
 from dalr.models.vision import VisionModel
-from pictures import photo, save_photos
 from tiny import Outcome, write_pairs
+from tiny_images import photo, save_photos
 
 
 def write(out: Path, root: Path, model: VisionModel, ids: list[str], **options: Any) -> ImageReport:
@@ -147,7 +147,7 @@ def test_an_image_too_narrow_for_the_model_is_refused_with_its_size(
     path = tmp_path / "a.png"
     Image.new("1", size).save(path)
     with bounded():
-        [batch] = decoded_ahead([PictureBatch(files=((0, path),))], clip.pixels, workers=0)
+        [batch] = decoded_ahead([ImageBatch(files=((0, path),))], clip.pixels, workers=0)
     assert batch.refused[0].startswith("cannot be ")
     assert str(max(size)) in batch.refused[0] or "large" in batch.refused[0]
 

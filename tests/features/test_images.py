@@ -1,4 +1,4 @@
-"""R22, R23: vectors of picture files survive kills and rot with the same bytes; bad pictures come as one list."""
+"""R22, R23: vectors of image files survive kills and rot with the same bytes; bad images come as one list."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from dalr.features.source import as_matrix
 from dalr.features.store import open_store
 from dalr.io.console import Console
 from dalr.models.vision import VisionModel, load_vision_model
-from pictures import photo, save_photos, save_tiny_image_model
 from tiny import Outcome, write_pairs
+from tiny_images import photo, save_photos, save_tiny_image_model
 
 COUNT, PART, BATCH = 12, 5, 2
 
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures each batch of the model had."""
+    """How many images each batch of the model had."""
     calls: list[int] = []
     vectors = VisionModel.vectors
 
@@ -78,7 +78,7 @@ def bad_images(out: Path) -> dict[str, str]:
 def test_rows_are_the_models_vectors_of_the_decoded_files(tmp_path: Path, root: Path, clip: VisionModel) -> None:
     report = write(tmp_path / "s", root, clip)
     store = open_store(tmp_path / "s")
-    assert report == ImageReport(rows=COUNT, distinct=COUNT, computed=COUNT, bad=0, width=clip.width)
+    assert report == ImageReport(rows=COUNT, distinct=COUNT, computed=COUNT, bad=0, dim=clip.dim)
     assert store.ids == tuple(names(root))
     expected = clip.embed_images([read_image(root / name) for name in store.ids])
     assert np.allclose(as_matrix(store), expected, atol=2e-3)
@@ -96,7 +96,7 @@ def test_the_manifest_says_how_the_vectors_were_made(tmp_path: Path, root: Path,
     assert source["model"] == clip.reference
     assert source["sha256"] == clip.source["sha256"]
     assert source["processor"]["image_mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
-    assert (source["width"], source["normalized"], source["images"]) == (clip.width, False, COUNT)
+    assert (source["dim"], source["normalized"], source["images"]) == (clip.dim, False, COUNT)
     assert len(source["ids_sha256"]) == 64
 
 
@@ -251,7 +251,7 @@ class TestBadImages:
         assert "image '003.jpg': " in outcome.err
         outcome = cli("features", "images", *options, "--resume", "--max-bad-images", 1)
         assert outcome.code == 0, outcome.err
-        assert f"{tmp_path / 's'}: 11 images of width 16 (11 distinct, 1 bad ones listed in" in outcome.out
+        assert f"{tmp_path / 's'}: 11 images of dimension 16 (11 distinct, 1 bad ones listed in" in outcome.out
 
     def test_one_split_of_a_table_with_columns_of_its_own_whatever_its_captions_are(
         self, cli: Callable[..., Outcome], tmp_path: Path, root: Path, clip_folder: Path
@@ -391,7 +391,7 @@ class TestOtherMakings:
         kept = content(made)
         found = self.refused(made, root, other)
         assert f"made with model {clip.reference!r}, now asked for {other.reference!r}" in found
-        assert "made with width 16, now asked for 24" in found
+        assert "made with dimension 16, now asked for 24" in found
         assert content(made) == kept
 
     def test_other_processor_settings_are_refused(

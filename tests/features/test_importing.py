@@ -14,7 +14,7 @@ import pytest
 
 from dalr.errors import DataError
 from dalr.features.importing import import_matrix, open_matrix, read_ids
-from dalr.features.source import as_matrix, features_width, open_features
+from dalr.features.source import as_matrix, features_dim, open_features
 from dalr.features.store import open_store
 from dalr.io.cache import cache_folder
 from tiny import IMAGE_WIDTH, IMAGES, TinyData
@@ -70,11 +70,11 @@ def test_rows_may_be_named_by_the_pairs_file(tmp_path: Path, tiny_data: TinyData
         (np.ones((3, 4), np.complex64), "expected floating-point numbers, found complex64"),
         (np.ones((3, 4), bool), "expected floating-point numbers, found bool"),
         (np.array([["a", "b"]]), "expected floating-point numbers, found <U1"),
-        (np.ones(12), "expected a matrix (rows, width), found (12,)"),
-        (np.ones((3, 4, 5)), "expected a matrix (rows, width), found (3, 4, 5)"),
-        (np.float64(3), "expected a matrix (rows, width), found ()"),
-        (np.ones((0, 4)), "expected a matrix (rows, width), found (0, 4)"),
-        (np.ones((3, 0)), "expected a matrix (rows, width), found (3, 0)"),
+        (np.ones(12), "expected a matrix (rows, dimension), found (12,)"),
+        (np.ones((3, 4, 5)), "expected a matrix (rows, dimension), found (3, 4, 5)"),
+        (np.float64(3), "expected a matrix (rows, dimension), found ()"),
+        (np.ones((0, 4)), "expected a matrix (rows, dimension), found (0, 4)"),
+        (np.ones((3, 0)), "expected a matrix (rows, dimension), found (3, 0)"),
     ],
 )
 def test_what_is_no_matrix_of_floats_is_refused(tmp_path: Path, array: np.ndarray, found: str) -> None:
@@ -206,7 +206,7 @@ def test_a_matrix_named_in_a_recipe_is_imported_once(
     second = open_features(tiny_data.matrix, tiny_data.ids)
     assert entry.stat().st_mtime_ns == before
     assert second.folder == first.folder == entry
-    assert features_width(tiny_data.matrix) == IMAGE_WIDTH == first.width
+    assert features_dim(tiny_data.matrix) == IMAGE_WIDTH == first.dim
     save(tmp_path / "other.npy", tiny_data.features * 2)
     assert open_features(tmp_path / "other.npy", tiny_data.ids).folder != entry
 

@@ -78,7 +78,7 @@ class TestHdf5:
         found = import_hdf5(
             write_hdf5(tmp_path / "f.hdf5", rows, **options), write_captions(tmp_path), tmp_path / "o"
         )
-        assert (found.images, found.image_width, found.caption_width) == (3, 5, None)
+        assert (found.images, found.image_dim, found.caption_dim) == (3, 5, None)
         store = open_store(tmp_path / "o" / "image")
         pairs = read_pairs(tmp_path / "o" / "pairs.jsonl", [], {})
         assert store.ids == pairs.images == ("1", "2", "3")
@@ -106,7 +106,11 @@ class TestHdf5:
         ("rows", "name", "expected"),
         [
             (np.ones((3, 2)), "feats", "expected the dataset 'features' in this file, found feats"),
-            (np.ones((3, 2), np.int64), "features", "expected a matrix (rows, width) of floating-point numbers"),
+            (
+                np.ones((3, 2), np.int64),
+                "features",
+                "expected a matrix (rows, dimension) of floating-point numbers",
+            ),
             (np.ones(3), "features", "found (3,) of float64"),
             (np.ones((0, 3)), "features", "found (0, 3) of float64"),
         ],
@@ -151,7 +155,7 @@ class TestJson:
         if packed:
             path.write_bytes(gzip.compress(path.read_bytes()))
         found = import_json(path, tmp_path / "o")
-        assert (found.images, found.captions, found.image_width, found.caption_width) == (3, 5, 4, 4)
+        assert (found.images, found.captions, found.image_dim, found.caption_dim) == (3, 5, 4, 4)
         pairs = read_pairs(tmp_path / "o" / "pairs.jsonl", [], {})
         image, caption = open_store(tmp_path / "o" / "image"), open_store(tmp_path / "o" / "caption")
         assert image.ids == pairs.images == ("b.jpg", "x.jpg", "a")
@@ -194,10 +198,10 @@ class TestJson:
         assert refused(lambda: import_json(path, tmp_path / "o"), tmp_path / "o") == [f"{path}: no image in it"]
 
     def test_memory_does_not_grow_with_the_vectors(self, tmp_path: Path) -> None:
-        width, count = 512, 400
+        dim, count = 512, 400
         with open(tmp_path / "big.json", "w") as file:
             for number in range(count):
-                vectors = RANDOM.normal(size=(3, width)).round(4).tolist()
+                vectors = RANDOM.normal(size=(3, dim)).round(4).tolist()
                 each = {"captions": ["one", "two"], "image_feat": vectors[0], "lang_feat": vectors[1:]}
                 file.write(f"{',' if number else '{'}{json.dumps(str(number))}:{json.dumps(each)}")
             file.write("}")
@@ -225,8 +229,8 @@ class TestCommand:
         outcome = cli("features", "import", path, "--out", out, "-q")
         assert outcome == Outcome(
             code=0,
-            out=f"{out}/pairs.jsonl: 1 images, 2 captions\n{out}/image: 1 rows of width 4\n"
-            f"{out}/caption: 2 rows of width 4\n",
+            out=f"{out}/pairs.jsonl: 1 images, 2 captions\n{out}/image: 1 rows of dimension 4\n"
+            f"{out}/caption: 2 rows of dimension 4\n",
             err="",
         )
 

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalr.errors import CorruptFileError, DalrError, DataError, StorageError
-from dalr.features.source import as_matrix, features_width, open_features
-from dalr.features.store import FeatureStore, open_store, store_width, write_store
+from dalr.features.source import as_matrix, features_dim, open_features
+from dalr.features.store import FeatureStore, open_store, store_dim, write_store
 
-ROWS, WIDTH = 23, 6
+ROWS, DIM = 23, 6
 
 
-def vectors(rows: int = ROWS, width: int = WIDTH) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
+def vectors(rows: int = ROWS, dim: int = DIM) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
 
 
 def names(rows: int = ROWS) -> list[str]:
@@ -46,7 +46,7 @@ def test_vectors_come_back_as_fp16_from_any_number_of_shards(tmp_path: Path, sha
     matrix = vectors()
     blocks = [matrix[start : start + block] for start in range(0, ROWS, block)]
     store = write(tmp_path / "s", matrix, blocks=blocks, shard_rows=shard_rows)
-    assert (len(store), store.width, len(store.shards)) == (ROWS, WIDTH, -(-ROWS // shard_rows))
+    assert (len(store), store.dim, len(store.shards)) == (ROWS, DIM, -(-ROWS // shard_rows))
     assert store.ids == tuple(names())
     assert np.array_equal(as_matrix(store), matrix.astype(np.float16).astype(np.float32))
     assert as_matrix(store).dtype == np.float32
@@ -60,7 +60,7 @@ def test_rows_are_read_by_id_in_any_order_and_repeatedly(tmp_path: Path) -> None
     rows = store.rows_of([f"{number}.jpg" for number in asked], what="image")
     assert rows.tolist() == asked
     assert np.array_equal(store.read(rows), matrix[asked].astype(np.float16))
-    assert store.read(np.empty(0, np.int64)).shape == (0, WIDTH)
+    assert store.read(np.empty(0, np.int64)).shape == (0, DIM)
 
 
 def test_shards_are_plain_safetensors(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_shards_are_plain_safetensors(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate(parts), matrix.astype(np.float16))
 
 
-def test_the_width_and_the_source_are_stated(tmp_path: Path) -> None:
+def test_the_dim_and_the_source_are_stated(tmp_path: Path) -> None:
     store = write(tmp_path / "s", vectors())
-    assert store_width(tmp_path / "s") == features_width(tmp_path / "s") == WIDTH
+    assert store_dim(tmp_path / "s") == features_dim(tmp_path / "s") == DIM
     assert store.source == {"kind": "test"}
 
 
@@ -169,7 +169,7 @@ def test_a_store_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         open_features(tmp_path / "nowhere", None)
     with pytest.raises(DataError, match="no such folder"):
-        features_width(tmp_path / "nowhere")
+        features_dim(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["ids.jsonl", "vectors-00000.safetensors", "vectors-00004.safetensors"])

@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from tiny import captions, recipe_tree, save_tiny_bert, write_data, write_recipe  # noqa: E402
 
-SETTINGS = ("training.save_every=2", "development.every=2", "training.max_steps=4", "heads.sentence=true")
+SETTINGS = ("training.save_every=2", "validation.every=2", "training.max_steps=4", "heads.sentence=true")
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     target = HERE / "artefacts" / dalr.__version__
     target.mkdir(parents=True)
     os.chdir(tempfile.mkdtemp())  # paths in what is written are relative
-    student = save_tiny_bert(Path("student"), width=4, layers=1)
+    student = save_tiny_bert(Path("student"), dim=4, layers=1)
     recipe = write_recipe(Path("recipe.yaml"), recipe_tree(write_data(Path("data")), student))
     save = Progress.save
 

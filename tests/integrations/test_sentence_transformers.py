@@ -71,7 +71,7 @@ def trainer(
 
 def test_a_few_steps_train_student_and_heads(toys: Toys, tmp_path: Path) -> None:
     model = student(toys)
-    loss = ObjectiveLoss(model, OBJECTIVE, heads=HEADS, image_width=16)
+    loss = ObjectiveLoss(model, OBJECTIVE, heads=HEADS, image_dim=16)
     before = {name: tensor.clone() for name, tensor in loss.state_dict().items()}
     made = trainer(model, loss, datasets.Dataset.from_dict(rows()), tmp_path)
     made.train()
@@ -86,7 +86,7 @@ def test_a_few_steps_train_student_and_heads(toys: Toys, tmp_path: Path) -> None
     assert any("grounding" in key for entry in logged for key in entry), "terms are logged"
 
     loss.save_heads(tmp_path / "heads.safetensors")
-    other = ObjectiveLoss(student(toys), OBJECTIVE, heads=HEADS, image_width=16, seed=5)
+    other = ObjectiveLoss(student(toys), OBJECTIVE, heads=HEADS, image_dim=16, seed=5)
     other.load_heads(tmp_path / "heads.safetensors")
     stored = load_file(tmp_path / "heads.safetensors")
     assert all(torch.equal(stored[name], tensor) for name, tensor in other.heads.state_dict().items())
@@ -95,16 +95,16 @@ def test_a_few_steps_train_student_and_heads(toys: Toys, tmp_path: Path) -> None
     np.testing.assert_allclose(reloaded.encode(captions(2)), model.encode(captions(2)), atol=1e-6)
 
 
-@pytest.mark.parametrize("dimensions", [(), (32, 8)])
-def test_the_loss_is_that_of_our_trainer(toys: Toys, tmp_path: Path, dimensions: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("dims", [(), (32, 8)])
+def test_the_loss_is_that_of_our_trainer(toys: Toys, tmp_path: Path, dims: tuple[int, ...]) -> None:
     """The same rows, weights and derangement, dropout off, through both."""
-    from dalr.losses.widths import make_widths
+    from dalr.losses.matryoshka import make_matryoshka
     from dalr.models.embedding import pad
     from dalr.training.batch import Batch, TokenBatch
     from dalr.training.module import TrainingTask
 
     model = student(toys, dropout=0.0)
-    loss = ObjectiveLoss(model, OBJECTIVE, heads=HEADS, image_width=16, dimensions=dimensions, seed=3)
+    loss = ObjectiveLoss(model, OBJECTIVE, heads=HEADS, image_dim=16, matryoshka_dims=dims, seed=3)
     data = rows(8)
     features = [dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True)]
     collated = VectorCollator(preprocess_fn=model.preprocess)(features)
@@ -128,8 +128,8 @@ def test_the_loss_is_that_of_our_trainer(toys: Toys, tmp_path: Path, dimensions:
             teacher_weights=(1.0,),
         ),
     )
-    widths = make_widths(dimensions)
-    task = TrainingTask(student=model, heads=loss.heads, objective=OBJECTIVE, widths=widths)
+    dims = make_matryoshka(dimensions)
+    task = TrainingTask(student=model, heads=loss.heads, objective=OBJECTIVE, dims=dims)
     ours = task.train()(batch)
     assert set(ours.terms) == {"infonce", "grounding", "consistency", "list_net"}
     assert theirs.item() == pytest.approx(ours.total.item(), rel=1e-5)
@@ -140,7 +140,7 @@ def test_the_loss_is_that_of_our_trainer(toys: Toys, tmp_path: Path, dimensions:
 def test_data_sets_with_and_without_images_take_turns(toys: Toys, tmp_path: Path) -> None:
     objective = Objective(infonce=InfoNCE(), grounding=Grounding(weight=0.1))
     model = student(toys)
-    loss = ObjectiveLoss(model, objective, heads=HEADS, image_width=16)
+    loss = ObjectiveLoss(model, objective, heads=HEADS, image_dim=16)
     pairs = datasets.Dataset.from_dict(rows()).remove_columns("teacher")
     text = datasets.Dataset.from_dict({"line": captions(40)[24:]})
     made = trainer(model, loss, {"pairs": pairs, "text": text}, tmp_path)
@@ -171,8 +171,8 @@ def test_all_that_is_missing_is_said_at_once(toys: Toys) -> None:
     assert [problem.where for problem in refused.value.problems] == [
         "model",
         "objective",
-        "image_width",
-        "clip_text_width",
+        "image_dim",
+        "clip_text_dim",
     ]
     collator = VectorCollator(preprocess_fn=with_normalize.preprocess)
     with pytest.raises(ConfigError, match=r"expected one column of text .* found \['a', 'b'\]"):

@@ -36,9 +36,9 @@ def random_inputs(n: int = 7, *, dtype: torch.dtype = torch.float64, seed: int =
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=random, dtype=torch.float64)
 
-    def pair(width: int) -> tuple[Tensor, Tensor]:
-        base = draw(n, width)
-        return base + noise * draw(n, width), base + noise * draw(n, width)
+    def pair(dim: int) -> tuple[Tensor, Tensor]:
+        base = draw(n, dim)
+        return base + noise * draw(n, dim), base + noise * draw(n, dim)
 
     h_a, h_b = pair(6)
     z_a, z_b = pair(6)
@@ -89,8 +89,8 @@ def random_inputs(n: int = 7, *, dtype: torch.dtype = torch.float64, seed: int =
     )
 
 
-def equal_widths(inputs: Inputs) -> Inputs:
-    """Teachers of one width and one tokenizer, as the release needs them."""
+def equal_dims(inputs: Inputs) -> Inputs:
+    """Teachers of one dimension and one tokenizer, as the release needs them."""
     first, second = inputs.teachers
     one, two = inputs.teacher_tokens
     length = two.states.shape[1]
@@ -175,10 +175,10 @@ def rotated(inputs: Inputs, seed: int = 0) -> Inputs:
     def turn(name: str, tensor: Tensor) -> Tensor:
         if name not in space_of:
             return tensor
-        width = tensor.shape[-1]
-        key = (space_of[name], width)
+        dim = tensor.shape[-1]
+        key = (space_of[name], dim)
         if key not in turns:
-            turns[key] = torch.linalg.qr(torch.randn(width, width, generator=random, dtype=tensor.dtype)).Q
+            turns[key] = torch.linalg.qr(torch.randn(dim, dim, generator=random, dtype=tensor.dtype)).Q
         return tensor @ turns[key]
 
     return mapped(inputs, turn)

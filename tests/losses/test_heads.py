@@ -25,9 +25,9 @@ def heads(config: HeadsConfig = CONFIG, needs: frozenset[Need] = EVERYTHING) -> 
         torch.manual_seed(0)
         return Heads(
             config,
-            student_width=6,
-            image_width=7,
-            clip_text_width=8,
+            student_dim=6,
+            image_dim=7,
+            clip_text_dim=8,
             needs=needs,
             temperatures={"cross_modal_alignment": (0.45, 0.1, 0.99)},
         )
@@ -110,21 +110,19 @@ def test_a_head_exists_only_where_a_term_needs_it() -> None:
     assert made.text_aligner is not None
 
 
-def test_text_only_heads_need_no_width_of_features() -> None:
-    made = Heads(
-        CONFIG, student_width=6, image_width=None, clip_text_width=None, needs=frozenset(), temperatures={}
-    )
+def test_text_only_heads_need_no_dim_of_features() -> None:
+    made = Heads(CONFIG, student_dim=6, image_dim=None, clip_text_dim=None, needs=frozenset(), temperatures={})
     assert set(shapes(made)) == {"sentence.0.weight", "sentence.0.bias"}
 
 
 @pytest.mark.parametrize("need", [Need.GROUNDING, Need.ALIGNERS])
-def test_heads_for_images_ask_for_the_width_of_their_features(need: Need) -> None:
-    with pytest.raises(ValueError, match="image features needs their width"):
+def test_heads_for_images_ask_for_the_dim_of_their_features(need: Need) -> None:
+    with pytest.raises(ValueError, match="image features needs their dimension"):
         Heads(
             CONFIG,
-            student_width=6,
-            image_width=None,
-            clip_text_width=None,
+            student_dim=6,
+            image_dim=None,
+            clip_text_dim=None,
             needs=frozenset({need}),
             temperatures={},
         )
@@ -187,14 +185,14 @@ def test_saved_heads_ground_vectors_as_the_trained_modules_do(tmp_path: Path) ->
     ("needs", "widths", "message"),
     [
         (frozenset[Need](), (6, 7), "no text_grounding in it; heads of a recipe with grounding are needed"),
-        (EVERYTHING, (9, 7), "text_grounding expects vectors of width 6, found 9"),
-        (EVERYTHING, (6, 9), "image_grounding expects vectors of width 7, found 9"),
+        (EVERYTHING, (9, 7), "text_grounding expects vectors of dimension 6, found 9"),
+        (EVERYTHING, (6, 9), "image_grounding expects vectors of dimension 7, found 9"),
     ],
 )
 def test_heads_that_do_not_fit_are_refused_with_both_numbers(
-    tmp_path: Path, needs: frozenset[Need], widths: tuple[int, int], message: str
+    tmp_path: Path, needs: frozenset[Need], dims: tuple[int, int], message: str
 ) -> None:
     path = tmp_path / "heads.safetensors"
     save_heads(heads(needs=needs), path)
     with pytest.raises(ModelFileError, match=message):
-        ground(path, sentences=np.zeros((2, widths[0]), np.float32), images=np.zeros((2, widths[1]), np.float32))
+        ground(path, sentences=np.zeros((2, dims[0]), np.float32), images=np.zeros((2, dims[1]), np.float32))

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from random_inputs import (
     STUDENT_SIDE,
     cast,
-    equal_widths,
+    equal_dims,
     mapped,
     permuted,
     random_inputs,
@@ -90,7 +90,7 @@ def term_of(case: str) -> Term:
 
 def made(n: int = 6, **options: Any) -> Inputs:
     """Inputs that fit every form of every term."""
-    return equal_widths(random_inputs(n, **options))
+    return equal_dims(random_inputs(n, **options))
 
 
 def gradients(value: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -517,9 +517,9 @@ def temperature_heads(term: Term, name: str) -> Heads:
     assert term.learns_temperature is not None
     return Heads(
         HeadsConfig(sentence=False),
-        student_width=6,
-        image_width=None,
-        clip_text_width=None,
+        student_dim=6,
+        image_dim=None,
+        clip_text_dim=None,
         needs=frozenset(),
         temperatures={name: term.learns_temperature},
     )

@@ -130,7 +130,7 @@ def test_a_list_is_averaged_over_the_rows_that_are_in_it() -> None:
     assert (total / mean).item() == pytest.approx(5)
 
 
-def test_teachers_enter_by_the_weight_of_their_cosines_whatever_their_widths() -> None:
+def test_teachers_enter_by_the_weight_of_their_cosines_whatever_their_dims() -> None:
     """Scaling the vectors of a teacher changes nothing; the weights do."""
     inputs = random_inputs()
     first, second = inputs.teachers

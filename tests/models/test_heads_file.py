@@ -23,16 +23,16 @@ def make(
     config: HeadsConfig | None = None,
     *,
     needs: frozenset[Need] = EVERYTHING,
-    image_width: int | None = 6,
-    clip_text_width: int | None = None,
+    image_dim: int | None = 6,
+    clip_text_dim: int | None = None,
     temperatures: Mapping[str, tuple[float, float, float]] = NOTHING,
 ) -> Heads:
     torch.manual_seed(0)
     return Heads(
         config or HeadsConfig(grounding_dim=3, aligner_dim=4),
-        student_width=5,
-        image_width=image_width,
-        clip_text_width=clip_text_width,
+        student_dim=5,
+        image_dim=image_dim,
+        clip_text_dim=clip_text_dim,
         needs=needs,
         temperatures=temperatures,
     )
@@ -43,8 +43,8 @@ def test_only_what_the_objective_reads_is_made() -> None:
     assert {name.split(".")[0] for name, _ in heads.named_parameters()} == {"sentence"}
     assert list(make(HeadsConfig(sentence=False), needs=frozenset()).parameters()) == []
     with_branch = frozenset({Need.IMAGE, Need.GROUNDING, Need.CLIP_TEXT_GROUNDING})
-    assert make(clip_text_width=7, needs=with_branch).clip_text_grounding is not None
-    assert make(clip_text_width=7, needs=with_branch - {Need.CLIP_TEXT_GROUNDING}).clip_text_grounding is None
+    assert make(clip_text_dim=7, needs=with_branch).clip_text_grounding is not None
+    assert make(clip_text_dim=7, needs=with_branch - {Need.CLIP_TEXT_GROUNDING}).clip_text_grounding is None
 
 
 def test_projections_are_tanh_of_an_affine_map() -> None:
@@ -118,7 +118,7 @@ def test_saved_heads_ground_sentences_and_images(tmp_path: Path) -> None:
     with torch.no_grad():
         np.testing.assert_allclose(s, heads.text_grounding(torch.from_numpy(h[:, :5])), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(u, heads.image_grounding(torch.from_numpy(v)), rtol=1e-5, atol=1e-6)
-    with pytest.raises(ModelFileError, match="image_grounding expects vectors of width 6, found 5"):
+    with pytest.raises(ModelFileError, match="image_grounding expects vectors of dimension 6, found 5"):
         ground(tmp_path / "heads.safetensors", sentences=h[:, :5], images=v[:, :5])
 
 

@@ -155,7 +155,7 @@ def a_layer_without_weights(folder: Path) -> None:
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def weights_of_another_width(folder: Path) -> None:
+def weights_of_another_dim(folder: Path) -> None:
     change_config(folder, hidden_size=64)
 
 
@@ -192,7 +192,7 @@ def change_config(folder: Path, **changes: object) -> None:
         half_the_weights,
         empty_weights,
         a_layer_without_weights,
-        weights_of_another_width,
+        weights_of_another_dim,
         broken_config,
         config_without_a_type,
         unknown_architecture,

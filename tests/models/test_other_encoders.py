@@ -124,7 +124,7 @@ def test_encoders_of_the_t5_kind_are_read(tmp_path: Path, kind: str, name: str, 
         ids=[str(number) for number in range(len(SENTENCES))],
         sentences=SENTENCES,
     )
-    assert open_store(tmp_path / "store").width == 32
+    assert open_store(tmp_path / "store").dim == 32
 
 
 def test_a_t5_encoder_that_lacks_weights_of_its_encoder_is_refused(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_static_embeddings_give_what_their_own_encode_gives(
     write_text_store(
         tmp_path / "store", encoder=EncoderConfig(model=str(folder)), ids=["a", "b"], sentences=SENTENCES[:2]
     )
-    assert open_store(tmp_path / "store").width == 24
+    assert open_store(tmp_path / "store").dim == 24
     assert len(embed(load(folder, None), [])) == 0
 
 

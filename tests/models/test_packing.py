@@ -21,7 +21,7 @@ from tiny import save_tiny_bert
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-VOCABULARY, WIDTH = 60, 32
+VOCABULARY, DIM = 60, 32
 LENGTHS = (7, 2, 12, 7, 3, 20, 12, 7)
 PACKED = ("bert", "roberta", "xlm-roberta", "modernbert", "distilbert", "electra")
 BUCKETED = ("mpnet", "deberta", "deberta-v2")
@@ -32,7 +32,7 @@ def random_model(kind: str) -> torch.nn.Module:
 
     usual: dict[str, Any] = {
         "vocab_size": VOCABULARY,
-        "hidden_size": WIDTH,
+        "hidden_size": DIM,
         "num_hidden_layers": 3,
         "num_attention_heads": 2,
         "intermediate_size": 48,
@@ -55,7 +55,7 @@ def random_model(kind: str) -> torch.nn.Module:
                     t.ModernBertConfig(**usual | ends, local_attention=8, attention_dropout=0.1)
                 )
             case "distilbert":
-                names = {"dim": WIDTH, "n_layers": 3, "n_heads": 2, "hidden_dim": 48}
+                names = {"dim": DIM, "n_layers": 3, "n_heads": 2, "hidden_dim": 48}
                 return t.DistilBertModel(t.DistilBertConfig(vocab_size=VOCABULARY, pad_token_id=0, **names))
             case "electra":
                 return t.ElectraModel(t.ElectraConfig(**usual, embedding_size=16))
@@ -205,11 +205,11 @@ def test_tokens_are_laid_out_by_rising_length() -> None:
 def test_buckets_are_the_cheapest(lengths: list[int], price: int) -> None:
     found = buckets(lengths, price=price)
     assert sum(rows for rows, _ in found) == len(lengths)
-    cost = sum(rows * width + price for rows, width in found)
+    cost = sum(rows * dim + price for rows, dim in found)
     distinct = sorted(Counter(lengths))
     every = []
     for cuts in range(len(distinct)):
         for ends in combinations(distinct[:-1], cuts):
-            widths = [*ends, distinct[-1]]
-            every.append(sum(min(w for w in widths if w >= length) for length in lengths) + price * len(widths))
+            dims = [*ends, distinct[-1]]
+            every.append(sum(min(w for w in dims if w >= length) for length in lengths) + price * len(dims))
     assert cost == min(every)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dalr.errors import ModelFileError
-from dalr.models.reference import find_model, hidden_width, peek_config
+from dalr.models.reference import find_model, hidden_dim, peek_config
 
 HUB_ID = "princeton-nlp/unsup-simcse-bert-base-uncased"
 
@@ -122,16 +122,16 @@ def test_without_a_connection_it_gives_up_at_once_even_when_not_told_to_be_offli
     assert modules == "[]"
 
 
-def test_the_width_is_read_without_loading(tiny_bert: Path, tiny_teacher: Path) -> None:
+def test_the_dim_is_read_without_loading(tiny_bert: Path, tiny_teacher: Path) -> None:
     config = peek_config(str(tiny_bert))
     assert config is not None
-    assert hidden_width(config) == 32
+    assert hidden_dim(config) == 32
     teacher = peek_config(str(tiny_teacher))
     assert teacher is not None
-    assert hidden_width(teacher) == 24
-    assert hidden_width({"dim": 5}) == 5
-    assert hidden_width({"d_model": 7}) == 7
-    assert hidden_width({"hidden_size": "wide"}) is None
+    assert hidden_dim(teacher) == 24
+    assert hidden_dim({"dim": 5}) == 5
+    assert hidden_dim({"d_model": 7}) == 7
+    assert hidden_dim({"hidden_size": "wide"}) is None
 
 
 @pytest.mark.parametrize("reference", ["/nowhere", HUB_ID, "no such name", "package:no_such_package/x", ""])

@@ -15,7 +15,7 @@ from PIL import Image
 from dalr.errors import ConfigError, ModelFileError
 from dalr.models.device import pick_device
 from dalr.models.vision import VisionModel, has_text_tower, load_vision_model
-from pictures import photo, save_tiny_image_model
+from tiny_images import photo, save_tiny_image_model
 
 KINDS = ("clip", "siglip", "resnet", "vit", "dinov2")
 PICTURES = [photo(number, (30 + number, 50)) for number in range(4)]
@@ -56,7 +56,7 @@ def reference(folder: Path, kind: str) -> np.ndarray:
 def test_vectors_are_those_of_the_models_own_interface(folders: dict[str, Path], kind: str) -> None:
     model = load_vision_model(str(folders[kind]))
     vectors = model.embed_images(PICTURES)
-    assert vectors.shape == (4, model.width)
+    assert vectors.shape == (4, model.dim)
     assert np.allclose(vectors, reference(folders[kind], kind), atol=1e-5)
     assert np.abs(np.linalg.norm(vectors, axis=1) - 1).min() > 1e-3
     assert model.source["normalized"] is False
@@ -83,7 +83,7 @@ def test_sentences_lie_in_the_space_of_the_images(folders: dict[str, Path], kind
         "two birds near the beach",
     ]
     vectors = model.embed_texts(sentences)
-    assert vectors.shape == (4, model.width)
+    assert vectors.shape == (4, model.dim)
     assert np.array_equal(vectors[0], vectors[2])
     own, words = t.AutoModel.from_pretrained(folders[kind]).eval(), t.AutoTokenizer.from_pretrained(folders[kind])
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_sentences_lie_in_the_space_of_the_images(folders: dict[str, Path], kind
 def test_captions_are_text_whatever_they_look_like(
     clip: VisionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R29: nothing is fetched (sockets are refused here) and nothing is opened as a picture."""
+    """R29: nothing is fetched (sockets are refused here) and nothing is opened as an image."""
     path = tmp_path / "a.png"
     photo(1).save(path)
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a caption was opened"))
@@ -115,7 +115,7 @@ def test_long_sentences_are_cut_and_counted(clip: VisionModel) -> None:
 
 
 def test_nothing_in_gives_nothing_out(clip: VisionModel) -> None:
-    assert clip.embed_texts([]).shape == clip.embed_images([]).shape == (0, clip.width)
+    assert clip.embed_texts([]).shape == clip.embed_images([]).shape == (0, clip.dim)
 
 
 def test_a_model_without_a_text_tower_says_so(folders: dict[str, Path]) -> None:

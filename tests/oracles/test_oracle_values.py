@@ -277,23 +277,23 @@ _NOT_STORED = re.compile(r"sentence\.0\..*|.*\.(running_mean|running_var|num_bat
 
 
 def heads_with(tensors: Tensors, names: Mapping[str, str], config: HeadsConfig, needs: frozenset[Need]) -> Heads:
-    """Heads of the stored widths in training mode; `names` says which head a stored prefix belongs to."""
+    """Heads of the stored dimensions in training mode; `names` says which head a stored prefix belongs to."""
     stored = {
         ".".join([names.get(prefix, prefix), rest]): tensor
         for name, tensor in tensors.items()
         for prefix, _, rest in [name.partition(".")]
         if rest
     }
-    widths = {
+    dims = {
         "grounding_dim": len(stored.get("text_grounding.0.bias", [0])),
         "aligner_dim": len(stored.get("text_aligner.3.bias", [0])),
     }
     clip_text = tensors.get("clip_text")
     heads = Heads(
-        config.model_copy(update=widths),
-        student_width=tensors["z"].shape[-1],
-        image_width=tensors["image"].shape[1],
-        clip_text_width=clip_text.shape[1] if clip_text is not None else None,
+        config.model_copy(update=dims),
+        student_dim=tensors["z"].shape[-1],
+        image_dim=tensors["image"].shape[1],
+        clip_text_dim=clip_text.shape[1] if clip_text is not None else None,
         needs=needs,
         temperatures={},
     ).double()

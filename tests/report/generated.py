@@ -128,7 +128,7 @@ def three_models(**options: Any) -> Evaluations:
 def run_folder(
     folder: Path, *, name: str = "toy", steps: int = 200, status: str = "finished", seed: int = 0
 ) -> Path:
-    """`run.json` and `metrics.jsonl` of a training with two terms and a development score."""
+    """`run.json` and `metrics.jsonl` of a training with two terms and a validation score."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     record: dict[str, Any] = {
@@ -141,7 +141,7 @@ def run_folder(
         "trained_parameters": 17_241_984,
         "status": status,
     }
-    lines: list[dict[str, Any]] = [{"step": 0, "development": {"dev Spearman": 50.0}}]
+    lines: list[dict[str, Any]] = [{"step": 0, "validation": {"dev Spearman": 50.0}}]
     scores = {0: 50.0}
     for step in range(10, steps + 1, 10):
         terms = {"infonce": 2 * 0.99**step + float(random.uniform(0, 0.1)), "grounding": 5 * 0.995**step}
@@ -149,14 +149,14 @@ def run_folder(
         lines.append({"step": step, "loss": loss, "learning_rate": 3e-4 * (1 - step / steps), "terms": terms})
         if step % 50 == 0:
             scores[step] = 80 - 30 * 0.98**step
-            lines.append({"step": step, "development": {"dev Spearman": scores[step]}})
+            lines.append({"step": step, "validation": {"dev Spearman": scores[step]}})
     if status == "finished":
         best = max(scores, key=lambda step: scores[step])
         record["result"] = {
             "best_step": best,
             "best_score": scores[best],
             "untrained_score": 50.0,
-            "development": "dev Spearman",
+            "validation": "dev Spearman",
             "seconds": 12.5,
         }
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")

@@ -92,7 +92,7 @@ def test_a_model_without_a_group_has_dashes_and_never_a_zero(tmp_path: Path) -> 
     assert "m has no STS average, since STS12, STS13 and STS14 are missing." in read.words
 
 
-def test_a_development_score_alone_stands_alone(tmp_path: Path) -> None:
+def test_a_validation_score_alone_stands_alone(tmp_path: Path) -> None:
     each = evaluation("m", pairs=60, without=STS_TASKS, transfer=False, extras=False, failed=())
     read = Reader(report(tmp_path, each))
     result = each.tasks["sts-b-dev"]
@@ -358,7 +358,7 @@ def test_three_models_with_everything_stay_below_three_megabytes(tmp_path: Path)
 
 def test_a_run_without_an_evaluation_shows_its_training(tmp_path: Path) -> None:
     read = Reader(report(tmp_path, run_folder(tmp_path / "mine", name="toy")))
-    for name in ("dev Spearman (development)", "loss", "infonce (term)", "grounding (term)", "learning rate"):
+    for name in ("dev Spearman (validation)", "loss", "infonce (term)", "grounding (term)", "learning rate"):
         assert any(label.startswith(f"Curve of {name}: ") for label in read.attributes("aria-label")), name
     assert "Training raised mine on dev Spearman from 50.00 untrained to" in read.words
     assert read.table("Models and settings").row("mine")["evaluated"] == "not evaluated"

@@ -32,7 +32,7 @@ def test_settings_tell_results_of_one_model_apart(tmp_path: Path) -> None:
     whole = evaluation("m", pairs=60, extras=False)
     three = whole.model_copy(update={"settings": whole.settings.model_copy(update={"num_layers": 3})})
     write_results(tmp_path / "r.json", Evaluations(models=(whole, three)))
-    labels = [subject.label for subject in read_sources([tmp_path / "r.json"]).subjects]
+    labels = [model.label for model in read_sources([tmp_path / "r.json"]).models]
     assert labels == ["m (all layers)", "m (3 layers)"]
 
 
@@ -66,7 +66,7 @@ def test_colours_follow_the_order_of_the_arguments(tmp_path: Path) -> None:
     write_results(tmp_path / "r.json", evaluation("m", pairs=60))
     run = run_folder(tmp_path / "run")
     sources = read_sources([run, tmp_path / "r.json"])
-    assert [(each.label, each.number) for each in sources.subjects] == [("run", 0), ("m", 1)]
+    assert [(each.label, each.number) for each in sources.models] == [("run", 0), ("m", 1)]
     assert [each.label for each, _ in sources.evaluated] == ["m"]
     assert [each.label for each, _ in sources.trained] == ["run"]
 
@@ -82,10 +82,10 @@ def test_a_run_and_a_file_of_the_same_model_are_one(tmp_path: Path, run_first: b
     write_results(run / "evaluation.json", only_dev)
     paths = [run, tmp_path / "r.json"]
     sources = read_sources(paths if run_first else paths[::-1])
-    assert [subject.label for subject in sources.subjects] == ["a", "b"]
+    assert [model.label for model in sources.models] == ["a", "b"]
     assert [label.label for label, _ in sources.trained] == ["a"]
-    assert sources.subjects[0].evaluation is not None
-    assert set(sources.subjects[0].evaluation.tasks) == set(a.tasks)
+    assert sources.models[0].evaluation is not None
+    assert set(sources.models[0].evaluation.tasks) == set(a.tasks)
     assert {(each.a, each.b) for each in sources.comparisons} == {("a", "b")}
 
 
@@ -94,4 +94,4 @@ def test_a_retrained_run_is_another_model(tmp_path: Path) -> None:
     write_results(tmp_path / "r.json", before)
     run = run_folder(tmp_path / "a")
     write_results(run / "evaluation.json", before.model_copy(update={"model_sha256": "1" * 64}))
-    assert len(read_sources([run, tmp_path / "r.json"]).subjects) == 2
+    assert len(read_sources([run, tmp_path / "r.json"]).models) == 2

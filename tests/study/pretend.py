@@ -161,7 +161,7 @@ class Bench:
 
 
 def make_bench(toys: Toys, folder: Path, monkeypatch: pytest.MonkeyPatch, *, pages: bool = False) -> Bench:
-    """Two methods, two trials and two seeds each; `plain` has no pictures. A page takes a second to draw."""
+    """Two methods, two trials and two seeds each; `plain` has no images. A page takes a second to draw."""
     toys.recipe(folder)
     bench = Bench(folder=folder, trainer=Trainer())
     searched = {"kind": "grid", "space": {"training.learning_rate": [1e-2, 1e-3]}}

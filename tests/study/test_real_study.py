@@ -1,4 +1,4 @@
-"""A whole study with a real trainer: stopped, gone on with, scored, written; pictures and their controls."""
+"""A whole study with a real trainer: stopped, gone on with, scored, written; images and their controls."""
 
 from __future__ import annotations
 

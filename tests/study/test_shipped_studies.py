@@ -142,7 +142,7 @@ def test_a_mini_ablation_drops_what_it_says(name: str, tmp_path: Path) -> None:
         dropped = method.removeprefix("no-").replace("-", "_").replace("list", "list_net")
         if dropped in terms["dalr"] and method.startswith("no-"):
             assert terms["dalr"] - terms[method] == {dropped}
-    assert found.study.config.evaluate is None, "on development pairs alone"
+    assert found.study.config.evaluate is None, "on validation pairs alone"
 
 
 def test_the_ablation_drops_what_it_says(tmp_path: Path) -> None:

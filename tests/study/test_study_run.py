@@ -21,7 +21,7 @@ from dalr.io.console import Console
 from dalr.io.lock import locked
 from dalr.study import load_study, make_plan, run_study
 from dalr.study.config import EvaluateConfig
-from dalr.study.scores import Examiner
+from dalr.study.scores import Scorer
 from tiny import Toys
 
 
@@ -101,7 +101,7 @@ class TestPhases:
         bench.tree["tune_seed"] = 7
         result = bench.run()
         assert bench.trainer.trained.count("plain/seed-0") == bench.trainer.trained.count("plain/seed-1") == 1
-        assert result.methods["plain"].trials[0].development == score(
+        assert result.methods["plain"].trials[0].validation == score(
             make_plan(load_study(bench.write()), bench.out).trials["plain"][0].recipe
         )
 
@@ -206,7 +206,7 @@ class TestGoingOn:
         bench.run(replace=True)
         assert bench.trainer.trained == EVERYTHING
         assert (bench.out / "runs/plain/seed-1.other-1/run.json").is_file()
-        assert (bench.out / "runs/plain/seed-1.other-1.ticket.json").is_file()
+        assert (bench.out / "runs/plain/seed-1.other-1.fingerprint.json").is_file()
 
     def test_a_name_in_a_recipe_makes_no_other_run(self, bench: Bench) -> None:
         bench.run()
@@ -556,14 +556,14 @@ class TestFailures:
         for method in bench.tree["methods"].values():
             method["search"] = {"kind": "grid", "space": {"training.learning_rate": [1.0, 1e-3]}}
         bench.run()
-        ticket = json.loads((bench.out / "runs/plain/trial-00.ticket.json").read_text())
-        assert ticket["failure"] == {"reason": "the loss is not finite", "exit_code": 5}
+        fingerprint = json.loads((bench.out / "runs/plain/trial-00.fingerprint.json").read_text())
+        assert fingerprint["failure"] == {"reason": "the loss is not finite", "exit_code": 5}
         bench.trainer.fails = lambda recipe: None
         bench.trainer.trained.clear()
         assert bench.run().failures == ()
         assert bench.trainer.trained == ["plain/trial-00", "grounded/trial-00"]
-        ticket = json.loads((bench.out / "runs/plain/trial-00.ticket.json").read_text())
-        assert ticket["failure"] is None
+        fingerprint = json.loads((bench.out / "runs/plain/trial-00.fingerprint.json").read_text())
+        assert fingerprint["failure"] is None
 
     def test_what_needs_a_failed_prepared_run_fails_with_it(self, bench: Bench) -> None:
         bench.trainer.fails = not_finite
@@ -692,7 +692,7 @@ def test_a_dry_run_names_everything_that_is_not_there_once(bench: Bench, cli) ->
 def test_evaluation_data_that_is_missing_is_named_by_the_keys_of_a_study(tmp_path: Path) -> None:
     config = EvaluateConfig(data=str(tmp_path / "nothing"), exclude_overlap=str(tmp_path / "no.txt"))
     with pytest.raises(DataError) as refused:
-        Examiner(config, Console(quiet=True)).require_data()
+        Scorer(config, Console(quiet=True)).require_data()
     assert [problem.where for problem in refused.value.problems] == ["evaluate.data", "evaluate.exclude_overlap"]
 
 

@@ -22,7 +22,7 @@ def test_mean_sample_deviation_and_interval_by_hand() -> None:
 
 
 def test_two_seeds_have_the_widest_t() -> None:
-    """1, 3: mean 2, s = √2, t(1; 0.975) = 12.706205, half-width t·√2/√2."""
+    """1, 3: mean 2, s = √2, t(1; 0.975) = 12.706205, half-dimension t·√2/√2."""
     assert summary([1.0, 3.0]).interval == pytest.approx((2 - 12.706205, 2 + 12.706205), abs=1e-5)
 
 

@@ -56,7 +56,7 @@ def method(name: str, *, without: tuple[int, ...] = ()) -> MethodResult:
         if seed not in without
     )
     trials = tuple(
-        TrialResult(run=f"{name}/trial-{n:02d}", setting={"lr": 10.0**-n}, development=70.0 + n, chosen=n == 1)
+        TrialResult(run=f"{name}/trial-{n:02d}", setting={"lr": 10.0**-n}, validation=70.0 + n, chosen=n == 1)
         for n in (0, 1)
     )
     names = seeds[0].scores if seeds else {}

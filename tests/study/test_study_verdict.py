@@ -33,7 +33,7 @@ def test_a_baseline_is_seen_from_its_own_side() -> None:
     ]
 
 
-def test_a_development_score_decides_where_nothing_was_tested() -> None:
+def test_a_validation_score_decides_where_nothing_was_tested() -> None:
     dev = difference("a", "b", 1.0, 0.5, score="dev")
     assert verdict(result(dev)) == ["dev, 95 % intervals over 3 seeds: a is ahead of b (+1.00)."]
     tested = difference("a", "b", -1.0, 2.0)

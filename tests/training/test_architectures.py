@@ -125,7 +125,7 @@ def test_a_mean_over_tokens_is_taken_of_any_model_that_gives_states(tmp_path: Pa
 
 
 def test_a_teacher_of_another_tokenizer_and_language(toys: Toys, tmp_path: Path) -> None:
-    multilingual = save_tiny_encoder(tmp_path / "xlm", "xlm-roberta", width=40)
+    multilingual = save_tiny_encoder(tmp_path / "xlm", "xlm-roberta", dim=40)
     teachers = [
         {"model": str(multilingual), "pooling": "mean", "weight": 0.5},
         {"model": str(toys.teacher), "weight": 0.5},

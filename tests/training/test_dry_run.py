@@ -31,7 +31,7 @@ def test_every_method_can_be_tried(toys: Toys, tmp_path: Path, name: str) -> Non
     kinds = {"text"} if name in ("simcse", "rankcse") else {"text", "pair"}
     assert {trial.kind for trial in found.trials} == kinds
     assert sum(trial.steps for trial in found.trials) == 6
-    assert found.development_scores == 3
+    assert found.validation_scores == 3
     assert all(0 < trial.seconds < 60 and trial.peak_bytes > 2**20 for trial in found.trials)
 
 
@@ -54,9 +54,9 @@ def test_numbers_are_those_of_the_training(toys: Toys, tmp_path: Path) -> None:
     assert sum(found.trained.values()) + sum(found.frozen.values()) == sum(tensor.numel() for tensor in stored)
     moments = 2 * 4 * sum(found.trained.values())
     assert moments <= found.optimizer_bytes <= moments + 4 * 200, "two moments, and a step count a tensor"
-    assert found.development_seconds is not None
+    assert found.validation_seconds is not None
     assert found.seconds == pytest.approx(
-        sum(trial.steps * trial.seconds for trial in found.trials) + 5 * found.development_seconds
+        sum(trial.steps * trial.seconds for trial in found.trials) + 5 * found.validation_seconds
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tiny import Outcome, Toys, write_pairs
 
 Cli = Callable[..., Outcome]
-HELD_OUT = ("-s", "data.holdout.last=6", "-s", "development.every=2", "-s", "training.max_steps=2")
+HELD_OUT = ("-s", "data.holdout.last=6", "-s", "validation.every=2", "-s", "training.max_steps=2")
 
 
 def captions_of(toys: Toys, change: Callable[[int, str], str], path: Path) -> Path:
@@ -61,9 +61,9 @@ def test_lines_of_text_count_too(cli: Cli, toys: Toys, tmp_path: Path) -> None:
 
 def test_scored_pairs_count_too(cli: Cli, toys: Toys, tmp_path: Path) -> None:
     dev = tmp_path / "my-dev.tsv"
-    dev.write_text(toys.data.development.read_text() + "2.5\tcaption 3 of many\tsomething of its own\n")
+    dev.write_text(toys.data.validation.read_text() + "2.5\tcaption 3 of many\tsomething of its own\n")
     pairs = captions_of(toys, lambda n, text: text, tmp_path / "p.jsonl")
-    outcome = check(cli, toys, tmp_path, pairs, "-s", f"development.data={dev}", "--json", tmp_path / "c.json")
+    outcome = check(cli, toys, tmp_path, pairs, "-s", f"validation.data={dev}", "--json", tmp_path / "c.json")
     [warning] = json.loads((tmp_path / "c.json").read_bytes())["warnings"]
     assert "sentences of my-dev.tsv are also trained on" in warning
     assert "'caption 3 of many'" in warning

@@ -43,7 +43,7 @@ def test_checkpoint_and_product_are_ordinary_models_that_compute_the_same(
     from transformers import AutoModel
 
     inside = look_inside(monkeypatch)
-    result = train(toys.recipe(tmp_path), tmp_path / "run", *LORA, "development.every=4")
+    result = train(toys.recipe(tmp_path), tmp_path / "run", *LORA, "validation.every=4")
     student = inside.made.task.student
     sentences = captions(6)
     untrained = load_file(toys.student / "model.safetensors")

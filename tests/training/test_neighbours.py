@@ -35,7 +35,7 @@ def test_nearest_are_those_of_the_weighted_cosines(
 ) -> None:
     monkeypatch.setattr("dalr.training.neighbours._BLOCK", block)
     random = np.random.default_rng(0)
-    one, other = (random.standard_normal((30, width)).astype(np.float32) for width in (5, 9))
+    one, other = (random.standard_normal((30, dim)).astype(np.float32) for dim in (5, 9))
     sources = [(vectors(tmp_path / "one", one), 0.3), (vectors(tmp_path / "other", other), 0.7)]
     row_of = random.permutation(30)[:20]
     things = random.permutation(20)[:17]

@@ -43,7 +43,7 @@ def test_no_packed_step_waits_for_the_device(
 ) -> None:
     """Padded forwards do (T7's teachers, too): transformers looks whether a mask masks anything."""
     inside = look_inside(monkeypatch)
-    settings = ("training.padding=packed", "training.schedule.kind=spread", "development=null")
+    settings = ("training.padding=packed", "training.schedule.kind=spread", "validation=null")
     train(toys.method(tmp_path, name), tmp_path / "run", *settings)
     task = inside.made.task.train()
     optimization = Optimization(task, TrainingConfig(), steps=10)
@@ -64,9 +64,9 @@ def test_waiting_is_noticed() -> None:
 
 
 def test_token_contrast_needs_the_memory_of_all_scores_once() -> None:
-    n, tokens, width = 12, 30, 8
-    sentences = torch.randn(n, width, requires_grad=True)
-    states, mask = torch.randn(n, tokens, width), torch.ones(n, tokens, dtype=torch.bool)
+    n, tokens, dim = 12, 30, 8
+    sentences = torch.randn(n, dim, requires_grad=True)
+    states, mask = torch.randn(n, tokens, dim), torch.ones(n, tokens, dtype=torch.bool)
     with Waiting() as waiting:
         functional.token_contrast(sentences, states, mask, temperature=0.05).backward()
     assert n * n * tokens <= waiting.largest < 1.1 * n * n * tokens, (

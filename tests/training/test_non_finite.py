@@ -137,7 +137,7 @@ def test_any_term_is_named(
         tmp_path,
         objective=ALL_TERMS,
         teachers=[{"model": str(toys.teacher)}],
-        development=None,
+        validation=None,
     )
     require_untouched(inside)
     assert same(inside.weights(), inside.before)
@@ -167,7 +167,7 @@ def test_a_gradient_that_is_not_finite_stops_training_before_the_step(
             weight.register_hook(lambda gradient: gradient * float("nan"))
 
     inside = look_inside(monkeypatch, tamper)
-    message = stopped(toys, tmp_path, development=None)
+    message = stopped(toys, tmp_path, validation=None)
     require_untouched(inside)
     assert inside.batches[-1].step == step
     assert f"step {step + 1} ({inside.batches[-1].kind} batch)" in message
@@ -190,7 +190,7 @@ def test_a_term_that_fails_in_the_middle_of_a_run_is_named_with_its_batch(
     inside = look_inside(monkeypatch)
     objective = {each: {"on_text": True} for each in ("infonce", "list_mle", "list_net", "consistency_js")}
     teachers = [{"model": str(toys.teacher)}]
-    message = stopped(toys, tmp_path, objective=objective, teachers=teachers, features={}, development=None)
+    message = stopped(toys, tmp_path, objective=objective, teachers=teachers, features={}, validation=None)
     require_untouched(inside)
     assert not same(inside.weights(), inside.before)
     assert message.startswith(f"step {step + 1} ({kind} batch): {name} = nan; ")
@@ -211,7 +211,7 @@ def test_what_is_noticed_late_changed_nothing_meanwhile(
     weights: list[dict[str, torch.Tensor]] = []
     inside = look_inside(monkeypatch, tamper)
     monkeypatch.setattr(loop, "Guard", lambda device, *, run, patience: Guard(device, run=run, patience=4))
-    message = stopped(toys, tmp_path, "training.max_steps=12", development=None)
+    message = stopped(toys, tmp_path, "training.max_steps=12", validation=None)
     assert message.startswith(f"step {bad + 1} ")
     assert inside.batches[-1].step == (3 if bad < 4 else 7), "noticed late"
     assert bad_batch(tmp_path)["rows"] == list(inside.batches[bad].row_ids)
@@ -224,7 +224,7 @@ def test_nothing_is_scored_or_sealed_after_a_bad_step_that_is_noticed_late(
 ) -> None:
     look_inside(monkeypatch, spoil("image", 2, math.nan))
     monkeypatch.setattr(loop, "Guard", lambda device, *, run, patience: Guard(device, run=run, patience=100))
-    stopped(toys, tmp_path, "training.max_steps=12", "training.save_every=2", "development.every=2")
+    stopped(toys, tmp_path, "training.max_steps=12", "training.save_every=2", "validation.every=2")
     assert [path.name for path in (tmp_path / "run" / "resume").iterdir()] == ["step-000002"]
     [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
     assert checkpoint.name == "step-000002"
@@ -234,12 +234,12 @@ def test_nothing_is_scored_or_sealed_after_a_bad_step_that_is_noticed_late(
 
 def test_the_last_good_checkpoint_stays(toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look_inside(monkeypatch, spoil("image", 2, float("nan")))
-    stopped(toys, tmp_path, "development.every=1")
+    stopped(toys, tmp_path, "validation.every=1")
     [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
     assert checkpoint.name in ("step-000001", "step-000002")
 
 
-def test_embeddings_that_are_not_finite_stop_the_development_score(
+def test_embeddings_that_are_not_finite_stop_the_validation_score(
     toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights spoiled behind our back are found by the score; they are never kept as the best."""

@@ -12,7 +12,7 @@ from runs import metrics, record, train
 import dalr
 from dalr.io.console import Console
 from dalr.training.patience import Patience
-from dalr.training.validation import Development
+from dalr.training.validation import ValidationScore
 from tiny import Toys
 
 
@@ -34,8 +34,8 @@ def test_what_counts_as_a_gain() -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
     values: Iterator[float] = iter(scores)
     monkeypatch.setattr(
-        "dalr.training.setup.make_development",
-        lambda *_: Development(name="scripted", score=lambda task: next(values)),
+        "dalr.training.setup.make_validation_score",
+        lambda *_: ValidationScore(name="scripted", score=lambda task: next(values)),
     )
 
 
@@ -43,8 +43,8 @@ def test_training_ends_when_patience_does(
     toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scripted(monkeypatch, 60.0, 50.0, 51.0, 51.0, 50.0, 99.0)  # the untrained score is no yardstick of patience
-    recipe = toys.recipe(tmp_path, development={"kind": "tsv", "data": str(toys.data.development), "every": 1})
-    overrides = ["training.max_steps=9", "development.patience=2"]
+    recipe = toys.recipe(tmp_path, validation={"kind": "tsv", "data": str(toys.data.validation), "every": 1})
+    overrides = ["training.max_steps=9", "validation.patience=2"]
     result = dalr.train(recipe, overrides=overrides, out=tmp_path / "run", console=Console())
     assert (result.steps, result.stopped_early_at, result.best_step, result.best_score) == (4, 4, 2, 51)
     assert "stopped early at step 4 of 9: 2 scores without a gain" in capsys.readouterr().err
@@ -58,6 +58,6 @@ def test_patience_that_lasts_to_the_end_stops_nothing(
     toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, 60.0, 50.0, 49.0)
-    result = train(toys.recipe(tmp_path), tmp_path / "run", "development.patience=1")
+    result = train(toys.recipe(tmp_path), tmp_path / "run", "validation.patience=1")
     assert (result.steps, result.stopped_early_at) == (4, None)
     assert record(tmp_path / "run")["result"]["stopped_early_at"] is None

@@ -145,7 +145,7 @@ class TestCommand:
     @pytest.mark.slow
     def test_a_signal_to_all_ranks_seals_one_point(self, toys: Toys, tmp_path: Path) -> None:
         recipe, run = toys.recipe(tmp_path), tmp_path / "run"
-        settings = ["-s", "training.max_steps=100000", "-s", "development=null", "-s", "training.log_every=3"]
+        settings = ["-s", "training.max_steps=100000", "-s", "validation=null", "-s", "training.log_every=3"]
         command = [sys.executable, "-m", "dalr", "train", recipe, *settings, "--out", run, "--nproc", "2"]
         process = subprocess.Popen(
             list(map(str, command)), start_new_session=True, stderr=subprocess.PIPE, text=True

@@ -45,7 +45,7 @@ def test_a_tensorboard_file_holds_the_numbers_of_metrics_jsonl(toys: Toys, tmp_p
     read = {(tag, event.step): event.value for tag in events.Tags()["scalars"] for event in events.Scalars(tag)}
     written = {(name, line["step"]): value for line in metrics(result.run) for name, value in flat(line).items()}
     assert read == pytest.approx(written, rel=1e-6)
-    assert {"loss", "learning_rate", "terms/infonce", "terms/grounding", "development/dev.tsv Spearman"} <= {
+    assert {"loss", "learning_rate", "terms/infonce", "terms/grounding", "validation/dev.tsv Spearman"} <= {
         name for name, _ in read
     }
     text = events.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0].decode()

@@ -89,7 +89,7 @@ def test_optimizer_and_schedule_are_those_of_the_recipe(
 
 def test_the_two_views_differ_by_dropout_alone(toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = look_inside(monkeypatch)
-    train(toys.recipe(tmp_path), tmp_path / "run", "training.max_steps=1", "development=null")
+    train(toys.recipe(tmp_path), tmp_path / "run", "training.max_steps=1", "validation=null")
     task, batch = inside.made.task, inside.batches[0]
     task.train()
     h_a, h_b = task.two_passes(batch.tokens)

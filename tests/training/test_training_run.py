@@ -26,7 +26,7 @@ from dalr.io.sealed import read_manifest, verify_sealed
 from dalr.models.config import EncoderConfig
 from dalr.models.embedding import embed
 from dalr.recipe.loading import load_recipe
-from dalr.training.validation import Development
+from dalr.training.validation import ValidationScore
 from tiny import Toys, captions
 
 
@@ -39,11 +39,11 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
-    """Let the development score take these values: untrained first, then every 2 steps."""
+    """Let the validation score take these values: untrained first, then every 2 steps."""
     values: Iterator[float] = iter(scores)
     monkeypatch.setattr(
-        "dalr.training.setup.make_development",
-        lambda *_: Development(name="scripted", score=lambda task: next(values)),
+        "dalr.training.setup.make_validation_score",
+        lambda *_: ValidationScore(name="scripted", score=lambda task: next(values)),
     )
 
 
@@ -60,7 +60,7 @@ class TestWhatARunLeaves:
             "run.json",
         ]
         assert (result.run, result.model, result.steps) == (run, run / "model", 4)
-        assert result.development == "dev.tsv Spearman"
+        assert result.validation == "dev.tsv Spearman"
         assert result.best_step in (2, 4)
 
         written = record(run)
@@ -80,7 +80,7 @@ class TestWhatARunLeaves:
         assert written["result"]["untrained_score"] == result.untrained_score
 
         lines = metrics(run)
-        scores = {line["step"]: line["development"]["dev.tsv Spearman"] for line in lines if "development" in line}
+        scores = {line["step"]: line["validation"]["dev.tsv Spearman"] for line in lines if "validation" in line}
         assert set(scores) == {0, 2, 4}
         assert scores[0] == result.untrained_score
         assert result.best_score == max(scores[2], scores[4]) == scores[result.best_step]
@@ -123,8 +123,8 @@ class TestWhatARunLeaves:
         from sentence_transformers import SentenceTransformer
 
         inside = look_inside(monkeypatch)
-        result = train(toys.recipe(tmp_path, development=None), tmp_path / "run")
-        assert (result.best_step, result.best_score, result.development) == (4, None, None)
+        result = train(toys.recipe(tmp_path, validation=None), tmp_path / "run")
+        assert (result.best_step, result.best_score, result.validation) == (4, None, None)
         student = inside.made.task.student
         product = SentenceTransformer(str(result.model), device="cpu")
         sentences = captions(25)
@@ -223,10 +223,10 @@ class TestChoosing:
             return
         assert (result.best_step, result.best_score) == (4, 3.0)
 
-    def test_a_development_set_whose_scores_are_all_equal_is_refused(self, toys: Toys, tmp_path: Path) -> None:
+    def test_a_validation_set_whose_scores_are_all_equal_is_refused(self, toys: Toys, tmp_path: Path) -> None:
         """Spearman is undefined on it, so every score would be NaN."""
         (tmp_path / "flat.tsv").write_text("".join(f"5.0\t{a}\t{b}\n" for a, b in zip("abc", "cde", strict=True)))
-        recipe = toys.recipe(tmp_path, development={"kind": "tsv", "data": str(tmp_path / "flat.tsv")})
+        recipe = toys.recipe(tmp_path, validation={"kind": "tsv", "data": str(tmp_path / "flat.tsv")})
         with pytest.raises(DalrError):
             train(recipe, tmp_path / "run")
 
@@ -234,10 +234,10 @@ class TestChoosing:
         self, toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         inside = look_inside(monkeypatch)
-        recipe = toys.recipe(tmp_path, development={"kind": "retrieval", "every": 2})
+        recipe = toys.recipe(tmp_path, validation={"kind": "retrieval", "every": 2})
         result = train(recipe, tmp_path / "run", "data.holdout.last=4")
-        assert result.development is not None
-        assert "R@1" in result.development
+        assert result.validation is not None
+        assert "R@1" in result.validation
         assert result.best_score is not None
         assert 0 <= result.best_score <= 100
         held_out = set(toys.data.images[-4:])
@@ -391,7 +391,7 @@ class TestRefusals:
                 recipe,
                 tmp_path / "run",
                 f"data.text={tmp_path / 'bad.txt'}",
-                f"development.data={tmp_path / 'bad.tsv'}",
+                f"validation.data={tmp_path / 'bad.tsv'}",
             )
         text = str(caught.value)
         assert "bad.txt:2: byte 4 is 0xe9" in text
@@ -421,8 +421,8 @@ class TestRefusals:
                 recipe,
                 tmp_path / "other",
                 "data.holdout.last=4",
-                "development.kind=retrieval",
-                "development.data=null",
+                "validation.kind=retrieval",
+                "validation.data=null",
             )
 
     def test_stored_teacher_vectors_that_lack_a_caption_are_named(self, toys: Toys, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The `data` section of a recipe.
+"""What can the `data` section of a recipe say?
 
 Relative paths are taken from the current folder, or from `root` when it is given; `$NAME` and `${NAME:-default}`
 are replaced from the environment.
@@ -13,8 +13,9 @@ from pydantic import Field
 
 from dalr.data.formats.arrow import HUB
 from dalr.data.formats.collecting import Columns
+from dalr.data.formats.names import FormatName
 from dalr.data.holdout import HoldoutConfig
-from dalr.data.reading import FormatName, Reading
+from dalr.data.reading import Reading
 from dalr.recipe.paths import expand
 from dalr.recipe.section import LEFT_OUT_IF_NONE, Section
 

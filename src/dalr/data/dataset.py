@@ -1,4 +1,4 @@
-"""All training data of a recipe, read and checked before any model is loaded.
+"""What is a recipe's training data? All of it, read and checked before any model is loaded.
 
 Every problem of every file is reported at once; what is found without being wrong (duplicates, images held out,
 lines dropped on request) is counted in a report that goes into `run.json`.

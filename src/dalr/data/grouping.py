@@ -1,4 +1,4 @@
-"""Rows that are close come into a batch together, so that a batch holds something to rank.
+"""Which rows come into a batch together? Close ones, so that a batch holds something to rank.
 
 Sentences drawn at random have next to nothing in common: all but a row's own similarities are noise around 0. A
 group is a few neighbours, a batch many groups: close rows are compared within a group, distant ones across groups.

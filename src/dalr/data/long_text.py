@@ -1,4 +1,4 @@
-"""Sentences of megabytes: cut in characters before they are tokenised, so that their tokens stay as they are.
+"""How are sentences of megabytes tokenised? Cut in characters first, such that their tokens do not change.
 
 A tokenizer takes about 200 bytes of memory per character and gives up (as a process) where there are too many. Of a
 sentence that is cut at some number of tokens only the beginning matters, and tokens depend on their word and its

@@ -1,18 +1,15 @@
-"""How a pairs file is read: three keys of a recipe's data section, and three options of the command line.
+"""How is a pairs file read? Three keys of a recipe's data section, and three command-line options, say it.
 
 One type for both, so that vectors are computed for exactly the captions and images that a recipe then trains on.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 from dalr.data.formats.choice import FORMATS
 from dalr.data.formats.collecting import Columns
+from dalr.data.formats.names import FormatName
 from dalr.errors import ConfigError, Problem, did_you_mean
 from dalr.recipe.section import Section
-
-FormatName = Literal["jsonl", "karpathy", "coco", "flickr-token", "flickr-csv", "tsv", "csv", "parquet", "datasets"]
 
 
 class Reading(Section):

@@ -1,4 +1,4 @@
-"""The rows that everything else speaks of: images with captions, and lines of text.
+"""What is a row of data? Images with captions, and lines of text.
 
 Row ids are stable names: an image is its key in the data, a caption is key#k (k from 0 in the order of the
 file), a line of text is its number (from 1, counting dropped lines too, so that an id is a place in the file).

@@ -1,4 +1,4 @@
-"""Which rows make up which batch, and in which order text and pair batches come.
+"""Which rows make up which batch, and in which order do text and pair batches come?
 
 A batch is all text or all pairs, on every rank in the same step; otherwise any gather in the objective would
 wait for ever. Only full batches are trained on. A batch never holds one text twice (a batch of identical

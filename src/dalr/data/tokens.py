@@ -1,4 +1,4 @@
-"""Token streams: every sentence tokenised once, kept as one flat memory-mapped array with row offsets.
+"""Where does a caption become token ids? Here, once: one flat memory-mapped array with row offsets.
 
 Tokenising inside the data loader costs a processor core for the whole training and is done again by every run;
 flat arrays cost 4 bytes a token on disk, once per (tokenizer, length, sentences), in the cache.

@@ -1,4 +1,4 @@
-"""The language of the demo world: meaning is a `Scene` of concepts, and words are chosen last.
+"""What language does the demo world speak? Meaning is a `Scene` of concepts; words are chosen last.
 
 Every concept has several words and every sentence form several orders, so two sentences can agree in meaning
 and share no content word, or share most words and differ in meaning: the two things a sentence encoder has to

@@ -168,7 +168,7 @@ _GROUND: dict[str, _Rgb] = {
 }
 
 
-def draw_picture(scene: Scene, rng: random.Random) -> Image:
+def draw_image(scene: Scene, rng: random.Random) -> Image:
     """The picture of a whole scene: RGB, `PIXELS` square. Equal scenes and generators give equal pictures.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The demo's recipes, written as files beside its world, so that a reader can train any of them again.
+"""Which recipes does the demo train? Written as files beside its world, so that anyone can train them again.
 
 Every method starts from the same student and sees the same batches for the same number of steps. Learning rate
 and one weight (or temperature) of each method were chosen in eight trials a method, on the dev pairs of a world
@@ -19,7 +19,7 @@ from dalr.io.atomic import write_text
 
 METHODS = ("simcse", "rankcse", "mcse", "kdmcse", "dalr")
 STEPS = 300
-GROUNDING_WIDTH = 96
+GROUNDING_DIM = 96
 
 _INFONCE = {"temperature": 0.05}
 _RANKING = {"weight": 3.0, "temperature": 0.1, "teacher_temperature": 0.1, "on_text": True}
@@ -45,7 +45,7 @@ _OBJECTIVES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 _LEARNING_RATES = {"simcse": 1e-2, "rankcse": 1e-2, "mcse": 3e-3, "kdmcse": 3e-3, "dalr": 1e-2}
-_PICTURES = ("mcse", "kdmcse", "dalr")
+_IMAGES = ("mcse", "kdmcse", "dalr")
 _CLIP_TEXT = ("kdmcse",)
 _TEACHERS = ("rankcse", "dalr")
 
@@ -83,7 +83,7 @@ def _recipe(
         "seed": seed,
         "data": {"pairs": _path(world.pairs), "text": _path(world.text), "holdout": {"last": held_out}},
         "student": {"model": _path(ingredients.student), "pooling": "mean"},
-        "heads": {"sentence": False, "grounding_dim": GROUNDING_WIDTH, "aligner_dim": GROUNDING_WIDTH},
+        "heads": {"sentence": False, "grounding_dim": GROUNDING_DIM, "aligner_dim": GROUNDING_DIM},
         # copies, because YAML would write an object met twice as an alias, which recipes do not have
         "objective": {term: dict(fields) for term, fields in _OBJECTIVES[name].items()},
         "training": {
@@ -94,9 +94,9 @@ def _recipe(
             "precision": "fp32",
             "log_every": 10,
         },
-        "development": {"kind": "tsv", "data": _path(world.sts_dev), "every": 50},
+        "validation": {"kind": "tsv", "data": _path(world.sts_dev), "every": 50},
     }
-    if name in _PICTURES:
+    if name in _IMAGES:
         recipe["features"] = {"image": _path(ingredients.image_store)}
     if name in _CLIP_TEXT:
         recipe["features"]["clip_text"] = _path(ingredients.clip_text_store)

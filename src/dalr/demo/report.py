@@ -90,7 +90,7 @@ def write_report(out: Path, *, rows: Sequence[Row], judge: Judge, files: WorldFi
         bars=_bars(rows, judge.chance),
         samples=_samples(files),
         graded=_graded(judge),
-        development=_development_chart(records),
+        validation=_validation_chart(records),
         terms={LABELS[name]: _term_charts(found) for name, found in records.items()},
         captions=captions,
         pictures=pictures,
@@ -188,10 +188,10 @@ def _records(path: Path) -> list[Mapping[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _development_chart(records: Mapping[str, list[Mapping[str, object]]]) -> Chart:
+def _validation_chart(records: Mapping[str, list[Mapping[str, object]]]) -> Chart:
     curves: dict[str, list[tuple[int, float]]] = {}
     for name, lines in records.items():
-        scores = [(line["step"], line["development"]) for line in lines if "development" in line]
+        scores = [(line["step"], line["validation"]) for line in lines if "validation" in line]
         curves[LABELS[name]] = [
             (step, value)
             for step, found in scores

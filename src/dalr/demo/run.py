@@ -1,4 +1,4 @@
-"""`dalr demo`: a world, teachers, a student, five methods, one table and a report; offline and in minutes.
+"""What does `dalr demo` do? World, teachers, student, five methods, a table and a report, offline in minutes.
 
 Not rigged: gold comes from the scenes and never from a model, settings were chosen on dev pairs of another world
 with the same number of trials for each method, and the table shows what came out, whoever is ahead.
@@ -17,7 +17,7 @@ import numpy as np
 from dalr.api import train
 from dalr.data.dataset import read_pairs, read_text
 from dalr.data.rows import Pairs
-from dalr.demo.recipes import GROUNDING_WIDTH, METHODS, STEPS, Ingredients, write_recipes
+from dalr.demo.recipes import GROUNDING_DIM, METHODS, STEPS, Ingredients, write_recipes
 from dalr.demo.scores import UNTRAINED, HeldOut, Judge, Row, table, verdict
 from dalr.demo.teachers import (
     CLIP,
@@ -207,10 +207,10 @@ def _untrained_heads(path: Path, judge: Judge, student: Any, *, seed: int) -> Pa
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "demo untrained heads"))
         heads = Heads(
-            HeadsConfig(sentence=False, grounding_dim=GROUNDING_WIDTH),
-            student_width=student.get_embedding_dimension(),
-            image_width=judge.held_out.features.shape[1],
-            clip_text_width=None,
+            HeadsConfig(sentence=False, grounding_dim=GROUNDING_DIM),
+            student_dim=student.get_embedding_dimension(),
+            image_dim=judge.held_out.features.shape[1],
+            clip_text_dim=None,
             needs=frozenset({Need.GROUNDING}),
             temperatures={},
         )

@@ -1,4 +1,4 @@
-"""The demo's scores and its table: every model on the same graded pairs and the same held-out pictures.
+"""How are the demo's models scored? All on the same graded pairs and the same held-out images.
 
 The gold of the pairs comes from the scenes and from no model. Chance and the untrained student stand in the
 table, so that a number can be read; who is ahead is said in words, whoever it is.

@@ -1,4 +1,4 @@
-"""The demo's text encoders before they know anything: a small BERT, random weights, its world's vocabulary."""
+"""What are the demo's text encoders before training? A small BERT with random weights and its own vocabulary."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from dalr.models.loading import quiet_libraries
 from dalr.seed import derive_seed
 
-WIDTH, LAYERS, HEADS, LONGEST = 64, 2, 4, 64
+DIM, LAYERS, HEADS, LONGEST = 64, 2, 4, 64
 
 
 def write_student(folder: Path, vocabulary: Path, *, seed: int, name: str = "demo student") -> None:
-    """Write a Hugging Face folder of an untrained BERT (2 layers of width 64) and its WordPiece tokenizer.
+    """Write a Hugging Face folder of an untrained BERT (2 layers of dimension 64) and its WordPiece tokenizer.
 
     `name` names the stream of random numbers: the student and each teacher begin with weights of their own.
     """
@@ -24,10 +24,10 @@ def write_student(folder: Path, vocabulary: Path, *, seed: int, name: str = "dem
         torch.manual_seed(derive_seed(seed, name))
         config = BertConfig(
             vocab_size=len(tokens),
-            hidden_size=WIDTH,
+            hidden_size=DIM,
             num_hidden_layers=LAYERS,
             num_attention_heads=HEADS,
-            intermediate_size=4 * WIDTH,
+            intermediate_size=4 * DIM,
             max_position_embeddings=LONGEST,
         )
         BertModel(config).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The demo's frozen teachers, brought up on the spot on scenes that no other part of the world uses.
+"""Where do the demo's frozen teachers come from? Trained on scenes that no other part of the world uses.
 
 `clip` sees pictures and reads captions: a small convolutional tower over pixels and a small BERT, drawn together
 by the contrastive loss of CLIP (Radford et al. 2021). Two teachers read text alone, as the papers' did: one
@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
-from dalr.demo.picture import draw_picture
-from dalr.demo.student import WIDTH, write_student
-from dalr.demo.world import World, WorldFiles, picture_rng
+from dalr.demo.picture import draw_image
+from dalr.demo.student import DIM, write_student
+from dalr.demo.world import World, WorldFiles, image_rng
 from dalr.io.console import Console
 from dalr.losses import functional
 from dalr.models.config import EncoderConfig
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CLIP = "clip"
 TEXT_TEACHERS = ("teacher-paraphrases", "teacher-captions")
-SHARED_WIDTH = 96  # of clip's space
+SHARED_DIM = 96  # of clip's space
 SEEN_PIXELS = 48
 _BATCH = 96
 _LEARNING_RATE = 1e-3
@@ -77,7 +77,7 @@ class ImageTextTeacher:
 class ImageTower(nn.Module):
     """Four convolutions and a linear map that keeps places apart, since left and above are to be seen."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(3, 24, 5, stride=2, padding=2),
@@ -92,7 +92,7 @@ class ImageTower(nn.Module):
             nn.Conv2d(96, 64, 1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(64 * (SEEN_PIXELS // 8) ** 2, width),
+            nn.Linear(64 * (SEEN_PIXELS // 8) ** 2, dim),
         )
 
     def forward(self, pixels: Float[Tensor, "n 3 side side"]) -> Float[Tensor, "n w"]:
@@ -125,14 +125,14 @@ def train_image_text_teacher(
     with console.bar("draw the teachers' pictures", len(pictures), "picture") as bar:
         drawn = []
         for number, picture in enumerate(pictures, start=1):
-            drawn.append(seen(draw_picture(picture.scene, picture_rng(picture, seed=world.seed))))
+            drawn.append(seen(draw_image(picture.scene, image_rng(picture, seed=world.seed))))
             bar.update(number)
     pixels = np.stack(drawn)
     encoder = _new_encoder(CLIP, out, files, seed=world.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(world.seed, "demo", CLIP))
-        images = ImageTower(SHARED_WIDTH)
-        encoder.append(_linear(WIDTH, SHARED_WIDTH))
+        images = ImageTower(SHARED_DIM)
+        encoder.append(_linear(DIM, SHARED_DIM))
         captions = _tower(encoder, [caption for picture in pictures for caption in picture.captions])
         told = len(pictures[0].captions)
         chosen = generator(world.seed, "demo", CLIP, "captions")

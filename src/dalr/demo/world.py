@@ -36,7 +36,7 @@ from dalr.demo.grammar import (
     say_plain,
     vocabulary,
 )
-from dalr.demo.picture import draw_picture
+from dalr.demo.picture import draw_image
 from dalr.errors import ConfigError
 from dalr.io.atomic import write_bytes, write_text
 from dalr.io.console import Console
@@ -158,7 +158,7 @@ def write_world(world: World, folder: Path, *, console: Console) -> WorldFiles:
     files = WorldFiles(folder=folder)
     with console.bar("draw pictures", len(world.pictures), "picture") as bar:
         for number, picture in enumerate(world.pictures, start=1):
-            _write_picture(picture, files.images / picture.image, seed=world.seed)
+            _write_image(picture, files.images / picture.image, seed=world.seed)
             bar.update(number)
     _write_lines(
         files.pairs, (json.dumps({"image": one.image, "captions": one.captions}) for one in world.pictures)
@@ -170,14 +170,14 @@ def write_world(world: World, folder: Path, *, console: Console) -> WorldFiles:
     return files
 
 
-def picture_rng(picture: Picture, *, seed: int) -> random.Random:
+def image_rng(picture: Picture, *, seed: int) -> random.Random:
     """The generator that a picture is drawn with."""
     return random.Random(derive_seed(seed, "demo", "picture", picture.image))
 
 
-def _write_picture(picture: Picture, path: Path, *, seed: int) -> None:
+def _write_image(picture: Picture, path: Path, *, seed: int) -> None:
     buffer = io.BytesIO()
-    draw_picture(picture.scene, picture_rng(picture, seed=seed)).save(buffer, format="PNG")
+    draw_image(picture.scene, image_rng(picture, seed=seed)).save(buffer, format="PNG")
     write_bytes(path, buffer.getvalue())
 
 

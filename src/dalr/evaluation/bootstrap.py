@@ -1,4 +1,4 @@
-"""How sure a score is: percentile bootstrap over the items of a task, paired between models.
+"""How certain is a score? Percentile bootstrap over the items of a task, paired between models.
 
 Items are drawn with replacement. A resample is kept as how often each item was drawn, so that nothing is sorted
 again: midranks under multiplicities are a cumulative sum over the levels of the original ranks, and Spearman is

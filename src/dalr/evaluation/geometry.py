@@ -1,4 +1,4 @@
-"""How sentence vectors lie on the sphere: alignment, uniformity, anisotropy, hubness.
+"""How do sentence vectors lie on the sphere? Alignment, uniformity, anisotropy, hubness.
 
 Alignment and uniformity are lower for better vectors and only together say something: constant vectors are
 perfectly aligned. Anisotropy is vectors that all point the same way or use few directions; hubs are sentences that

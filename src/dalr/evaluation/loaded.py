@@ -1,4 +1,4 @@
-"""Tasks whose files were read and found good, each able to score the vectors of its sentences.
+"""What is a task once its files are read? An object that scores the vectors of its sentences.
 
 A new kind of task is one class with these four members and one line in `LOADERS`.
 """
@@ -35,12 +35,12 @@ from dalr.evaluation.tasks import CAPTIONS, GEOMETRY, RETRIEVAL, STS_DEV, STS_TA
 from dalr.evaluation.transfer import TransferTask, load_transfer
 from dalr.io.console import Console
 
-Vectors = Float32[np.ndarray, "sentences width"]
+Vectors = Float32[np.ndarray, "sentences dim"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """The result of a task, and what pictures and tests between models are made of."""
+    """The result of a task, and what images and tests between models are made of."""
 
     result: TaskResult
     pairs: PairDetails | None = None

@@ -1,4 +1,4 @@
-"""Figures of merit, computed in float64."""
+"""How are the metrics computed? In float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences to vectors by whatever was named: a text encoder, or the text tower of a multimodal model."""
+"""How does a named model turn sentences into vectors? As a text encoder, or as a multimodal model's text tower."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from dalr.errors import ConfigError, Problem
 from dalr.evaluation.request import Place, Request
 from dalr.evaluation.results import Settings
-from dalr.evaluation.score import Subject
+from dalr.evaluation.score import EvaluatedModel
 from dalr.evaluation.sts import Embed
 from dalr.io.console import Console
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dalr.models.vision import VisionModel
 
 
-def text_subject(place: Place, request: Request) -> Subject:
+def text_model(place: Place, request: Request) -> EvaluatedModel:
     """A text encoder. For mteb alone it is loaded with the first sentence: kept scores need none."""
     from dalr.models.device import pick_device
     from dalr.models.embedding import embed
@@ -34,8 +34,8 @@ def text_subject(place: Place, request: Request) -> Subject:
     @cache
     def loaded() -> SentenceTransformer:
         encoder = load_encoder(place.encoder).to(pick_device(request.device))
-        width, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
-        console.detail(f"{place.name}: width {width}, at most {longest} tokens, on {encoder.device}")
+        dim, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
+        console.detail(f"{place.name}: dimension {dim}, at most {longest} tokens, on {encoder.device}")
         if prompt := prompt_of(encoder):
             console.detail(f"{place.name}: {prompt!r} stands before every sentence")
         return encoder
@@ -47,7 +47,7 @@ def text_subject(place: Place, request: Request) -> Subject:
         vectors: np.ndarray = embed(loaded(), sentences, progress=progress)
         return vectors
 
-    return Subject(
+    return EvaluatedModel(
         name=place.name,
         embed=_with_bar(embed_text, console),
         sha256=encoder_sha256(place.encoder),
@@ -56,7 +56,7 @@ def text_subject(place: Place, request: Request) -> Subject:
     )
 
 
-def memory_subject(model: SentenceTransformer, request: Request) -> Subject:
+def model_in_memory(model: SentenceTransformer, request: Request) -> EvaluatedModel:
     """A model that a program holds, as it is: where it is, in its own precision, before any Normalize module.
 
     Raises:
@@ -80,7 +80,7 @@ def memory_subject(model: SentenceTransformer, request: Request) -> Subject:
         vectors: np.ndarray = embed(encoder, sentences, progress=progress)
         return vectors
 
-    return Subject(
+    return EvaluatedModel(
         name="SentenceTransformer (in memory)",
         embed=_with_bar(embed_text, request.console),
         sha256=_weights_sha256(encoder),
@@ -97,7 +97,7 @@ def _weights_sha256(model: SentenceTransformer) -> str:
     return digest.hexdigest()
 
 
-def multimodal_subject(place: Place, vision: VisionModel, request: Request) -> Subject:
+def multimodal_model(place: Place, vision: VisionModel, request: Request) -> EvaluatedModel:
     """A model of the CLIP kind, by its text tower.
 
     Raises:
@@ -111,7 +111,7 @@ def multimodal_subject(place: Place, vision: VisionModel, request: Request) -> S
         vectors: np.ndarray = vision.embed_texts(sentences, progress=progress)
         return vectors
 
-    return Subject(
+    return EvaluatedModel(
         name=place.name,
         embed=_with_bar(embed_text, request.console),
         sha256=str(vision.source["sha256"]),

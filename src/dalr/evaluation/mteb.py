@@ -1,4 +1,4 @@
-"""Tasks of the mteb package, scored with our encoder and kept in a cache of our own.
+"""How are tasks of the mteb package scored? With our encoder; scores are kept in our cache.
 
 mteb files the results of every model that is not on the hub under one name, so a retrained model would be given the
 score of the one before. Its cache is therefore left out, and a score is kept under the content of the encoder's
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from dalr.errors import ConfigError, DalrError, DataError, NumericsError, Problem
 from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.results import Failed, MtebResult, Result
-from dalr.evaluation.score import Subject, failure
+from dalr.evaluation.score import EvaluatedModel, failure
 from dalr.evaluation.sts import Embed
 from dalr.io.atomic import remedy, write_text
 from dalr.io.cache import REMEDY, cache_folder
@@ -87,7 +87,7 @@ def find_mteb_tasks(names: Sequence[str]) -> list[MtebTask]:
     """mteb's tasks by name; their data is not read yet.
 
     Raises:
-        ConfigError: the extra is not installed, unknown tasks, tasks on pictures or sound.
+        ConfigError: the extra is not installed, unknown tasks, tasks on images or sound.
     """
     if not names:
         return []
@@ -117,28 +117,28 @@ def find_mteb_tasks(names: Sequence[str]) -> list[MtebTask]:
 
 
 def score_mteb_tasks(
-    tasks: Sequence[MtebTask], subject: Subject, console: Console
+    tasks: Sequence[MtebTask], model: EvaluatedModel, console: Console
 ) -> tuple[Mapping[str, MtebResult], list[Failed]]:
     """The main score × 100 of each task, and those that have none. What the cache has is not computed again."""
     results: dict[str, MtebResult] = {}
     failed: list[Failed] = []
     for task in tasks:
         try:
-            results[task.name] = _kept_or_scored(task, subject, console)
+            results[task.name] = _kept_or_scored(task, model, console)
         except (DataError, NumericsError) as error:
             failed.append(failure(task.name, error))
     return results, failed
 
 
-def _kept_or_scored(task: MtebTask, subject: Subject, console: Console) -> MtebResult:
+def _kept_or_scored(task: MtebTask, model: EvaluatedModel, console: Console) -> MtebResult:
     identity = _identity(task)
-    path = cache_folder("mteb") / subject.sha256 / f"{task.task.metadata.name}.json" if subject.sha256 else None
+    path = cache_folder("mteb") / model.sha256 / f"{task.task.metadata.name}.json" if model.sha256 else None
     kept = _read(path) if path is not None else None
     if kept is not None and kept.identity == identity:
         console.detail(f"{task.name}: kept from before, {path}")
         return kept.result
     with _heard(console):
-        result = _score(task, subject, console)
+        result = _score(task, model, console)
     if path is not None:
         with remedy(REMEDY):
             write_text(path, _Kept(identity=identity, result=result).model_dump_json(indent=1) + "\n")
@@ -164,12 +164,12 @@ def _read(path: Path) -> _Kept | None:
         return None
 
 
-def _score(task: MtebTask, subject: Subject, console: Console) -> MtebResult:
+def _score(task: MtebTask, model: EvaluatedModel, console: Console) -> MtebResult:
     import mteb
 
     for leaf in task.leaves():
         _load_data(task.name, leaf)
-    encoder = MtebEncoder(subject, task.name)
+    encoder = MtebEncoder(model, task.name)
     try:
         found = mteb.evaluate(
             encoder,
@@ -211,16 +211,16 @@ def _load_data(name: str, leaf: Any) -> None:
 class MtebEncoder:
     """Our encoder as mteb's `EncoderProtocol` wants one: cosine similarity, texts only."""
 
-    def __init__(self, subject: Subject, task: str) -> None:
+    def __init__(self, model: EvaluatedModel, task: str) -> None:
         import mteb.models
         from mteb.models.model_meta import ScoringFunction
 
-        self._embed: Embed = _unit(subject.embed) if subject.normalized else subject.embed
+        self._embed: Embed = _unit(model.embed) if model.normalized else model.embed
         self._task = task
         self.mteb_model_meta = mteb.models.ModelMeta.create_empty(
             {
-                "name": f"dalr/{(subject.sha256 or 'unnamed')[:16]}",
-                "revision": subject.sha256,
+                "name": f"dalr/{(model.sha256 or 'unnamed')[:16]}",
+                "revision": model.sha256,
                 "similarity_fn_name": ScoringFunction.COSINE,
             }
         )

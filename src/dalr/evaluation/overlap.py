@@ -1,4 +1,4 @@
-"""Training sentences that occur in the evaluation sets, exactly or nearly.
+"""Which training sentences occur in the evaluation sets, exactly or nearly?
 
 A model that was trained on the captions it is scored on looks better than it is: nine of ten sentences of
 STS15-images are Flickr30k captions. Two sentences are the same here if they are equal after `folded`, and nearly

@@ -203,7 +203,7 @@ def _test_name(recipe: Recipe) -> str:
     """What the images that are scored are called: with `holdout.last` they may have chosen the weights too."""
     if recipe.data.holdout is None or recipe.data.holdout.last is None:
         return "test"
-    chose = recipe.development is not None and recipe.development.kind == "retrieval"
+    chose = recipe.validation is not None and recipe.validation.kind == "retrieval"
     return "held out, also chose the weights" if chose else "held out"
 
 

@@ -1,4 +1,4 @@
-"""Sentences of several tasks as points in the plane, for a look at what a model keeps apart."""
+"""Where do the sentences of several tasks lie in the plane?"""
 
 from __future__ import annotations
 

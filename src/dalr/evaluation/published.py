@@ -1,4 +1,4 @@
-"""Published scores, for the rows that reports put below the measured ones.
+"""Which published scores stand below the measured ones in a report?
 
 They lie in `published.json` beside this module, each with its source. They are shown as they were printed: what a
 paper gives to one decimal stays at one decimal, and a task that it leaves out is a gap.

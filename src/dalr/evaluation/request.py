@@ -1,4 +1,4 @@
-"""What is asked for: the options of `dalr evaluate`, and where the parts of a named model are."""
+"""What is asked of an evaluation? The options of `dalr evaluate`, and where the parts of a named model are."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Request:
     features: Path | None = None
     image_ids: Path | None = None
     images: Path | None = None
-    """Folder of the pictures of `pairs`, for a multimodal model."""
+    """Folder of the images of `pairs`, for a multimodal model."""
     follow_links: Path | None = None
     """Folder that symbolic links in `images` may lead into."""
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""What an evaluation found, as it is printed, written to JSON and read back by `dalr report`.
+"""What did an evaluation find? Typed results, printed, written to JSON and read back by `dalr report`.
 
 One typed shape for all three, because a report that guesses at a dictionary shows a missing number as a zero.
 Scores are × 100 and not rounded; every number says over which split and by which aggregation it was formed.

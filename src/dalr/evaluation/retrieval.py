@@ -1,4 +1,4 @@
-"""Image–text retrieval: captions find their image, an image finds any of its captions.
+"""How is image–text retrieval measured? Captions find their image, an image finds any of its captions.
 
 In the grounding space of a training run, cos(s, u), which needs the heads that were trained beside the student and
 is why they are saved; or in the own space of a multimodal model, without any training.
@@ -73,7 +73,7 @@ def _blocks(
     sentences: Float[np.ndarray, "captions g"], images: Float[np.ndarray, "images g"]
 ) -> Iterator[tuple[slice, Float[np.ndarray, "block images"]]]:
     """Cosines of a block of captions with all images; the same block gives the same numbers every time."""
-    captions, pictures = unit_rows(sentences), unit_rows(images)
+    captions, images = unit_rows(sentences), unit_rows(images)
     for start in range(0, len(captions), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(captions)))
-        yield rows, captions[rows] @ pictures.T
+        yield rows, captions[rows] @ images.T

@@ -1,4 +1,4 @@
-"""The evaluation of one or several named models."""
+"""How are one or several named models evaluated?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
 from dalr.evaluation.bootstrap import compare
 from dalr.evaluation.loaded import LoadedTask, Options, without_overlap
-from dalr.evaluation.models import memory_subject, multimodal_subject, text_subject
+from dalr.evaluation.models import model_in_memory, multimodal_model, text_model
 from dalr.evaluation.mteb import MtebTask, find_mteb_tasks, score_mteb_tasks
 from dalr.evaluation.overlap import training_sentences
 from dalr.evaluation.own_photos import OwnSet, require_one_set
@@ -114,7 +114,7 @@ def evaluate_model(model: SentenceTransformer, request: Request) -> Evaluation:
         ConfigError: as `evaluate`, or retrieval without heads.
         DataError: a folder or file that is not there.
     """
-    subject = memory_subject(model, request)
+    evaluated = model_in_memory(model, request)
     loaded = load(request)
     tasks = list(loaded.tasks)
     if loaded.own_tasks:
@@ -122,10 +122,10 @@ def evaluate_model(model: SentenceTransformer, request: Request) -> Evaluation:
             what = "retrieval is measured in the grounding space, and a model in memory has no heads; name the run"
             raise ConfigError(Problem(where="tasks", what=what))
         place = Place(
-            name=subject.name, encoder=EncoderConfig(model=subject.name), heads=request.heads, in_memory=True
+            name=evaluated.name, encoder=EncoderConfig(model=evaluated.name), heads=request.heads, in_memory=True
         )
         tasks += _own_tasks(place, loaded)
-    return score(subject, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
+    return score(evaluated, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
 
 
 def load(request: Request) -> Loaded:
@@ -161,12 +161,12 @@ def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
     if has_text_tower(place.encoder.model):
         vision = load_vision_model(place.encoder.model, device=request.device)
         tasks += _own_tasks(place, loaded, vision)
-        subject = multimodal_subject(place, vision, request)
+        model = multimodal_model(place, vision, request)
     else:
         tasks += _own_tasks(place, loaded)
-        subject = text_subject(place, request)
-    evaluation = score(subject, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
-    results, failed = score_mteb_tasks(loaded.mteb, subject, request.console)
+        model = text_model(place, request)
+    evaluation = score(model, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
+    results, failed = score_mteb_tasks(loaded.mteb, model, request.console)
     return evaluation.model_copy(
         update={"tasks": {**evaluation.tasks, **results}, "failed": (*evaluation.failed, *failed)}
     )

@@ -1,4 +1,4 @@
-"""What a run says of itself."""
+"""What does a run record about itself that its evaluation needs?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score an encoder on tasks: each distinct sentence of all tasks is encoded once.
+"""How is one encoder scored on tasks? Each distinct sentence of all tasks is encoded once.
 
 The seven STS tasks hold 37,700 sentences of which 26,289 are distinct; encoding them together, sorted by length,
 costs less than task by task. A task that cannot be scored is listed under `failed`, and no average is formed
@@ -34,7 +34,7 @@ from dalr.version import VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class EvaluatedModel:
     """What is evaluated."""
 
     name: str
@@ -60,16 +60,16 @@ def load_tasks(
 
 
 def evaluate(
-    subject: Subject,
+    model: EvaluatedModel,
     tasks: Sequence[LoadedTask],
     *,
     failed: Sequence[Failed] = (),
     map_method: MapMethod = "pca",
     console: Console | None = None,
 ) -> Evaluation:
-    """Score `subject` on loaded tasks; `failed` are those that could not be loaded."""
+    """Score `model` on loaded tasks; `failed` are those that could not be loaded."""
     console = console or Console(quiet=True)
-    vectors = SentenceVectors(subject.embed, [sentence for task in tasks for sentence in task.sentences()])
+    vectors = SentenceVectors(model.embed, [sentence for task in tasks for sentence in task.sentences()])
     scored: dict[str, Scored] = {}
     all_failed = list(failed)
     for task in tasks:
@@ -80,11 +80,11 @@ def evaluate(
     results: Mapping[str, TaskResult] = {name: each.result for name, each in scored.items()}
     changed = {path for task in tasks if task.name in scored for path in task.changed}
     return Evaluation(
-        model=subject.name,
-        model_sha256=subject.sha256,
+        model=model.name,
+        model_sha256=model.sha256,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dalr=VERSION,
-        settings=subject.settings.model_copy(update={"data_changed": tuple(sorted(changed))}),
+        settings=model.settings.model_copy(update={"data_changed": tuple(sorted(changed))}),
         tasks=results,
         sts_avg=sts_average(results),
         transfer_avg=transfer_average(results, "acc"),
@@ -106,9 +106,9 @@ class SentenceVectors:
 
     def __init__(self, embed: Embed, sentences: Sequence[str]) -> None:
         self._row = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
-        self._vectors: Float32[np.ndarray, "distinct width"] = embed(list(self._row))
+        self._vectors: Float32[np.ndarray, "distinct dim"] = embed(list(self._row))
 
-    def of(self, sentences: Sequence[str]) -> Float32[np.ndarray, "sentences width"]:
+    def of(self, sentences: Sequence[str]) -> Float32[np.ndarray, "sentences dim"]:
         return self._vectors[[self._row[sentence] for sentence in sentences]]
 
 

@@ -1,4 +1,4 @@
-"""Scores of an STS task: together and by subset, with intervals, and what pictures and tests are made of.
+"""How is an STS task scored? Over all pairs and by subset, with intervals.
 
 `all` puts the pairs of all subsets together, the aggregation of the SimCSE papers and the headline here. Mean and
 weighted mean over subsets are what SentEval prints beside it; they differ by several points, so every number says

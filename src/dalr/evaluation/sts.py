@@ -1,4 +1,4 @@
-"""Semantic textual similarity as SentEval and SimCSE measure it: no regression, subsets put together ("all").
+"""Which pairs do the STS tasks hold? As SentEval and SimCSE read them, subsets concatenated ("all").
 
 The files are SentEval's `downstream` layout. Rows without a gold score are dropped (STS15 and STS16 have many);
 everything else that is out of order is an error, because a shifted line changes a score without a trace.
@@ -53,7 +53,7 @@ class ScoredPairs:
 
 
 def load_sts(data: Path, task: str) -> ScoredPairs:
-    """The pairs of one of `STS_TASKS` (or the development set) under a SentEval folder.
+    """The pairs of one of `STS_TASKS` (or the validation set) under a SentEval folder.
 
     Raises:
         DataError: files missing, or lines that do not fit together.

@@ -1,4 +1,4 @@
-"""Scores as a plain table for a terminal or a Markdown file: one row a number, one column a model.
+"""How are scores shown in a terminal? One row per metric, one column per model; Markdown too.
 
 Every row says over which split and by which aggregation its number was formed.
 """

@@ -1,4 +1,4 @@
-"""The tasks that `dalr evaluate` knows, and the names of groups of them."""
+"""Which tasks are there? The names that `dalr evaluate` knows, and their groups; a new task is added here first."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ Classifier = Literal["senteval", "senteval-fast", "lbfgs"]
 
 MapMethod = Literal["pca", "none"]
 """How the report's map of sentences is made."""
+
+Group = Literal["sts", "transfer"]
+"""A group of tasks whose data `dalr data get` fetches."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {"sts": STS_TASKS, "transfer": TRANSFER_TASKS}
 

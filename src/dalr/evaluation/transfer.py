@@ -1,4 +1,4 @@
-"""SentEval's seven transfer tasks: sentences with classes, in the order that the protocol brings them into.
+"""What are the seven transfer tasks? Sentences with classes, in the order of SentEval's protocol.
 
 The order matters to the second decimal, since folds and batches are drawn by position: positives before negatives,
 then sorted by (number of words, class), stably. Files are SentEval's `downstream` layout; its text is split at
@@ -68,7 +68,7 @@ class TransferTask:
 
     def score(
         self,
-        vectors: Float32[np.ndarray, "sentences width"],
+        vectors: Float32[np.ndarray, "sentences dim"],
         classifier: Classifier,
         progress: OnProgress | None = None,
     ) -> Outcome:
@@ -108,7 +108,7 @@ def load_transfer(data: Path, task: str) -> TransferTask:
     return _LOADERS[task](data, task)
 
 
-def _features(sides: Sequence[Float32[np.ndarray, "n width"]]) -> Float32[np.ndarray, "n features"]:
+def _features(sides: Sequence[Float32[np.ndarray, "n dim"]]) -> Float32[np.ndarray, "n features"]:
     """The vector of a sentence; |u − v| and u·v of a pair."""
     if len(sides) == 1:
         return sides[0]

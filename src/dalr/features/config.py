@@ -1,4 +1,4 @@
-"""The `features` section of a recipe: frozen vectors of the images and of CLIP's text tower."""
+"""What can the `features` section of a recipe say?"""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class FeaturesConfig(Section):
     image_ids: str | None = None
     """Names the rows of `image` when that is a matrix: .txt, or .jsonl with `image`."""
     image_control: ImageControl | None = None
-    """Train without what pictures know: true vectors shuffled between images under the seed, or Gaussian noise of
-    their width. Held-out images keep theirs."""
+    """Train without what images know: true vectors shuffled between images under the seed, or Gaussian noise of
+    their dimension. Held-out images keep theirs."""
     clip_text: str | None = None
     """CLIP text features of the captions, by caption id (KDMCSE)."""
     clip_text_ids: str | None = None

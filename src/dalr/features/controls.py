@@ -1,7 +1,7 @@
-"""What pictures are worth is measured by taking it away: the same images, with vectors that say nothing of them.
+"""What are images worth? Measured by a control: the same images, with vectors that say nothing about them.
 
-`shuffled` keeps the cloud of vectors and breaks the tie to the images; `random` keeps the width alone. A control
-reaches training only: what is held out keeps its true vectors, so that its scores say what was learned.
+`shuffled` keeps the distribution of vectors and assigns them to other images; `random` keeps only the dimension. A
+control affects training only: held-out images keep their true vectors, so that scores say what was learned.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def training_images(images: StoredVectors, *, control: ImageControl | None, seed
             return replace(images, rows=generator(seed, "image_control").permutation(images.rows))
         case "random":
             count = len(images.rows)
-            noise = _noise(count, images.store.width, seed)
+            noise = _noise(count, images.store.dim, seed)
             return StoredVectors(store=noise, rows=np.arange(count, dtype=np.int64))
 
 
-def _noise(rows: int, width: int, seed: int) -> FeatureStore:
+def _noise(rows: int, dim: int, seed: int) -> FeatureStore:
     """Independent unit Gaussians, in the cache as vectors of a model would be."""
-    key = hashlib.sha256(f"{rows} {width} {derive_seed(seed, 'image_control')}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{rows} {dim} {derive_seed(seed, 'image_control')}".encode()).hexdigest()[:32]
 
-    def blocks() -> Iterator[Float16[np.ndarray, "_ width"]]:
+    def blocks() -> Iterator[Float16[np.ndarray, "_ dim"]]:
         random = generator(seed, "image_control")
         for start in range(0, rows, _BLOCK_ROWS):
-            yield random.standard_normal((min(_BLOCK_ROWS, rows - start), width)).astype(np.float16)
+            yield random.standard_normal((min(_BLOCK_ROWS, rows - start), dim)).astype(np.float16)
 
     return cached(
         cache_folder("features") / key,

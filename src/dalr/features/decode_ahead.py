@@ -1,4 +1,4 @@
-"""Pictures decoded by worker processes ahead of the model, in order.
+"""How are images decoded ahead of the model? By worker processes, in order.
 
 Processes, because half of the work holds Python's lock, and because a decoder that crashes on a hostile file then
 takes a worker along instead of the run. Batches come back through a pipe rather than in shared memory, of which
@@ -28,8 +28,8 @@ _MAX_WORKERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureBatch:
-    """Files that meet in one batch of the model, each with the number of its picture."""
+class ImageBatch:
+    """Files that meet in one batch of the model, each with the number of its image."""
 
     files: tuple[tuple[int, Path], ...]
 
@@ -38,15 +38,15 @@ class PictureBatch:
 class DecodedBatch:
     """What came of the files of a batch."""
 
-    pictures: tuple[int, ...]
-    """Numbers of the pictures in `pixels`."""
+    numbers: tuple[int, ...]
+    """Numbers of the images in `pixels`."""
     pixels: UInt8[np.ndarray, "n 3 height width"]
     refused: dict[int, str]
-    """Number of a picture -> why it cannot be used."""
+    """Number of an image -> why it cannot be used."""
 
 
 def decoded_ahead(
-    batches: Sequence[PictureBatch],
+    batches: Sequence[ImageBatch],
     reader: PixelReader,
     *,
     workers: int | None = None,
@@ -87,7 +87,7 @@ def available_cores() -> int:
 
 
 class _Decoding(Dataset[DecodedBatch]):
-    def __init__(self, batches: Sequence[PictureBatch], reader: PixelReader, max_pixels: int) -> None:
+    def __init__(self, batches: Sequence[ImageBatch], reader: PixelReader, max_pixels: int) -> None:
         self.batches, self.reader, self.max_pixels = batches, reader, max_pixels
 
     def __len__(self) -> int:
@@ -95,19 +95,19 @@ class _Decoding(Dataset[DecodedBatch]):
 
     def __getitem__(self, index: int) -> DecodedBatch:
         pixels: list[np.ndarray] = []
-        pictures: list[int] = []
+        numbers: list[int] = []
         refused: dict[int, str] = {}
-        for picture, path in self.batches[index].files:
+        for number, path in self.batches[index].files:
             try:
                 pixels.append(self._read(path))
-                pictures.append(picture)
+                numbers.append(number)
             except ImageRefusedError as error:
-                refused[picture] = str(error)
+                refused[number] = str(error)
             except Exception as error:  # noqa: BLE001 - a processor raises whatever it meets on a size it cannot make
-                refused[picture] = f"cannot be resized: {reason_of(error):.150}"
+                refused[number] = f"cannot be resized: {reason_of(error):.150}"
         shape = (0, 3, self.reader.height, self.reader.width)
         return DecodedBatch(
-            pictures=tuple(pictures),
+            numbers=tuple(numbers),
             pixels=np.stack(pixels) if pixels else np.empty(shape, np.uint8),
             refused=refused,
         )

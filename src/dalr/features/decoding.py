@@ -1,9 +1,9 @@
-"""A picture file to upright RGB pixels, or the reason why not.
+"""How does an image file become upright RGB pixels, and when is it refused?
 
 Only a full decode finds a truncated file, so every file is decoded to its last byte. Limits on bytes and pixels are
 checked before that, from the file's size and its header: a few kilobytes can claim gigabytes. Formats are a closed
 list, because some that Pillow reads start other programs. Of an animation the first frame counts; transparency
-becomes white, 16 bits become 8, and EXIF orientation is applied, as a viewer shows the picture.
+becomes white, 16 bits become 8, and EXIF orientation is applied, as a viewer shows the image.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ORIENTATION = 0x0112
 
 
 class ImageRefusedError(Exception):
-    """One picture cannot be used; its text is the reason. It is counted and listed, never raised to the user."""
+    """One image cannot be used; its text is the reason. It is counted and listed, never raised to the user."""
 
 
 def locate(root: Path, name: str, follow: Path | None = None) -> Path:
@@ -77,7 +77,7 @@ def _in_another_form(root: Path, name: str) -> Path | None:
 
 
 def file_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> int:
-    """Bytes of a picture file, from its directory entry.
+    """Bytes of an image file, from its directory entry.
 
     Raises:
         ImageRefusedError: missing, not a regular file, empty, or larger than `max_bytes`.
@@ -101,7 +101,7 @@ def stat_of(path: Path) -> os.stat_result:
 
 def checked_size(status: os.stat_result, *, max_pixels: int = MAX_PIXELS) -> int:
     if stat.S_ISDIR(status.st_mode):
-        raise ImageRefusedError("a folder, expected a picture file")
+        raise ImageRefusedError("a folder, expected an image file")
     if not stat.S_ISREG(status.st_mode):
         raise ImageRefusedError("not a regular file")
     if status.st_size == 0:
@@ -113,7 +113,7 @@ def checked_size(status: os.stat_result, *, max_pixels: int = MAX_PIXELS) -> int
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """The picture in a file, upright, RGB, fully decoded.
+    """The image in a file, upright, RGB, fully decoded.
 
     Raises:
         ImageRefusedError: with the reason.
@@ -127,7 +127,7 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """The picture in these bytes, upright, RGB, fully decoded; raises as `read_image`."""
+    """The image in these bytes, upright, RGB, fully decoded; raises as `read_image`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -174,7 +174,7 @@ def _strict_pillow(max_pixels: int) -> Iterator[None]:
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF of a whole picture, sizes between the two limits
+            warnings.simplefilter("ignore")  # damaged EXIF of a whole image, sizes between the two limits
             yield
     finally:
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = kept
@@ -207,7 +207,7 @@ def _from_deep_grey(image: Image) -> Image:
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65_535:
         kind = "floating-point" if image.mode == "F" else "32-bit"
-        raise ImageRefusedError(f"{kind} pixels have no agreed white; convert the picture to 8 or 16 bits")
+        raise ImageRefusedError(f"{kind} pixels have no agreed white; convert the image to 8 or 16 bits")
     return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
 
 
@@ -227,7 +227,7 @@ def _upright(rgb: Image, original: Image) -> Image:
 
 
 def _orientation(image: Image) -> int:
-    """The EXIF orientation; a picture whose EXIF block is damaged has none."""
+    """The EXIF orientation; an image whose EXIF block is damaged has none."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - as decoders, the EXIF reader raises whatever it meets

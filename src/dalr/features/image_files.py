@@ -1,4 +1,4 @@
-"""Which files the ids of images mean, and which of them are the same picture.
+"""Which files do image ids refer to, and which of them are identical?
 
 Files of one content are computed once. Only files of equal size can be equal, and of those only the ones with equal
 last bytes are read as a whole: most folders cost a look at their directory entries.
@@ -21,7 +21,7 @@ _TAIL = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureFile:
+class ImageFile:
     """What an image's id means on this disk, before it is opened."""
 
     id: str
@@ -36,30 +36,30 @@ class PictureFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PicturePlan:
-    """Every id, and the distinct pictures among them."""
+class ImagePlan:
+    """Every id, and the distinct images among them."""
 
-    files: tuple[PictureFile, ...]
+    files: tuple[ImageFile, ...]
     """One per id, in order."""
     distinct: tuple[int, ...]
-    """Indices into `files` of the pictures to compute, rising."""
-    picture_of: tuple[int, ...]
+    """Indices into `files` of the images to compute, rising."""
+    file_of: tuple[int, ...]
     """For each id, its place in `distinct`."""
 
 
-def plan_pictures(
+def plan_images(
     ids: Sequence[str],
     root: Path,
     on_progress: Callable[[int], None],
     *,
     follow: Path | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> PicturePlan:
+) -> ImagePlan:
     """Look every id up below `root`, the resolved image folder; `on_progress` gets the ids looked up so far.
 
     Links may lead into `follow`, another resolved folder.
     """
-    files: list[PictureFile] = []
+    files: list[ImageFile] = []
     for name in ids:
         files.append(_look_up(root, name, follow, max_pixels))
         on_progress(len(files))
@@ -69,22 +69,22 @@ def plan_pictures(
             first[index] = group[0]
     distinct = tuple(sorted(set(first)))
     place = {index: number for number, index in enumerate(distinct)}
-    return PicturePlan(files=tuple(files), distinct=distinct, picture_of=tuple(place[index] for index in first))
+    return ImagePlan(files=tuple(files), distinct=distinct, file_of=tuple(place[index] for index in first))
 
 
-def _look_up(root: Path, name: str, follow: Path | None, max_pixels: int) -> PictureFile:
+def _look_up(root: Path, name: str, follow: Path | None, max_pixels: int) -> ImageFile:
     try:
         path = locate(root, name, follow)
         status = stat_of(path)
         stamp = f"{status.st_size} {status.st_mtime_ns}"
         size = checked_size(status, max_pixels=max_pixels)
     except ImageRefusedError as refused:
-        return PictureFile(id=name, path=None, refused=str(refused), stamp=f"refused {refused}", size=-1)
+        return ImageFile(id=name, path=None, refused=str(refused), stamp=f"refused {refused}", size=-1)
     other_form = not name.isascii() and not os.path.lexists(root / name)
-    return PictureFile(id=name, path=path, refused=None, stamp=stamp, size=size, other_form=other_form)
+    return ImageFile(id=name, path=path, refused=None, stamp=stamp, size=size, other_form=other_form)
 
 
-def _equal(files: Sequence[PictureFile]) -> list[list[int]]:
+def _equal(files: Sequence[ImageFile]) -> list[list[int]]:
     """Groups of two or more indices whose files have the same content, each in rising order."""
     openable = [index for index, file in enumerate(files) if file.path is not None]
     by_size = _groups(openable, lambda index: files[index].size)
@@ -99,7 +99,7 @@ def _groups(indices: Sequence[int], key: Callable[[int], Hashable]) -> list[list
     return [group for group in found.values() if len(group) > 1]
 
 
-def _tail(file: PictureFile) -> Hashable:
+def _tail(file: ImageFile) -> Hashable:
     assert file.path is not None
     try:
         with open(regular(file.path), "rb") as stream:
@@ -109,7 +109,7 @@ def _tail(file: PictureFile) -> Hashable:
         return file.id  # unreadable, which the pass will say; equal to no other
 
 
-def _content(file: PictureFile) -> Hashable:
+def _content(file: ImageFile) -> Hashable:
     assert file.path is not None
     try:
         return file_sha256(file.path)

@@ -1,8 +1,8 @@
-"""Vectors of picture files as a feature store: decoded ahead by workers, sealed part by part, resumed after a kill.
+"""How are vectors of image files computed? Decoded ahead by workers, sealed part by part, resumable.
 
-A part is a fixed range of the distinct pictures, so which pictures share a batch never depends on where a run was
+A part is a fixed range of the distinct images, so which images share a batch never depends on where a run was
 cut, and a resumed store has the bytes of an uninterrupted one. Parts are sealed folders below `STORE/.partial`; the
-store is put together from them at the end. Pictures that cannot be used are collected over the whole pass and
+store is put together from them at the end. Images that cannot be used are collected over the whole pass and
 listed, because whoever is told of one at a time starts the program a hundred times.
 """
 
@@ -21,9 +21,9 @@ from jaxtyping import Float16, Float32
 
 from dalr.data.rows import sentences_sha256
 from dalr.errors import CorruptFileError, DataError, Problem, StorageError, few
-from dalr.features.decode_ahead import PictureBatch, decoded_ahead
+from dalr.features.decode_ahead import ImageBatch, decoded_ahead
 from dalr.features.decoding import MAX_PIXELS, MPX_ALLOWED, OUTSIDE
-from dalr.features.image_files import PicturePlan, plan_pictures
+from dalr.features.image_files import ImagePlan, plan_images
 from dalr.features.making import LIMIT, PLACES, existing_store, limit_of, refuse_other_making, stated_limit
 from dalr.features.shard import map_shard, write_shard
 from dalr.features.store import SHARD_ROWS, row_problems, write_store
@@ -50,19 +50,19 @@ _ALLOWED_BY = {
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReport:
-    """What a pass over the pictures came to."""
+    """What a pass over the images came to."""
 
     rows: int
     distinct: int
     computed: int
-    """Pictures that went through the model now; the rest came from sealed parts."""
+    """Images that went through the model now; the rest came from sealed parts."""
     bad: int
-    width: int
+    dim: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """A range of the distinct pictures, computed and sealed together."""
+    """A range of the distinct images, computed and sealed together."""
 
     number: int
     start: int
@@ -78,13 +78,13 @@ class _Part:
 class _SealedPart:
     folder: Path
     rows: int
-    width: int
+    dim: int
     bad: Mapping[int, str]
-    """Index of a distinct picture -> why it has no vector."""
+    """Index of a distinct image -> why it has no vector."""
 
-    def vectors(self) -> Float16[np.ndarray, "rows width"]:
+    def vectors(self) -> Float16[np.ndarray, "rows dim"]:
         """Mapped when asked for: a mapping holds a file open, and a large store has thousands of parts."""
-        return map_shard(self.folder / _VECTORS, rows=self.rows, width=self.width)
+        return map_shard(self.folder / _VECTORS, rows=self.rows, dim=self.dim)
 
 
 def write_image_store(
@@ -102,13 +102,13 @@ def write_image_store(
     part_images: int = PART_IMAGES,
     console: Console | None = None,
 ) -> ImageReport:
-    """Compute the vectors of the pictures `ids` below the folder `root` and write them as a store.
+    """Compute the vectors of the images `ids` below the folder `root` and write them as a store.
 
     Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Images
     of more than `max_megapixels` are refused before they are decoded.
 
     Raises:
-        DataError: no such folder; vectors that are not finite; after the pass, more than `max_bad_images` pictures
+        DataError: no such folder; vectors that are not finite; after the pass, more than `max_bad_images` images
             that cannot be used, which `STORE/bad_images.jsonl` lists with their reasons.
         ConfigError: a store that was made otherwise, or unfinished work without `resume`.
         StorageError: the disk refuses, or `out` is a folder of something else.
@@ -126,10 +126,10 @@ def write_image_store(
             shutil.rmtree(out / WORK, ignore_errors=True)
         bad = int(store.source["bad_images"])
         return ImageReport(
-            rows=len(store), distinct=int(store.source["distinct"]), computed=0, bad=bad, width=store.width
+            rows=len(store), distinct=int(store.source["distinct"]), computed=0, bad=bad, dim=store.dim
         )
     with console.bar("look", len(ids), "image") as bar:
-        plan = plan_pictures(
+        plan = plan_images(
             ids,
             resolve(root),
             lambda done: bar.update(done),
@@ -145,18 +145,18 @@ def write_image_store(
         (out / WORK).mkdir(parents=True, exist_ok=True)
     write_json(out / WORK / _PLAN, making)
     parts = _parts(plan, making, part_images)
-    pending = [part for part in parts if _sealed(out, part, model.width, max_megapixels, console) is None]
+    pending = [part for part in parts if _sealed(out, part, model.dim, max_megapixels, console) is None]
     computed = _compute(out, plan, pending, model, workers, batch_size, max_megapixels, console)
-    results = [_required(out, part, model.width, max_megapixels) for part in parts]
+    results = [_required(out, part, model.dim, max_megapixels) for part in parts]
     bad_of = {index: reason for result in results for index, reason in result.bad.items()}
     listed = _list_bad(out, plan, bad_of, max_bad_images)
-    good = [row for row, picture in enumerate(plan.picture_of) if picture not in bad_of]
+    good = [row for row, number in enumerate(plan.file_of) if number not in bad_of]
     if not good:
         raise DataError(Problem(where=str(root), what=f"none of the {len(ids)} images can be used"))
     write_store(
         out,
         ids=[ids[row] for row in good],
-        blocks=_rows(results, bad_of, [plan.picture_of[row] for row in good]),
+        blocks=_rows(results, bad_of, [plan.file_of[row] for row in good]),
         source=making | {"distinct": len(plan.distinct) - len(bad_of), "bad_images": len(ids) - len(good)},
         origin=f"images by {model.reference}",
         work=WORK,
@@ -167,7 +167,7 @@ def write_image_store(
         distinct=len(plan.distinct) - len(bad_of),
         computed=computed,
         bad=len(ids) - len(good),
-        width=model.width,
+        dim=model.dim,
     )
 
 
@@ -176,7 +176,7 @@ def _making(model: VisionModel, ids: Sequence[str], batch_size: int, part_images
     return {
         "kind": "images",
         **model.source,
-        "width": model.width,
+        "dim": model.dim,
         "images": len(ids),
         "ids_sha256": sentences_sha256(ids),
         "batch_size": batch_size,
@@ -184,12 +184,12 @@ def _making(model: VisionModel, ids: Sequence[str], batch_size: int, part_images
     }
 
 
-def _parts(plan: PicturePlan, making: Mapping[str, Any], size: int) -> list[_Part]:
+def _parts(plan: ImagePlan, making: Mapping[str, Any], size: int) -> list[_Part]:
     content = {key: value for key, value in making.items() if key not in (*PLACES, LIMIT)}
     parts = []
     for number, start in enumerate(range(0, len(plan.distinct), size)):
         stop = min(start + size, len(plan.distinct))
-        files = [plan.files[plan.distinct[picture]] for picture in range(start, stop)]
+        files = [plan.files[plan.distinct[number]] for number in range(start, stop)]
         stamp = json.dumps([content, [[file.id, file.stamp] for file in files]], sort_keys=True)
         digest = hashlib.sha256(stamp.encode("utf-8", "surrogatepass")).hexdigest()
         parts.append(_Part(number=number, start=start, stop=stop, stamp=digest))
@@ -198,7 +198,7 @@ def _parts(plan: PicturePlan, making: Mapping[str, Any], size: int) -> list[_Par
 
 def _compute(
     out: Path,
-    plan: PicturePlan,
+    plan: ImagePlan,
     pending: Sequence[_Part],
     model: VisionModel,
     workers: int | None,
@@ -206,7 +206,7 @@ def _compute(
     max_megapixels: int,
     console: Console,
 ) -> int:
-    """Compute and seal the pending parts; how many pictures went through the model."""
+    """Compute and seal the pending parts; how many images went through the model."""
     batches = [batch for part in pending for batch in _batches(plan, part, batch_size)]
     decoded = decoded_ahead(batches, model.pixels, workers=workers, max_pixels=max_megapixels * 10**6)
     computed = done = 0
@@ -215,34 +215,34 @@ def _compute(
         for part in pending:
             bad = _refused(plan, part)
             done, refused = done + len(bad), refused + len(bad)
-            vectors = [np.empty((0, model.width), np.float16)]
+            vectors = [np.empty((0, model.dim), np.float16)]
             for _ in _batches(plan, part, batch_size):
                 batch = next(decoded)
-                if len(batch.pictures):
-                    names = [plan.files[plan.distinct[picture]].id for picture in batch.pictures]
+                if len(batch.numbers):
+                    names = [plan.files[plan.distinct[number]].id for number in batch.numbers]
                     vectors.append(_checked(model.vectors(batch.pixels), names))
                 bad |= batch.refused
-                computed, refused = computed + len(batch.pictures), refused + len(batch.refused)
-                done += len(batch.pictures) + len(batch.refused)
+                computed, refused = computed + len(batch.numbers), refused + len(batch.refused)
+                done += len(batch.numbers) + len(batch.refused)
                 _show(bar, done, refused)
             _seal(out, part, np.concatenate(vectors), bad, max_megapixels)
     return computed
 
 
-def _batches(plan: PicturePlan, part: _Part, size: int) -> list[PictureBatch]:
-    """The pictures of a part that can be opened, in batches that never reach into the next part."""
-    files = {picture: plan.files[plan.distinct[picture]] for picture in range(part.start, part.stop)}
-    paths = [(picture, file.path) for picture, file in files.items() if file.path is not None]
-    return [PictureBatch(files=tuple(paths[start : start + size])) for start in range(0, len(paths), size)]
+def _batches(plan: ImagePlan, part: _Part, size: int) -> list[ImageBatch]:
+    """The images of a part that can be opened, in batches that never reach into the next part."""
+    files = {number: plan.files[plan.distinct[number]] for number in range(part.start, part.stop)}
+    paths = [(number, file.path) for number, file in files.items() if file.path is not None]
+    return [ImageBatch(files=tuple(paths[start : start + size])) for start in range(0, len(paths), size)]
 
 
-def _refused(plan: PicturePlan, part: _Part) -> dict[int, str]:
-    """Pictures of a part that are not even opened."""
-    files = {picture: plan.files[plan.distinct[picture]] for picture in range(part.start, part.stop)}
-    return {picture: file.refused for picture, file in files.items() if file.refused is not None}
+def _refused(plan: ImagePlan, part: _Part) -> dict[int, str]:
+    """Images of a part that are not even opened."""
+    files = {number: plan.files[plan.distinct[number]] for number in range(part.start, part.stop)}
+    return {number: file.refused for number, file in files.items() if file.refused is not None}
 
 
-def _checked(vectors: Float32[np.ndarray, "n width"], names: Sequence[str]) -> Float16[np.ndarray, "n width"]:
+def _checked(vectors: Float32[np.ndarray, "n dim"], names: Sequence[str]) -> Float16[np.ndarray, "n dim"]:
     """The vectors as they are stored; one that cannot be a feature stops the pass with its image's name."""
     problems = [
         Problem(where=f"image {name!r}", what=f"its vector: {problem.what}")
@@ -262,7 +262,7 @@ def _show(bar: Bar, done: int, refused: int) -> None:
 
 
 def _seal(
-    out: Path, part: _Part, vectors: Float16[np.ndarray, "good width"], bad: Mapping[int, str], max_megapixels: int
+    out: Path, part: _Part, vectors: Float16[np.ndarray, "good dim"], bad: Mapping[int, str], max_megapixels: int
 ) -> None:
     metadata = stated_limit(max_megapixels) | {
         "stamp": part.stamp,
@@ -278,7 +278,7 @@ def _seal(
     )
 
 
-def _sealed(out: Path, part: _Part, width: int, max_megapixels: int, console: Console) -> _SealedPart | None:
+def _sealed(out: Path, part: _Part, dim: int, max_megapixels: int, console: Console) -> _SealedPart | None:
     """A part that an earlier run sealed, if it verifies and its files are still the same."""
     folder = part.folder(out)
     if not exists(folder, StorageError):
@@ -293,7 +293,7 @@ def _sealed(out: Path, part: _Part, width: int, max_megapixels: int, console: Co
             console.say(f"{folder.name}: made with --max-megapixels {limit_of(metadata)}; it is computed again")
         else:
             bad = {int(index): str(reason) for index, reason in metadata["bad"]}
-            return _SealedPart(folder=folder, rows=int(metadata["rows"]), width=width, bad=bad)
+            return _SealedPart(folder=folder, rows=int(metadata["rows"]), dim=dim, bad=bad)
     except CorruptFileError as error:
         console.say(str(error))
     with storage_errors(folder):
@@ -301,23 +301,21 @@ def _sealed(out: Path, part: _Part, width: int, max_megapixels: int, console: Co
     return None
 
 
-def _required(out: Path, part: _Part, width: int, max_megapixels: int) -> _SealedPart:
-    result = _sealed(out, part, width, max_megapixels, Console(quiet=True))
+def _required(out: Path, part: _Part, dim: int, max_megapixels: int) -> _SealedPart:
+    result = _sealed(out, part, dim, max_megapixels, Console(quiet=True))
     if result is None:
         raise CorruptFileError(f"{part.folder(out)} was just sealed and does not verify: the disk is failing")
     return result
 
 
-def _list_bad(out: Path, plan: PicturePlan, bad_of: Mapping[int, str], allowed: int) -> str:
+def _list_bad(out: Path, plan: ImagePlan, bad_of: Mapping[int, str], allowed: int) -> str:
     """The bad images, one JSON object a line; more than `allowed` end the pass.
 
     Raises:
         DataError: naming the first of them, the count and the list.
     """
     found = [
-        (file, bad_of[picture])
-        for file, picture in zip(plan.files, plan.picture_of, strict=True)
-        if picture in bad_of
+        (file, bad_of[number]) for file, number in zip(plan.files, plan.file_of, strict=True) if number in bad_of
     ]
     lines = [json.dumps({"image": file.id, "reason": reason}, ensure_ascii=False) for file, reason in found]
     listed = "".join(f"{line}\n" for line in lines)
@@ -339,16 +337,16 @@ def _list_bad(out: Path, plan: PicturePlan, bad_of: Mapping[int, str], allowed: 
 
 
 def _rows(
-    results: Sequence[_SealedPart], bad_of: Mapping[int, str], pictures: Sequence[int]
-) -> Iterator[Float16[np.ndarray, "_ width"]]:
-    """The vectors of these pictures in blocks, gathered from the parts."""
+    results: Sequence[_SealedPart], bad_of: Mapping[int, str], numbers: Sequence[int]
+) -> Iterator[Float16[np.ndarray, "_ dim"]]:
+    """The vectors of these images in blocks, gathered from the parts."""
     starts = np.cumsum([0, *(part.rows for part in results)])
     bad = np.fromiter(sorted(bad_of), np.int64, len(bad_of))
-    wanted = np.asarray(pictures, np.int64)
-    rows = wanted - np.searchsorted(bad, wanted)  # a picture's row among the good ones
+    wanted = np.asarray(numbers, np.int64)
+    rows = wanted - np.searchsorted(bad, wanted)  # an image's row among the good ones
     for start in range(0, len(rows), SHARD_ROWS):
         block = rows[start : start + SHARD_ROWS]
-        out = np.empty((len(block), results[0].width), np.float16)
+        out = np.empty((len(block), results[0].dim), np.float16)
         part_of = np.searchsorted(starts, block, side="right") - 1
         for part in np.unique(part_of):
             chosen = part_of == part

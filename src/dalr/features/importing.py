@@ -1,4 +1,4 @@
-"""Features that somebody else computed: a matrix with one id a row."""
+"""How are features that somebody else computed imported? From a matrix with one id per row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 def import_matrix(matrix: Path, ids_file: Path, out: Path) -> None:
-    """Write a store from an `.npy` matrix (rows, width) and a file naming its rows.
+    """Write a store from an `.npy` matrix (rows, dimension) and a file naming its rows.
 
     Raises:
         DataError: not a matrix of floating-point numbers, counts that differ (with both numbers), unreadable or
@@ -54,7 +54,7 @@ def check_matrix(matrix: Path, ids_file: Path) -> tuple[list[str], np.ndarray]:
 
 
 def open_matrix(path: Path) -> np.ndarray:
-    """A memory-mapped (rows, width) matrix of floats; pickled arrays are refused."""
+    """A memory-mapped (rows, dimension) matrix of floats; pickled arrays are refused."""
     try:
         with open(regular(path), "rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
@@ -67,7 +67,7 @@ def open_matrix(path: Path) -> np.ndarray:
         raise DataError(Problem(where=str(path), what=f"not a plain .npy matrix: {error}")) from None
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or 0 in matrix.shape:
         found = getattr(matrix, "shape", type(matrix).__name__)
-        raise DataError(Problem(where=str(path), what=f"expected a matrix (rows, width), found {found}"))
+        raise DataError(Problem(where=str(path), what=f"expected a matrix (rows, dimension), found {found}"))
     if matrix.dtype.kind != "f":
         raise DataError(Problem(where=str(path), what=f"expected floating-point numbers, found {matrix.dtype}"))
     return matrix

@@ -1,4 +1,4 @@
-"""How a store was made, and the refusal to mix it with another making.
+"""How was a store made? Rows made in another way are never mixed into it.
 
 Vectors of two models in one folder would be indistinguishable, so a store (or an unfinished one) that was made
 otherwise is neither overwritten nor continued; the message names both makings.

@@ -39,7 +39,7 @@ def near_duplicates(
     left, right = ([name for name in names if name in known] for names in (training, held_out))
     if not left or not right:
         return []
-    if float(len(left)) * len(right) * store.width > MOST:
+    if float(len(left)) * len(right) * store.dim > MOST:
         return None
 
     def vectors(names: Sequence[str]) -> np.ndarray:

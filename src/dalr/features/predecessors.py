@@ -1,4 +1,4 @@
-"""The feature files of the methods that `dalr` contains: MCSE's HDF5 and the JSON of KDMCSE and DALR.
+"""How are the feature files of earlier methods imported? MCSE's HDF5, and the JSON of KDMCSE and DALR.
 
 Both hold captions and vectors in one, without names that a pairs file could be joined by. An import therefore
 leaves a folder that fits together: `pairs.jsonl`, a store `image` by image, and a store `caption` by caption id
@@ -55,17 +55,17 @@ class Imported:
 
     images: int
     captions: int
-    image_width: int
-    caption_width: int | None
+    image_dim: int
+    caption_dim: int | None
 
     def lines(self, out: Path) -> list[str]:
         """What to tell whoever asked for it."""
         found = [
             f"{out / PAIRS}: {self.images} images, {self.captions} captions",
-            f"{out / IMAGE}: {self.images} rows of width {self.image_width}",
+            f"{out / IMAGE}: {self.images} rows of dimension {self.image_dim}",
         ]
-        if self.caption_width is not None:
-            found.append(f"{out / CAPTION}: {self.captions} rows of width {self.caption_width}")
+        if self.caption_dim is not None:
+            found.append(f"{out / CAPTION}: {self.captions} rows of dimension {self.caption_dim}")
         return found
 
 
@@ -113,12 +113,12 @@ def import_hdf5(
         assert rows is not None
         source = {"kind": "import", "matrix": matrix.name, "ids": (ids or captions).name}
         blocks = (block for _, block in _blocks(rows, matrix))
-        width = rows.shape[1]
+        dim = rows.shape[1]
         with new_folder(out) as folder:
             write_store(folder / IMAGE, ids=names, blocks=blocks, source=source, origin=str(matrix))
             pairs = zip(names, lines, strict=True)
             write_text(folder / PAIRS, "".join(pairs_line(name, [line]) for name, line in pairs))
-    return Imported(images=total, captions=total, image_width=width, caption_width=None)
+    return Imported(images=total, captions=total, image_dim=dim, caption_dim=None)
 
 
 def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) -> Imported:
@@ -127,8 +127,8 @@ def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) 
     An image is named by `image`, or by its key where there is none.
 
     Raises:
-        DataError: not such a file, vectors of another width than those before, more or fewer vectors than captions,
-            bad rows; all at once.
+        DataError: not such a file, vectors of differing dimensions, more or fewer vectors than captions, bad rows;
+            all at once.
         StorageError: `out` is not a new or empty folder, or the disk is full.
     """
     require_ours(out, "an earlier import")
@@ -155,8 +155,8 @@ def import_json(source: Path, out: Path, *, progress: OnProgress | None = None) 
     return Imported(
         images=len(spool.image.ids),
         captions=len(spool.caption.ids),
-        image_width=spool.image.width,
-        caption_width=spool.caption.width,
+        image_dim=spool.image.dim,
+        caption_dim=spool.caption.dim,
     )
 
 
@@ -209,7 +209,9 @@ def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[_Rows | None]:
             found = ", ".join(file)[:200] or "nothing"
             what = f"expected the dataset {_DATASET!r} in this file, found {found}{wrong}"
         elif rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind != "f":
-            what = f"expected a matrix (rows, width) of floating-point numbers, found {rows.shape} of {rows.dtype}"
+            what = (
+                f"expected a matrix (rows, dimension) of floating-point numbers, found {rows.shape} of {rows.dtype}"
+            )
         elif rows.external or rows.is_virtual:
             what = "the numbers are in other files, which are not opened; write them into this one"
         elif claimed := _out_of_proportion(rows, path):
@@ -227,7 +229,7 @@ def _out_of_proportion(rows: h5py.Dataset, path: Path) -> str:
     claimed = math.prod(map(int, rows.shape)) * item
     if claimed > room(stored):
         return (
-            f"{rows.shape[0]} rows of width {rows.shape[1]} would be {megabytes(claimed)}, but the file has "
+            f"{rows.shape[0]} rows of dimension {rows.shape[1]} would be {megabytes(claimed)}, but the file has "
             f"{megabytes(stored)}: its numbers are not in it"
         )
     if rows.chunks is not None and (chunk := math.prod(map(int, rows.chunks)) * item) > _LARGEST_CHUNK:
@@ -252,9 +254,9 @@ def _blocks(
     rows: _Rows, path: Path, progress: OnProgress | None = None, *, stop: int | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(number of the first row, rows) in pieces of few megabytes; no rows from `stop` on."""
-    total, width = rows.shape
+    total, dim = rows.shape
     total = total if stop is None else min(total, stop)
-    size = block_rows(width, rows.dtype)
+    size = block_rows(dim, rows.dtype)
     for start in range(0, total, size):
         try:
             block = np.asarray(rows[start : min(start + size, total)])

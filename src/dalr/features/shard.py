@@ -1,4 +1,4 @@
-"""One shard of a feature store: a safetensors file with the one tensor `vectors`, in fp16.
+"""What is a shard of a feature store? A safetensors file with one tensor, `vectors`, in fp16.
 
 Rows are read with positioned reads instead of through the memory map. Pages that a map has touched count as the
 process's own memory until the system is short of it, so reading at random from a store of a million rows would grow
@@ -24,13 +24,13 @@ REMEDY = "make the store again with dalr features"
 class Shard:
     """An open shard whose bytes are compared with the sealed checksum before the first row is read."""
 
-    def __init__(self, path: Path, *, rows: int, width: int, sha256: str) -> None:
+    def __init__(self, path: Path, *, rows: int, dim: int, sha256: str) -> None:
         """Open the shard.
 
         Raises:
             CorruptFileError: not a file of this many rows and numbers.
         """
-        self.array = map_shard(path, rows=rows, width=width)
+        self.array = map_shard(path, rows=rows, dim=dim)
         self.path = path
         self._sha256 = sha256
         self._verified = False
@@ -88,19 +88,19 @@ def _state(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def write_shard(path: Path, vectors: Shaped[np.ndarray, "_ width"]) -> None:
+def write_shard(path: Path, vectors: Shaped[np.ndarray, "_ dim"]) -> None:
     from safetensors.numpy import save_file
 
     save_file({"vectors": np.ascontiguousarray(vectors, dtype=np.float16)}, path)
 
 
-def map_shard(path: Path, *, rows: int, width: int) -> np.memmap[tuple[int, int], np.dtype[np.float16]]:
+def map_shard(path: Path, *, rows: int, dim: int) -> np.memmap[tuple[int, int], np.dtype[np.float16]]:
     """Map the one tensor of a safetensors file: 8 bytes of header length, the header, then the data."""
     with open(regular(path), "rb") as file:
         header = int.from_bytes(file.read(8), "little")
-    if 8 + header + 2 * rows * width != size_of(path, CorruptFileError):
-        what = f"expected {rows} rows of {width} fp16 numbers behind a header of {header} bytes"
+    if 8 + header + 2 * rows * dim != size_of(path, CorruptFileError):
+        what = f"expected {rows} rows of {dim} fp16 numbers behind a header of {header} bytes"
         raise CorruptFileError(f"{path}: {what}, found {size_of(path, CorruptFileError)} bytes in all; {REMEDY}")
     if rows == 0:
-        return np.memmap(path, dtype=np.float16, mode="r", shape=(0, width))
-    return np.memmap(path, dtype=np.float16, mode="r", offset=8 + header, shape=(rows, width))
+        return np.memmap(path, dtype=np.float16, mode="r", shape=(0, dim))
+    return np.memmap(path, dtype=np.float16, mode="r", offset=8 + header, shape=(rows, dim))

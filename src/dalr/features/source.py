@@ -1,4 +1,4 @@
-"""What a recipe names as features: a store is opened, a matrix with ids is imported once into the cache."""
+"""What does a recipe name as features? A store to open, or a matrix with ids that is imported into the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from dalr.errors import DataError, Problem
 from dalr.features.importing import check_matrix, import_matrix, open_matrix
-from dalr.features.store import FeatureStore, open_store, store_width, write_store
+from dalr.features.store import FeatureStore, open_store, store_dim, write_store
 from dalr.io.cache import cache_folder, cached
 from dalr.io.paths import exists, is_file, refusal
 from dalr.io.sealed import MANIFEST, file_sha256
@@ -72,12 +72,12 @@ def features_in_memory(vectors: np.ndarray, ids: Sequence[str]) -> FeatureStore:
     )
 
 
-def features_width(path: Path) -> int:
-    """The width of a store or a matrix, without reading its rows."""
+def features_dim(path: Path) -> int:
+    """The dimension of a store or a matrix, without reading its rows."""
     if is_matrix(path):
         return int(open_matrix(path).shape[1])
     _require_store(path)
-    return store_width(path)
+    return store_dim(path)
 
 
 def is_matrix(path: Path) -> bool:

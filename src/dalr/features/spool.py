@@ -1,4 +1,4 @@
-"""Vectors that wait on disk while a stream is read: a store is written when all of its ids are known.
+"""Where do vectors wait while a stream is read? On disk, until all ids of the store are known.
 
 Everything is checked record by record on the way, so that one pass over a file of gigabytes finds every problem.
 """
@@ -67,43 +67,43 @@ class Spool:
 
 
 class Vectors:
-    """Rows of one width that wait in a file until all of them were seen."""
+    """Rows of one dimension that wait in a file until all of them were seen."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.ids: list[str] = []
-        self.width = 0
+        self.dim = 0
 
     def add(self, ids: list[str], value: object, where: str, problems: list[Problem]) -> None:
-        """One row per id, if `value` holds that many vectors of the width of those before."""
+        """One row per id, if `value` holds that many vectors of the dimension of those before."""
         rows = as_rows(value)
         if rows is None or len(rows) != len(ids):
             found = "something else" if rows is None else f"{len(rows)}"
             problems.append(Problem(where=where, what=f"expected {len(ids)} vectors of numbers, found {found}"))
             return
-        self.width = self.width or rows.shape[1]
-        if rows.shape[1] != self.width:
-            what = f"{rows.shape[1]} wide, but the vectors before are {self.width} wide"
+        self.dim = self.dim or rows.shape[1]
+        if rows.shape[1] != self.dim:
+            what = f"of dimension {rows.shape[1]}, but the vectors before are of dimension {self.dim}"
             problems.append(Problem(where=where, what=what))
             return
         problems.extend(row_problems(rows, first=1, origin=where))
         self.ids += ids
         self.file.write(rows.tobytes())
 
-    def blocks(self) -> Iterator[Float32[np.ndarray, "_ width"]]:
+    def blocks(self) -> Iterator[Float32[np.ndarray, "_ dim"]]:
         self.file.seek(0)
-        size = 4 * self.width * _BLOCK_ROWS
+        size = 4 * self.dim * _BLOCK_ROWS
         while data := self.file.read(size):
-            yield np.frombuffer(data, np.float32).reshape(-1, self.width)
+            yield np.frombuffer(data, np.float32).reshape(-1, self.dim)
 
 
-def as_rows(value: object) -> Float32[np.ndarray, "_ width"] | None:
+def as_rows(value: object) -> Float32[np.ndarray, "_ dim"] | None:
     """A list of vectors of numbers as a matrix, or None if it is none."""
     if not isinstance(value, list) or not value or not isinstance(value[0], list) or not value[0]:
         return None
-    width = len(value[0])
+    dim = len(value[0])
     for row in value:  # looked at first: NumPy would give every item the size of the longest text among them
-        if not isinstance(row, list) or len(row) != width or not all(type(item) in (float, int) for item in row):
+        if not isinstance(row, list) or len(row) != dim or not all(type(item) in (float, int) for item in row):
             return None
     try:
         with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""The feature store: fp16 vectors in safetensors shards, read by row id.
+"""Where are frozen vectors kept? In feature stores: fp16 in safetensors shards, read by row id.
 
 Frozen encoders give the same vector at every step, so it is computed once. Shards are plain safetensors files
 (one tensor, `vectors`), of which a batch reads just its rows: resident memory does not grow with the store, and any
@@ -36,14 +36,14 @@ class FeatureStore:
 
     folder: Path
     ids: tuple[str, ...]
-    width: int
+    dim: int
     source: Mapping[str, Any]
     """What the vectors were made from, as stated when the store was written."""
     files: tuple[Shard, ...]
     shard_rows: int
 
     @property
-    def shards(self) -> tuple[Float16[np.ndarray, "_ width"], ...]:
+    def shards(self) -> tuple[Float16[np.ndarray, "_ dim"], ...]:
         """Every shard as a memory-mapped array."""
         return tuple(shard.array for shard in self.files)
 
@@ -69,14 +69,14 @@ class FeatureStore:
             return f"{self.source.get('matrix')} named by {self.source.get('ids')} ({self.folder})"
         return str(self.folder)
 
-    def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n width"]:
+    def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
         """The vectors of these rows in fp32.
 
         Raises:
             CorruptFileError: a shard that is read for the first time does not have its sealed bytes.
         """
-        out = np.empty((len(rows), self.width), np.float16)
-        size = out.itemsize * self.width
+        out = np.empty((len(rows), self.dim), np.float16)
+        size = out.itemsize * self.dim
         buffer = out.reshape(-1).view(np.uint8).data
         shard_of, row_of = np.divmod(rows, self.shard_rows)
         for place, (shard, row) in enumerate(zip(shard_of.tolist(), row_of.tolist(), strict=True)):
@@ -100,7 +100,7 @@ class StoredVectors:
     store: FeatureStore
     rows: Int64[np.ndarray, " rows"]
 
-    def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n width"]:
+    def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
         """The vectors of these rows in fp32."""
         return self.store.read(self.rows[rows])
 
@@ -120,21 +120,21 @@ def open_store(folder: Path) -> FeatureStore:
     metadata = manifest.metadata
     verify_sealed(folder, manifest, remedy=REMEDY, only="ids.jsonl")
     with well_formed(folder, remedy=REMEDY):
-        width, rows, shard_rows = (int(metadata[key]) for key in ("width", "rows", "shard_rows"))
+        dim, rows, shard_rows = (int(metadata[key]) for key in ("dim", "rows", "shard_rows"))
         ids = _read_ids(folder, manifest)
-        if width < 1 or not 1 <= shard_rows <= _MOST_SHARD_ROWS or len(ids) != rows:
-            raise ValueError(f"{len(ids)} ids for {rows} rows of width {width}, {shard_rows} a shard")
+        if dim < 1 or not 1 <= shard_rows <= _MOST_SHARD_ROWS or len(ids) != rows:
+            raise ValueError(f"{len(ids)} ids for {rows} rows of dimension {dim}, {shard_rows} a shard")
         shards = tuple(
             Shard(
                 folder / _shard_name(number),
                 rows=min(shard_rows, rows - start),
-                width=width,
+                dim=dim,
                 sha256=manifest.files[_shard_name(number)][1],
             )
             for number, start in enumerate(range(0, rows, shard_rows))
         )
         source = dict(metadata["source"])
-    return FeatureStore(folder=folder, ids=ids, width=width, source=source, files=shards, shard_rows=shard_rows)
+    return FeatureStore(folder=folder, ids=ids, dim=dim, source=source, files=shards, shard_rows=shard_rows)
 
 
 def _refuse_pointers(folder: Path) -> None:
@@ -153,11 +153,11 @@ def _read_ids(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     return ids
 
 
-def store_width(folder: Path) -> int:
-    """The width of a store, from its manifest alone."""
+def store_dim(folder: Path) -> int:
+    """The dimension of a store, from its manifest alone."""
     manifest = read_manifest(folder, format=FORMAT, version=VERSION, remedy=REMEDY)
     with well_formed(folder, remedy=REMEDY):
-        return int(manifest.metadata["width"])
+        return int(manifest.metadata["dim"])
 
 
 def verify_store(folder: Path) -> None:
@@ -173,7 +173,7 @@ def write_store(
     folder: Path,
     *,
     ids: Sequence[str],
-    blocks: Iterable[Shaped[np.ndarray, "_ width"]],
+    blocks: Iterable[Shaped[np.ndarray, "_ dim"]],
     source: Mapping[str, Any],
     origin: str,
     shard_rows: int = SHARD_ROWS,
@@ -199,7 +199,7 @@ def write_store(
         for number, shard in enumerate(_regroup(blocks, shard_rows)):
             problems.extend(row_problems(shard, first=rows + 1, origin=origin, all_zero=all_zero))
             rows += len(shard)
-            shape["width"] = shard.shape[1]
+            shape["dim"] = shard.shape[1]
             if not problems:
                 write_shard(temporary / _shard_name(number), shard)
         if rows != len(ids):
@@ -209,19 +209,19 @@ def write_store(
         lines = "".join(json.dumps(name, ensure_ascii=False) + "\n" for name in ids)
         for name, content in {"ids.jsonl": lines.encode("utf-8"), **(beside or {})}.items():
             (temporary / name).write_bytes(content)
-        metadata.update(width=shape["width"], rows=rows, shard_rows=shard_rows, dtype="float16")
+        metadata.update(dim=shape["dim"], rows=rows, shard_rows=shard_rows, dtype="float16")
 
     metadata: dict[str, Any] = {"source": dict(source)}
     write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill, work=work)
 
 
-def block_rows(width: int, dtype: np.dtype[Any]) -> int:
-    """Rows of a matrix that are read at once: few megabytes, whatever the width."""
-    return min(max(_BLOCK_BYTES // max(width * dtype.itemsize, 1), 1), _MOST_BLOCK_ROWS)
+def block_rows(dim: int, dtype: np.dtype[Any]) -> int:
+    """Rows of a matrix that are read at once: few megabytes, whatever the dimension."""
+    return min(max(_BLOCK_BYTES // max(dim * dtype.itemsize, 1), 1), _MOST_BLOCK_ROWS)
 
 
 def row_problems(
-    matrix: Shaped[np.ndarray, "_ width"], *, first: int, origin: str, all_zero: bool = False
+    matrix: Shaped[np.ndarray, "_ dim"], *, first: int, origin: str, all_zero: bool = False
 ) -> Iterator[Problem]:
     """Rows of a block that cannot be features: not finite, all zero (unless they may be), or beyond fp16."""
     finite = np.isfinite(matrix).all(axis=1)
@@ -259,7 +259,7 @@ def _refuse_duplicates(ids: Sequence[str], origin: str) -> None:
         raise DataError(problems)
 
 
-def _regroup(blocks: Iterable[Shaped[np.ndarray, "_ width"]], size: int) -> Iterator[Shaped[np.ndarray, "_ width"]]:
+def _regroup(blocks: Iterable[Shaped[np.ndarray, "_ dim"]], size: int) -> Iterator[Shaped[np.ndarray, "_ dim"]]:
     """The same rows in blocks of exactly `size`, the last one shorter."""
     kept: list[np.ndarray] = []
     held = 0

@@ -1,6 +1,8 @@
-"""Vectors of sentences by a frozen encoder or by CLIP's text tower, written as a feature store: each distinct
-sentence once, before any Normalize module (vectors taken after one carry less: cosines are the same, but a transfer
-classifier, or a head, sees another geometry)."""
+"""How are vectors of sentences stored? By a frozen encoder or CLIP's text tower, each distinct sentence once.
+
+They are taken before any Normalize module: after one, cosines are the same, but a transfer classifier, or a head,
+sees another geometry.
+"""
 
 from __future__ import annotations
 
@@ -86,4 +88,4 @@ def text_source(encoder: EncoderConfig) -> dict[str, Any]:
 def tower_source(model: VisionModel) -> dict[str, Any]:
     """How the vectors of `write_tower_store` are made, as the manifest states it."""
     stated = {key: value for key, value in model.source.items() if key != "processor"}
-    return {"kind": "text", **stated, "max_tokens": model.max_tokens, "width": model.width}
+    return {"kind": "text", **stated, "max_tokens": model.max_tokens, "dim": model.dim}

@@ -22,10 +22,10 @@ from dalr.errors import ConfigError, Problem
 from dalr.io.paths import regular
 from dalr.losses import BatchKind, Need, Objective
 from dalr.losses.inputs import Inputs, Targets
-from dalr.losses.widths import make_widths
+from dalr.losses.matryoshka import make_matryoshka
 from dalr.models.config import HeadsConfig
 from dalr.models.heads import Heads, save_heads
-from dalr.models.outputs import at_width, inputs_of
+from dalr.models.outputs import inputs_of, truncated_inputs
 from dalr.models.verification import verify_heads
 from dalr.seed import generator
 from dalr.training.batch import derangement
@@ -76,7 +76,7 @@ class ObjectiveLoss(nn.Module):
     """An `Objective` over two dropout passes of each text, with heads and frozen vectors.
 
         loss = ObjectiveLoss(model, Objective.model_validate({"infonce": {}, "grounding": {"weight": 0.1}}),
-                             image_width=512)
+                             image_dim=512)
         SentenceTransformerTrainer(model=model, args=args, train_dataset=dataset, loss=loss,
                                    data_collator=VectorCollator(preprocess_fn=model.preprocess)).train()
         loss.save_heads("heads.safetensors")
@@ -98,9 +98,9 @@ class ObjectiveLoss(nn.Module):
         model: the student, with pooling and without a Normalize module at its end.
         objective: terms without token states of teachers (`global_to_local`).
         heads: as in a recipe.
-        image_width, clip_text_width: widths of the vectors, where the terms need them.
+        image_dim, clip_text_dim: dimensions of the vectors, where the terms need them.
         teacher_weights: α of each teacher column.
-        dimensions, dimension_weights: widths to train at, as `training.dimensions` of a recipe.
+        matryoshka_dims, matryoshka_weights: dimensions to train at, as `training.matryoshka_dims` of a recipe.
         seed: of heads, derangements and ties.
 
     Raises:
@@ -113,18 +113,18 @@ class ObjectiveLoss(nn.Module):
         objective: Objective,
         *,
         heads: HeadsConfig | None = None,
-        image_width: int | None = None,
-        clip_text_width: int | None = None,
+        image_dim: int | None = None,
+        clip_text_dim: int | None = None,
         teacher_weights: Sequence[float] = (1.0,),
-        dimensions: Sequence[int] = (),
-        dimension_weights: Sequence[float] | None = None,
+        matryoshka_dims: Sequence[int] = (),
+        matryoshka_weights: Sequence[float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        width = model.get_embedding_dimension()
-        assert width is not None
+        dim = model.get_embedding_dimension()
+        assert dim is not None
         needs = objective.all_needs()
-        _require(model, needs, image_width=image_width, clip_text_width=clip_text_width)
+        _require(model, needs, image_dim=image_dim, clip_text_dim=clip_text_dim)
         temperatures = {
             name: bounds for name, term in objective.active() if (bounds := term.learns_temperature) is not None
         }
@@ -134,14 +134,14 @@ class ObjectiveLoss(nn.Module):
             torch.manual_seed(seed)
             self.heads = Heads(
                 heads or HeadsConfig(),
-                student_width=width,
-                image_width=image_width,
-                clip_text_width=clip_text_width,
+                student_dim=dim,
+                image_dim=image_dim,
+                clip_text_dim=clip_text_dim,
                 needs=needs,
                 temperatures=temperatures,
             )
         self.teacher_weights = tuple(teacher_weights)
-        self.widths = make_widths(dimensions, dimension_weights)
+        self.matryoshka = make_matryoshka(matryoshka_dims, matryoshka_weights)
         self.seed = seed
         self.passes = 0
         """Forward passes in training mode so far."""
@@ -157,11 +157,11 @@ class ObjectiveLoss(nn.Module):
         [features] = sentence_features
         inputs = self.inputs(features)
         kind = self._kind(inputs)
-        if self.widths is None:
+        if self.matryoshka is None:
             losses = self.objective(inputs, kind)
         else:
-            several = [at_width(self.heads, inputs, width) for width in self.widths.dimensions]
-            losses = self.widths.averaged([self.objective(each, kind) for each in several])
+            several = [truncated_inputs(self.heads, inputs, dim) for dim in self.matryoshka.dims]
+            losses = self.matryoshka.averaged([self.objective(each, kind) for each in several])
         self.passes += self.training
         return {name: getattr(self.objective, name).weight * value for name, value in losses.terms.items()}
 
@@ -194,7 +194,7 @@ class ObjectiveLoss(nn.Module):
         """Take the heads from a file of `save_heads`, such as before a training goes on.
 
         Raises:
-            RuntimeError: heads of another objective or other widths.
+            RuntimeError: heads of another objective or other dimensions.
             CorruptFileError: the file is not as its run or checkpoint wrote it.
         """
         from safetensors.torch import load_file
@@ -231,7 +231,7 @@ class ObjectiveLoss(nn.Module):
 
 
 def _require(
-    model: SentenceTransformer, needs: frozenset[Need], *, image_width: int | None, clip_text_width: int | None
+    model: SentenceTransformer, needs: frozenset[Need], *, image_dim: int | None, clip_text_dim: int | None
 ) -> None:
     """Everything that the objective needs and is not there, at once."""
     problems = []
@@ -246,11 +246,11 @@ def _require(
             "grounding.candidates are images beyond the batch, which a trainer's batch lacks; `dalr train` has it"
         )
         problems.append(Problem(where="objective", what=what))
-    for need, name, width in (
-        (Need.IMAGE, "image_width", image_width),
-        (Need.CLIP_TEXT, "clip_text_width", clip_text_width),
+    for need, name, dim in (
+        (Need.IMAGE, "image_dim", image_dim),
+        (Need.CLIP_TEXT, "clip_text_dim", clip_text_dim),
     ):
-        if need in needs and width is None:
-            problems.append(Problem(where=name, what=f"the terms need {need}; say how wide they are"))
+        if need in needs and dim is None:
+            problems.append(Problem(where=name, what=f"the terms need {need}; pass their dimension"))
     if problems:
         raise ConfigError(problems)

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: write to a temporary name, fsync, rename, fsync the folder.
+"""How does a file appear completely or not at all? Temporary name, fsync, rename, fsync of the folder.
 
 All that dalr writes goes through here, so one place decides about durability, the umask (safetensors and
 `tempfile` would leave 0600) and how a full disk is called. Only regular files are replaced by a rename: of a link,

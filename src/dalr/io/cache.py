@@ -1,4 +1,4 @@
-"""The user's cache: token streams, vectors, mteb's scores; keyed by content, safe to delete at any time."""
+"""What does the user's cache hold? Token streams, vectors, mteb's scores: keyed by content, safe to delete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: lines, bars and tables on the terminal.
+"""What does a person see during work? Lines, bars and tables on the terminal.
 
 Everything goes to standard error, so that standard output stays free for results. Without a terminal (a log
 file, CI) a bar becomes a line now and then. All that dalr prints goes through `show` and `tell`.

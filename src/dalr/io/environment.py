@@ -1,4 +1,4 @@
-"""Numbers that a launcher or a person puts into the environment, read in one place.
+"""Which numbers come from the environment? Those of launchers and people, read in one place.
 
 `torchrun`, `accelerate` and job scripts say by variables which process of how many this is. A wrong one is a
 configuration error with its name, not a failure somewhere in a library.

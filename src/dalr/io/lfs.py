@@ -1,4 +1,4 @@
-"""A git-LFS pointer: the few lines of text that stand for a large file until it is fetched.
+"""Is a file only a git-LFS pointer, the few lines of text that stand for a large file?
 
 A clone made without git-lfs, or a folder copied out of one, holds pointers in place of weights, features and
 captions.

@@ -1,4 +1,4 @@
-"""One writer to a folder: `FOLDER/.lock`, held by the operating system (`filelock`).
+"""How is a folder kept to one writer? By a lock file beside it, held by the operating system (`filelock`).
 
 The kernel releases the lock when its process ends, however it ends, so a lock that a dead run left behind blocks
 nobody; the copies that forked workers inherit are closed by `filelock`. The file says who holds it, for the message

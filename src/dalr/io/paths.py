@@ -1,4 +1,4 @@
-"""Paths that a person names: expanded, looked at and opened without surprises.
+"""How is a path that a person names looked at? Expanded, checked and opened with clear errors.
 
 `pathlib` raises some of the system's refusals and swallows others: `Path.exists` says False of a loop of links and
 raises where a folder on the way may not be searched. Here each of them is one of our errors with the path and what

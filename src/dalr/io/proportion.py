@@ -1,4 +1,4 @@
-"""Files that claim more than they hold: a few kilobytes can stand for gigabytes, and are refused before they do.
+"""Does a file claim more than it holds? Kilobytes can stand for gigabytes; such files are refused.
 
 Compression, repetition and headers make a small file large in memory. What is in proportion to its file is read,
 however large; what is far out of proportion is no data that somebody wrote.

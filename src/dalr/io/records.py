@@ -1,4 +1,4 @@
-"""JSON that dalr wrote and reads again: records of runs, results, settings.
+"""How does dalr read its own JSON back? Records of runs, results, settings.
 
 Python's parser takes `NaN`, `Infinity` and `1e400` for numbers, and a score that is infinite wins every comparison.
 A record holds finite numbers; anything else is refused where it is read, with the text that stands there.

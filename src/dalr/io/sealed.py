@@ -1,4 +1,4 @@
-"""Sealed folders: without a valid manifest a folder does not exist for us.
+"""Is a folder complete and intact? Without a valid manifest it does not exist for us.
 
 Feature stores, token streams and checkpoints are folders of several files that make sense only together. They
 are filled under a temporary name, `manifest.json` (format, version, size and sha256 of every file, free

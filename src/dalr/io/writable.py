@@ -1,4 +1,4 @@
-"""Whether a file can be written later, asked before the work that will fill it.
+"""Can a file be written later? Asked before the work whose result it will hold.
 
 Permissions say too little (root has all of them, a read-only mount none), so a small file is written beside the
 wanted one and removed.

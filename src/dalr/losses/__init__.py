@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from dalr.losses.alignment import CrossModalAlignment, IntraModalAlignment
 from dalr.losses.consistency import Consistency
 from dalr.losses.contrastive import Grounding, InfoNCE
+from dalr.losses.matryoshka import Matryoshka
 from dalr.losses.objective import Losses, Objective
 from dalr.losses.ranking import ConsistencyJS, ListMLE, ListNet
 from dalr.losses.registry import TERMS, register_term
 from dalr.losses.term import BatchKind, Need, Term
 from dalr.losses.token_level import GlobalToLocal
-from dalr.losses.widths import Widths
 
 if TYPE_CHECKING:
     from dalr.losses.inputs import Inputs, Targets, TeacherTokens
@@ -36,12 +36,12 @@ __all__ = [
     "ListMLE",
     "ListNet",
     "Losses",
+    "Matryoshka",
     "Need",
     "Objective",
     "Targets",
     "TeacherTokens",
     "Term",
-    "Widths",
     "register_term",
 ]
 

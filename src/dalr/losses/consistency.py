@@ -1,4 +1,4 @@
-"""T3 `consistency`: the auxiliary match / un-match task, whose similarity softens the targets of T4."""
+"""Do an image and a sentence match? T3 `consistency`: the auxiliary task whose similarity softens T4's targets."""
 
 from __future__ import annotations
 

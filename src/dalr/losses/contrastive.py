@@ -1,4 +1,4 @@
-"""T1 `infonce` and T2 `grounding`: the two contrastive terms, with the angular margin on negatives."""
+"""What is pulled together and pushed apart? T1 `infonce`, T2 `grounding`, with an angular margin on negatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the objective: pure functions of tensors, one per formula.
+"""What is the arithmetic of the objective? Pure functions of tensors, one per formula.
 
 The recipe-facing classes (`contrastive`, `consistency`, `alignment`, `ranking`, `token_level`) hold the
 hyper-parameters and call these; keeping the two apart lets a recipe be checked without importing torch, and lets

@@ -1,4 +1,4 @@
-"""T5 `list_mle` and `list_net`, RankCSE's `consistency_js`: rank the other rows of the batch as the teachers do."""
+"""How does the student learn the teachers' rankings? T5 `list_mle` and `list_net`, RankCSE's `consistency_js`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Similarity matrices that several terms share: student to student, teacher to teacher."""
+"""Which similarity matrices do several terms share? Student to student, teacher to teacher."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sentence_cosines(inputs: Inputs, fields: MarginFields) -> Tensor:
 def teacher_cosines(inputs: Inputs, target: TeacherTarget = "cosines") -> Tensor:
     """T = Σ_k α_k cos(e^(k)_i, e^(k)_j): (n, n). Cosines are averaged, because the spaces have nothing in common.
 
-    `mean_vector` is the release: the cosine matrix of Σ_k α_k e^(k), which needs equal widths.
+    `mean_vector` is the release: the cosine matrix of Σ_k α_k e^(k), which needs equal dimensions.
     """
     from dalr.losses import functional
 

@@ -1,4 +1,4 @@
-"""T7 `global_to_local`: the sentence vector against the teacher's token states (release only)."""
+"""How is a sentence vector compared with a teacher's token states? T7 `global_to_local` (release only)."""
 
 from __future__ import annotations
 

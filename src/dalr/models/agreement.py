@@ -1,4 +1,4 @@
-"""A tokenizer and a model that do not fit each other are refused when they are loaded.
+"""Do a tokenizer and a model fit each other? Checked when they are loaded.
 
 Otherwise the mistake shows at the first rare token, or at the first long text, as an index error from inside a
 library. What the files say is compared without torch, for `dalr check`; what only the loaded model knows is tried

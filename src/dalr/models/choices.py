@@ -1,4 +1,4 @@
-"""Which values two options of the command line may have; apart, so that `dalr --help` imports nothing heavy."""
+"""Which values may options have? Apart from their owners, so that `dalr --help` imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,3 +9,5 @@ PoolingMode = Literal["cls", "mean", "last", "avg_first_last"]
 the mean over tokens of (h_0 + h_L) / 2, embeddings and last layer, as SimCSE scores its BERT baseline."""
 HeadChoice = Literal["drop", "keep"]
 """What an import does with a trained sentence head."""
+ImportMethod = Literal["simcse", "simcse-supervised", "rankcse", "diffcse", "mcse", "kdmcse", "dalr"]
+"""Methods whose published checkpoints are imported."""

@@ -1,4 +1,4 @@
-"""What a `config.json` claims, held against the weights before a library builds it.
+"""Does a `config.json` agree with the weights? Checked before a library builds the model.
 
 A model is built from its configuration before its weights are looked at. One that claims 20,000 layers takes a
 minute and a half and gigabytes until the first name is found missing; a few digits more and the machine is gone. A

@@ -1,4 +1,4 @@
-"""The `student`, `heads` and `teachers` sections of a recipe."""
+"""What can the `student`, `heads` and `teachers` sections of a recipe say?"""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class HeadsConfig(Section):
 
 
 class TeacherConfig(Section):
-    """One frozen text teacher: a model with its own tokenizer, width and pooling, or its stored vectors."""
+    """One frozen text teacher: a model with its own tokenizer, dimension and pooling, or its stored vectors."""
 
     model: str | None = None
     revision: str | None = None

@@ -1,4 +1,4 @@
-"""Where frozen models compute: on the GPU when there is one, on the processor otherwise, or where the user says."""
+"""Where do frozen models compute? On a GPU if there is one, else on the processor, or where the user says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dropout at the speed of its random bits.
+"""How is dropout made as fast as its random bits?
 
 On a CPU torch draws a Bernoulli number per element, one after the other: a twelfth of a training step in bf16.
 Here 32 bits of torch's own generator decide an element, which keeps the probability to 2^-33 and the seeding as

@@ -1,4 +1,4 @@
-"""Sentences to vectors: each distinct sentence once, sorted by length, in batches of a fixed token budget.
+"""How do sentences become vectors? Each distinct one once, sorted by length, in batches of a token budget.
 
 Padding is the cost to avoid: sorted by length, hardly any is left, and a token budget gives short sentences
 large batches. On a CPU the budget is small, so that the activations of a layer stay in its caches. Rows come back

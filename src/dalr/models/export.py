@@ -1,4 +1,4 @@
-"""The product: an ordinary SentenceTransformer folder, with the pooling it was evaluated with and no heads."""
+"""What is the product? An ordinary SentenceTransformer folder with its pooling and without heads."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def seal_model(folder: Path, fill: Callable[[Path], None]) -> None:
     write_sealed(folder, format=PRODUCT, version=VERSION, metadata={}, fill=fill)
 
 
-def record_widths(encoder: SentenceTransformer, dimensions: Sequence[int]) -> None:
-    """Let the export state the widths that it was trained at, for `SentenceTransformer(…, truncate_dim=k)`.
+def record_matryoshka_dims(encoder: SentenceTransformer, dims: Sequence[int]) -> None:
+    """Let the export state the dimensions that it was trained at, for `SentenceTransformer(…, truncate_dim=k)`.
 
     They go into `config.json` as `matryoshka_dimensions`, the name that published models of the kind use.
 
     Raises:
-        ConfigError: a width beyond the encoder's own.
+        ConfigError: a dimension beyond the encoder's own.
     """
-    width = encoder.get_embedding_dimension()
-    assert width is not None
-    if max(dimensions) > width:
-        what = f"{max(dimensions)} is wider than the student, whose vectors have {width} numbers"
-        raise ConfigError(Problem(where="training.dimensions", what=what))
+    dim = encoder.get_embedding_dimension()
+    assert dim is not None
+    if max(dims) > dim:
+        what = f"{max(dims)} exceeds the student's embedding dimension ({dim})"
+        raise ConfigError(Problem(where="training.matryoshka_dims", what=what))
     if encoder.transformers_model is not None:
-        encoder.transformers_model.config.matryoshka_dimensions = sorted(dimensions, reverse=True)
+        encoder.transformers_model.config.matryoshka_dimensions = sorted(dims, reverse=True)

@@ -1,4 +1,4 @@
-"""The mean of the first and the last layer's states, in the place of the last layer's alone.
+"""What is `avg_first_last`? The mean of the first and the last layer's states in place of the last layer's.
 
 Gao et al. (SimCSE, arXiv 2104.08821) report BERT with `avg_first_last`: with h_0 the embeddings that go into the
 first layer and h_L the last layer's output, the mean over real tokens of (h_0 + h_L) / 2. The paper says "first

@@ -1,4 +1,4 @@
-"""The last layer at first tokens only, where pooling reads nothing else of it.
+"""When is the last layer computed at first tokens only? Where pooling reads nothing else of it.
 
 With CLS pooling no other token's output of the last layer is used: they are needed as its keys and values, but
 their output projection and feed-forward (three quarters of the layer) are not. That is 6 % of the arithmetic of a

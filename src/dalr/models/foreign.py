@@ -1,4 +1,4 @@
-"""What the settings of a model folder may name: nothing that is code, and nothing that lies elsewhere.
+"""What may the settings of a model folder name? No code, and no other model.
 
 Refusing remote code is not enough. A `config.json` may name attention kernels on the hub, compiled ones, and a
 library that has the package for them fetches and runs them. An `adapter_config.json` makes the library load another

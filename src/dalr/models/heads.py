@@ -1,4 +1,4 @@
-"""Every module that is trained beside the student: grounding heads, aligners, match classifier, temperatures.
+"""What is trained beside the student? Grounding heads, aligners, match classifier, temperatures.
 
 They live in one module under stable names, so that checkpoints, clipping, DDP and resume cover them like any
 other parameter (heads kept inside a loss object are optimised but neither saved nor restored).
@@ -28,7 +28,7 @@ class Heads(nn.Module):
     """The heads that an objective needs; absent ones are None.
 
     Args:
-        widths: student width d and, where features are used, `image` and `clip_text` widths.
+        dimensions: student dimension d and, where features are used, `image` and `clip_text` dimensions.
         needs: what the terms of the objective read.
         temperatures: (start, lowest, highest) of each trained temperature, by term.
     """
@@ -37,22 +37,22 @@ class Heads(nn.Module):
         self,
         config: HeadsConfig,
         *,
-        student_width: int,
-        image_width: int | None,
-        clip_text_width: int | None,
+        student_dim: int,
+        image_dim: int | None,
+        clip_text_dim: int | None,
         needs: frozenset[Need],
         temperatures: Mapping[str, tuple[float, float, float]],
     ) -> None:
         super().__init__()
-        self.sentence = _projection(student_width, student_width) if config.sentence else None
+        self.sentence = _projection(student_dim, student_dim) if config.sentence else None
         grounding = Need.GROUNDING in needs
-        self.text_grounding = _projection(student_width, config.grounding_dim) if grounding else None
-        self.image_grounding = _projection(_known(image_width), config.grounding_dim) if grounding else None
+        self.text_grounding = _projection(student_dim, config.grounding_dim) if grounding else None
+        self.image_grounding = _projection(_known(image_dim), config.grounding_dim) if grounding else None
         clip_text = Need.CLIP_TEXT_GROUNDING in needs
-        self.clip_text_grounding = _projection(_known(clip_text_width), config.grounding_dim) if clip_text else None
+        self.clip_text_grounding = _projection(_known(clip_text_dim), config.grounding_dim) if clip_text else None
         aligners = Need.ALIGNERS in needs
-        self.text_aligner = _aligner(student_width, config) if aligners else None
-        self.image_aligner = _aligner(_known(image_width), config) if aligners else None
+        self.text_aligner = _aligner(student_dim, config) if aligners else None
+        self.image_aligner = _aligner(_known(image_dim), config) if aligners else None
         classifier = Need.MATCH_CLASSIFIER in needs
         self.match_classifier = nn.Linear(3 * config.aligner_dim, 2) if classifier else None
         self.log_temperatures = nn.ParameterDict(
@@ -120,7 +120,7 @@ def ground(
     """Sentence and image vectors in the grounding space of saved heads: tanh(W x + b) of each.
 
     Raises:
-        ModelFileError: the file has no grounding heads, or heads for vectors of other widths.
+        ModelFileError: the file has no grounding heads, or heads for vectors of other dimensions.
         CorruptFileError: it is not as its run or checkpoint wrote it.
     """
     from safetensors import SafetensorError
@@ -138,7 +138,7 @@ def ground(
             what = f"no {head} in it; heads of a recipe with grounding are needed"
             raise ModelFileError(Problem(where=str(path), what=what))
         if weight.shape[1] != vectors.shape[1]:
-            what = f"{head} expects vectors of width {weight.shape[1]}, found {vectors.shape[1]}"
+            what = f"{head} expects vectors of dimension {weight.shape[1]}, found {vectors.shape[1]}"
             raise ModelFileError(Problem(where=str(path), what=what))
         grounded.append(np.tanh(vectors @ weight.T + bias))
     return grounded[0], grounded[1]
@@ -163,11 +163,11 @@ def _aligner(inputs: int, config: HeadsConfig) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _norm(width: int, config: HeadsConfig) -> nn.Module:
-    return nn.LayerNorm(width) if config.aligner_norm == "layer" else nn.BatchNorm1d(width)
+def _norm(dim: int, config: HeadsConfig) -> nn.Module:
+    return nn.LayerNorm(dim) if config.aligner_norm == "layer" else nn.BatchNorm1d(dim)
 
 
-def _known(width: int | None) -> int:
-    if width is None:
-        raise ValueError("a head for image features needs their width")
-    return width
+def _known(dim: int | None) -> int:
+    if dim is None:
+        raise ValueError("a head for image features needs their dimension")
+    return dim

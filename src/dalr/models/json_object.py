@@ -1,4 +1,4 @@
-"""A JSON object in a model's folder."""
+"""How is a JSON object of a model folder read?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stack of layers of any encoder: keep the first ones, freeze the first ones, adapt all of them.
+"""Which layers of an encoder are kept, frozen or adapted?
 
 Architectures call it by many names; what they have in common is one list of as many modules as the configuration
 states layers.

@@ -1,4 +1,4 @@
-"""What the names in a published checkpoint mean: which are the encoder's, which a head's, which nobody knows.
+"""What do the names in a published checkpoint mean? The encoder's, a head's, or unknown.
 
 SimCSE and its relatives save a class of their own: the encoder under a prefix (`bert.`, or `lang_model.bert.` where
 a whole objective was saved) and trained heads beside it. Libraries strip a prefix they know and call the rest a

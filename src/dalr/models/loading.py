@@ -1,4 +1,4 @@
-"""Text encoders as SentenceTransformers: any Hugging Face encoder, or a SentenceTransformer folder.
+"""How is a text encoder loaded? Any Hugging Face encoder or SentenceTransformer folder, as a SentenceTransformer.
 
 Pooling is stated, never guessed: a plain checkpoint (SimCSE, MCSE, …) would silently load with mean pooling
 although it was trained with CLS. Vectors are taken before any Normalize module, so a trailing one is left out.
@@ -179,19 +179,19 @@ def _load(folder: Path, config: EncoderConfig, model_kwargs: dict[str, Any]) -> 
         return SentenceTransformer(modules=modules, device="cpu")
 
 
-def _pooling(width: int, mode: PoolingMode, *, include_prompt: bool = True) -> list[nn.Module]:
+def _pooling(dim: int, mode: PoolingMode, *, include_prompt: bool = True) -> list[nn.Module]:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     from dalr.models.first_and_last import FirstAndLast
 
     if mode == "avg_first_last":
-        return [FirstAndLast(), Pooling(width, pooling_mode="mean", include_prompt=include_prompt)]
+        return [FirstAndLast(), Pooling(dim, pooling_mode="mean", include_prompt=include_prompt)]
     known: dict[PoolingMode, Literal["cls", "mean", "lasttoken"]] = {
         "cls": "cls",
         "mean": "mean",
         "last": "lasttoken",
     }
-    return [Pooling(width, pooling_mode=known[mode], include_prompt=include_prompt)]
+    return [Pooling(dim, pooling_mode=known[mode], include_prompt=include_prompt)]
 
 
 def _routes(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685) by peft: W stays, and a product B·A of low rank beside it is trained.
+"""How are low-rank adapters trained? LoRA (Hu et al. 2021, arXiv 2106.09685) by peft: W stays, B·A is trained.
 
 Adapters are put into the encoder in place, so that everything else goes on seeing an ordinary encoder. The product
 must be one as well: for an export the adapters are merged into a copy, because merging and taking out again would

@@ -1,4 +1,4 @@
-"""The modules of a SentenceTransformer folder, as its `modules.json` lists them.
+"""Which modules does a SentenceTransformer folder list in its `modules.json`?
 
 Only classes of sentence-transformers are loaded, and only from folders inside the model.
 """

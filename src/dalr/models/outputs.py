@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dalr.losses.inputs import Inputs, Targets
-from dalr.losses.widths import leading
+from dalr.losses.matryoshka import leading
 from dalr.models.heads import Heads
 
 
@@ -33,11 +33,11 @@ def inputs_of(heads: Heads, h_a: Tensor, h_b: Tensor, targets: Targets) -> Input
     )
 
 
-def at_width(heads: Heads, inputs: Inputs, width: int) -> Inputs:
-    """Inputs as they are with the first `width` numbers of h alone (see `objectives/widths.py`)."""
-    if width == inputs.h_a.shape[1]:
+def truncated_inputs(heads: Heads, inputs: Inputs, dim: int) -> Inputs:
+    """Inputs as they are with the first `dim` numbers of h alone (see `losses/matryoshka.py`)."""
+    if dim == inputs.h_a.shape[1]:
         return inputs
-    h_a, h_b = leading(inputs.h_a, width), leading(inputs.h_b, width)
+    h_a, h_b = leading(inputs.h_a, dim), leading(inputs.h_b, dim)
     return replace(inputs, h_a=h_a, h_b=h_b, **_of_student(heads, h_a, h_b, inputs, inputs.image_aligned))
 
 

@@ -1,4 +1,4 @@
-"""Forwards over real tokens only; what comes out is what a padded forward gives, row by row.
+"""How is a forward computed over real tokens only? Row by row it gives what a padded forward gives.
 
 At 32 tokens a third to a half of a batch is padding. Cutting it out must not change the batch, because the other
 rows are the negatives. So the rows of one batch are laid end to end: every linear layer, norm and dropout works

@@ -1,4 +1,4 @@
-"""A picture as an image model reads it, by the model's own settings, with Pillow and without torchvision.
+"""How does a model read an image? By the model's own settings, with Pillow and without torchvision.
 
 The processors of transformers are named one by one: its Auto classes choose a backend by what is installed, and the
 same settings give other pixels with another backend. Only their geometry (resize, crop) is used here; scaling and
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PROCESSORS: tuple[str, ...] = ("CLIP", "ChineseCLIP", "Siglip", "ViT", "DeiT", "ConvNext", "Bit")
-"""Families of image processors, `transformers.NAMEImageProcessorPil`, whose pictures all have one size."""
+"""Families of image processors, `transformers.NAMEImageProcessorPil`, whose images all have one size."""
 
 _STORED_NAME = re.compile(r"(\w+?)(ImageProcessor(Fast|Pil)?|FeatureExtractor)")
 
@@ -43,7 +43,7 @@ class PixelReader:
     std: tuple[float, ...]
 
     def __call__(self, image: Image) -> UInt8[np.ndarray, "3 height width"]:
-        """Pixels of one RGB picture."""
+        """Pixels of one RGB image."""
         return _pixels(self.processor, image)
 
 
@@ -51,7 +51,7 @@ def load_pixel_reader(folder: Path, where: str) -> PixelReader:
     """The pixel reader of a model folder.
 
     Raises:
-        ModelFileError: no settings, a processor that is not one of `PROCESSORS`, settings that give pictures of
+        ModelFileError: no settings, a processor that is not one of `PROCESSORS`, settings that give images of
             several sizes.
     """
     settings = _stored_settings(folder, where)
@@ -72,9 +72,7 @@ def load_pixel_reader(folder: Path, where: str) -> PixelReader:
         raise ModelFileError(Problem(where=where, what=what)) from error
     if len(shapes) != 1:
         sizes = ", ".join(f"{width}x{height}" for _, height, width in sorted(shapes))
-        what = (
-            f"its image processor gives pictures of several sizes ({sizes}); expected one, so set a crop or a size"
-        )
+        what = f"its image processor gives images of several sizes ({sizes}); expected one, so set a crop or a size"
         raise ModelFileError(Problem(where=where, what=what))
     [(_, height, width)] = shapes
     normalize, rescale = bool(processor.do_normalize), bool(processor.do_rescale)
@@ -101,7 +99,7 @@ def _stored_settings(folder: Path, where: str) -> dict[str, Any]:
         settings = stored.get("image_processor") if name.startswith("processor") else stored
         if isinstance(settings, dict):
             return settings
-    what = f"no preprocessor_config.json in {folder}, so it is not known how a picture becomes its input"
+    what = f"no preprocessor_config.json in {folder}, so it is not known how an image becomes its input"
     raise ModelFileError(Problem(where=where, what=what))
 
 

@@ -1,4 +1,4 @@
-"""The prompt that a model wants before every sentence, such as E5's `query: `.
+"""Which prompt does a model want before every sentence, such as E5's `query: `?
 
 A SentenceTransformer names its prompts in `config_sentence_transformers.json`, and may name one of them as its
 default, which its own `encode` puts before every sentence. So do we, in training as well as in scoring: a model

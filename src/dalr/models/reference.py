@@ -1,7 +1,7 @@
-"""Where a model is: a folder, a hub id, or a folder inside an installed Python package.
+"""Where is a model? A folder, a hub id, or a folder inside an installed Python package.
 
 No weights are unpickled here: a model must have safetensors. Nothing imports torch, so that a recipe can ask for
-a model's width in the first second.
+a model's dimension in the first second.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def states_pooling(reference: str) -> bool:
     return not is_file(folder / "config.json", ModelFileError) or is_file(folder / "modules.json", ModelFileError)
 
 
-def hidden_width(config: dict[str, Any]) -> int | None:
-    """Width of the token states that a model's `config.json` states."""
+def hidden_dim(config: dict[str, Any]) -> int | None:
+    """Dimension of the token states that a model's `config.json` states."""
     for key in ("hidden_size", "dim", "d_model"):
         if isinstance(config.get(key), int):
             return int(config[key])

@@ -1,4 +1,4 @@
-"""A frozen teacher run online for its token states (T7), which are too large to store: n × l × d a batch."""
+"""Why does T7 run a teacher online? Its token states are too large to store: n × l × d per batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the files of a model are those that were written: compared wherever a model is opened.
+"""Are the files of a model those that were written? Compared wherever a model is opened.
 
 A damaged weight still loads and scores a little lower, so sizes are not enough: every listed file is hashed, once
 per process as long as its size and time stay (about 1 s for 1 GB on one core). Checksums stand in three places: in

@@ -1,8 +1,8 @@
-"""Image models: CLIP and its relatives with both towers, or a picture encoder alone (ResNet, ViT, DINO, …).
+"""Which image models are there? CLIP and its relatives with both towers, or an image encoder alone.
 
 Which output is a model's vector is stated per architecture, never guessed: a ViT's pooler exists and is random
 where the checkpoint was trained without one. Vectors are what the model's own interface gives, before any
-normalisation of ours. Pictures and sentences go in by two methods that cannot be confused, so a caption that looks
+normalisation of ours. Images and sentences go in by two methods that cannot be confused, so a caption that looks
 like an address is tokenised like any other.
 """
 
@@ -65,7 +65,7 @@ class VisionModel:
     """The transformers model."""
     pixels: PixelReader
     device: torch.device
-    width: int
+    dim: int
     tokenizer: Any
     """None for a model without a text tower."""
     max_tokens: int | None
@@ -73,7 +73,7 @@ class VisionModel:
     """What its vectors are made by: model, revision, checksum, output, whether normalised, processor settings."""
 
     def vectors(self, pixels: UInt8[np.ndarray, "n 3 height width"]) -> Float32[np.ndarray, "n d"]:
-        """Vectors of pictures that `pixels` has read."""
+        """Vectors of images that `pixels` has read."""
         import torch
 
         mean, std = (
@@ -89,8 +89,8 @@ class VisionModel:
     def embed_images(
         self, images: Sequence[Image], *, progress: OnProgress | None = None
     ) -> Float32[np.ndarray, "n d"]:
-        """Vectors of upright RGB pictures, row i for picture i (`features.decoding` makes such of files)."""
-        out = np.empty((len(images), self.width), np.float32)
+        """Vectors of upright RGB images, row i for image i (`features.decoding` makes such of files)."""
+        out = np.empty((len(images), self.dim), np.float32)
         for start in range(0, len(images), IMAGES_PER_BATCH):
             batch = images[start : start + IMAGES_PER_BATCH]
             out[start : start + len(batch)] = self.vectors(np.stack([self.pixels(image) for image in batch]))
@@ -110,7 +110,7 @@ class VisionModel:
             raise ModelFileError(Problem(where=f"model {self.reference!r}", what="it has no text tower"))
         place = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
         distinct = list(place)
-        out = np.empty((len(distinct), self.width), np.float32)
+        out = np.empty((len(distinct), self.dim), np.float32)
         done = 0
         for batch in _by_length(distinct, SENTENCES_PER_BATCH):
             out[batch] = self._text_vectors([distinct[index] for index in batch])
@@ -190,7 +190,7 @@ def load_vision_model(reference: str, *, revision: str | None = None, device: st
         network=network,
         pixels=pixels,
         device=place,
-        width=probe.shape[1],
+        dim=probe.shape[1],
         tokenizer=tokenizer,
         max_tokens=text.max_position_embeddings if text is not None else None,
         source=source,
@@ -239,7 +239,7 @@ def _image_vectors(network: Any, values: torch.Tensor) -> torch.Tensor:
 
 
 def _probe(network: Any, pixels: PixelReader, device: torch.device) -> Float32[np.ndarray, "2 d"]:
-    """Vectors of two made-up pictures: a model that cannot read what its processor gives fails here, by name."""
+    """Vectors of two made-up images: a model that cannot read what its processor gives fails here, by name."""
     import torch
 
     values = torch.linspace(-1, 1, 2 * 3 * pixels.height * pixels.width, device=device)

@@ -1,4 +1,4 @@
-"""What must hold between the sections of a recipe.
+"""Do the sections of a recipe agree with each other?
 
 Here is only what one section alone cannot know. The checks read no data and import no torch; embedding dimensions
 come from manifests and `config.json`.
@@ -12,14 +12,14 @@ from importlib.util import find_spec
 
 from dalr.data.config import DataConfig
 from dalr.errors import DalrError
-from dalr.features.source import features_width, is_matrix
+from dalr.features.source import features_dim, is_matrix
 from dalr.io.paths import is_dir
 from dalr.losses import Need
 from dalr.losses.alignment import CrossModalAlignment
 from dalr.losses.contrastive import Grounding
 from dalr.models.config import POOLINGS, EncoderConfig
 from dalr.models.reference import (
-    hidden_width,
+    hidden_dim,
     is_static,
     number_of_layers,
     peek_config,
@@ -49,8 +49,8 @@ def conflicts(recipe: Recipe) -> list[Conflict]:
         *_need_conflicts(recipe),
         *_teacher_conflicts(recipe),
         *_encoder_conflicts(recipe),
-        *_width_conflicts(recipe),
-        *_development_conflicts(recipe),
+        *_dim_conflicts(recipe),
+        *_validation_conflicts(recipe),
         *_package_conflicts(recipe),
     ]
 
@@ -73,7 +73,7 @@ def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         ("features", "image_ids"): recipe.features.image_ids,
         ("features", "clip_text"): recipe.features.clip_text,
         ("features", "clip_text_ids"): recipe.features.clip_text_ids,
-        ("development", "data"): recipe.development.data if recipe.development else None,
+        ("validation", "data"): recipe.validation.data if recipe.validation else None,
         ("student", "model"): recipe.student.model,
     }
     for number, teacher in enumerate(recipe.teachers):
@@ -194,56 +194,58 @@ def _freezing_conflicts(recipe: Recipe, depth: int | None) -> Iterator[Conflict]
         yield Conflict(path=("student", "freeze_layers"), what=what)
 
 
-def _width_conflicts(recipe: Recipe) -> Iterator[Conflict]:
-    """Terms that compare vectors of different encoders directly need equal widths."""
-    student = _encoder_width(recipe.student.model, recipe.student.revision)
-    widest = max(recipe.training.dimensions, default=0)
-    if student is not None and widest > student:
-        what = f"{widest} is wider than the student, whose vectors have {student} numbers"
-        yield Conflict(path=("training", "dimensions"), what=what)
+def _dim_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    """Terms that compare vectors of different encoders directly need equal dimensions."""
+    student = _encoder_dim(recipe.student.model, recipe.student.revision)
+    largest = max(recipe.training.matryoshka_dims, default=0)
+    if student is not None and largest > student:
+        what = f"{largest} exceeds the student's embedding dimension ({student})"
+        yield Conflict(path=("training", "matryoshka_dims"), what=what)
     cross_modal = recipe.objective.term("cross_modal_alignment")
     if isinstance(cross_modal, CrossModalAlignment) and cross_modal.space == "raw":
-        image = _stored_width(recipe, recipe.features.image)
+        image = _stored_dim(recipe, recipe.features.image)
         if student is not None and image is not None and student != image:
             what = (
-                f"space: raw compares sentence vectors with image features directly, but the student is {student} "
-                f"wide and the image features are {image}; use features of width {student}, or space: grounding"
+                f"space: raw compares sentence vectors with image features directly, but the student's dimension "
+                f"is {student} and the image features' is {image}; use features of dimension {student}, or "
+                "space: grounding"
             )
             yield Conflict(path=("objective", "cross_modal_alignment"), what=what)
     grounding = recipe.objective.term("grounding")
     if isinstance(grounding, Grounding) and grounding.threshold_quantile is not None:
-        image, text = _stored_width(recipe, recipe.features.image), _stored_width(recipe, recipe.features.clip_text)
+        image, text = _stored_dim(recipe, recipe.features.image), _stored_dim(recipe, recipe.features.clip_text)
         if image is not None and text is not None and image != text:
             what = (
-                f"threshold_quantile compares CLIP text with image features, but they are {text} and {image} wide"
+                "threshold_quantile compares CLIP text with image features, but their dimensions are "
+                f"{text} and {image}"
             )
             yield Conflict(path=("objective", "grounding", "threshold_quantile"), what=what)
     if recipe.objective.term("global_to_local") is None:
         return
     for number, teacher in enumerate(recipe.teachers):
-        width = _encoder_width(teacher.model, teacher.revision) if teacher.model is not None else None
-        if student is not None and width is not None and student != width:
+        dim = _encoder_dim(teacher.model, teacher.revision) if teacher.model is not None else None
+        if student is not None and dim is not None and student != dim:
             what = (
-                f"global_to_local compares sentence vectors with token states, but the student is {student} wide "
-                f"and this teacher {width}"
+                f"global_to_local compares sentence vectors with token states, but the student's dimension is "
+                f"{student} and this teacher's is {dim}"
             )
             yield Conflict(path=("teachers", number), what=what)
 
 
-def _development_conflicts(recipe: Recipe) -> Iterator[Conflict]:
-    development = recipe.development
-    if development is None:
+def _validation_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    validation = recipe.validation
+    if validation is None:
         return
-    if development.kind in ("sts-b", "tsv") and development.data is None:
-        wanted = "a SentEval folder" if development.kind == "sts-b" else "a file of score, sentence, sentence"
-        yield Conflict(path=("development",), what=f"kind {development.kind} needs data: {wanted}")
-    if development.kind == "retrieval":
+    if validation.kind in ("sts-b", "tsv") and validation.data is None:
+        wanted = "a SentEval folder" if validation.kind == "sts-b" else "a file of score, sentence, sentence"
+        yield Conflict(path=("validation",), what=f"kind {validation.kind} needs data: {wanted}")
+    if validation.kind == "retrieval":
         if recipe.data.holdout is None or not recipe.data.holdout.may_validate:
             what = "retrieval needs images of its own: data.holdout with a validation_fraction, or last: 2 or more"
-            yield Conflict(path=("development", "kind"), what=what)
+            yield Conflict(path=("validation", "kind"), what=what)
         if not any(Need.GROUNDING in term.needs for _, term in recipe.objective.active()):
             what = "retrieval is measured in the grounding space, but no term trains grounding heads"
-            yield Conflict(path=("development", "kind"), what=what)
+            yield Conflict(path=("validation", "kind"), what=what)
 
 
 def _package_conflicts(recipe: Recipe) -> Iterator[Conflict]:
@@ -255,18 +257,18 @@ def _package_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         yield Conflict(path=("student", "lora"), what=what)
 
 
-def _encoder_width(model: str, revision: str | None) -> int | None:
+def _encoder_dim(model: str, revision: str | None) -> int | None:
     config = peek_config(model, revision)
-    return hidden_width(config) if config is not None else None
+    return hidden_dim(config) if config is not None else None
 
 
-def _stored_width(recipe: Recipe, features: str | None) -> int | None:
+def _stored_dim(recipe: Recipe, features: str | None) -> int | None:
     if features is None:
         return None
     try:
         path = recipe.data.path(features)
         if is_matrix(path) or is_dir(path):
-            return features_width(path)
+            return features_dim(path)
     except DalrError:
         pass  # what is wrong with the features is reported with the data
     return None

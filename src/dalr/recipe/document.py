@@ -1,4 +1,4 @@
-"""YAML documents with the place of every key: recipes, studies, and whatever else a person writes for dalr.
+"""Where does a YAML document say what? Recipes and studies, with file and line of every key.
 
 YAML is read as the 1.2 core schema: `1e-5` is a number and `no` is a string (YAML 1.1, and so `yaml.safe_load`,
 has it the other way round); a key given twice is an error instead of silently the last one; there are no tags

@@ -1,4 +1,4 @@
-"""Recipes: a document in, a typed `Recipe` out, or every problem at once with file, line and key path.
+"""How does a document become a typed `Recipe`, or every problem at once with file, line and key?
 
 What YAML means, `extends` and `-s` are those of every document (`recipe/document.py`). A well-formed recipe is then
 checked for sections that contradict each other.

@@ -1,4 +1,4 @@
-"""Paths as recipes write them: `$NAME`, `${NAME}` and `${NAME:-default}` come from the environment."""
+"""How are paths in recipes read? `$NAME`, `${NAME}` and `${NAME:-default}` come from the environment."""
 
 from __future__ import annotations
 

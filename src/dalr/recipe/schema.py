@@ -1,4 +1,4 @@
-"""`Recipe`: everything that a training run depends on, as one typed value.
+"""What does a training run depend on? `Recipe`: all of it, as one typed value.
 
 The classes of its sections stand beside their owners; what must hold between sections is in `recipe/checks.py`.
 This module imports sections only, so that training can be written in terms of a recipe.
@@ -15,7 +15,7 @@ from dalr.features.config import FeaturesConfig
 from dalr.losses import Objective
 from dalr.models.config import HeadsConfig, StudentConfig, TeacherConfig
 from dalr.recipe.section import Section
-from dalr.training.config import DevelopmentConfig, TrainingConfig
+from dalr.training.config import TrainingConfig, ValidationConfig
 
 
 class Recipe(Section):
@@ -31,4 +31,4 @@ class Recipe(Section):
     teachers: tuple[TeacherConfig, ...] = ()
     objective: Objective
     training: TrainingConfig = TrainingConfig()
-    development: DevelopmentConfig | None = None
+    validation: ValidationConfig | None = None

@@ -1,4 +1,4 @@
-"""The base of everything a recipe can say: frozen, keyword-only, strict, no unknown keys.
+"""What do all sections of a recipe share? They are frozen, keyword-only, strict, without unknown keys.
 
 pydantic reports all problems of a whole recipe with their key paths; `recipe/loading.py` adds file and line.
 Section classes live beside their owners, in modules that import no torch, so that checking a recipe takes less

@@ -1,4 +1,4 @@
-"""`dalr init`: a recipe for somebody's own data, with comments that say what each choice is.
+"""Which recipe fits somebody's own data? `dalr init` writes it, with a comment on every choice.
 
 It is written for the data that is there: batches that fill, splits and empty captions that exist, and image terms
 only where there are image vectors. So `dalr check` accepts it as it stands, and `dalr train` runs.
@@ -40,7 +40,7 @@ _TEST, _VALIDATION = 1_000, 500
 _FEWEST = 10
 """Images below which none is held out."""
 _SCORES = 10
-"""Development scores in one training."""
+"""Validation scores in one training."""
 _AS_FOUND = Reading(split=None)
 
 
@@ -90,8 +90,8 @@ def write_starter(
         out: the recipe's file; refused if it exists.
         pairs, text: read and counted, so that the recipe fits.
         reading: how `pairs` is read; a split of None takes `train` where there is one, and else all.
-        images: folder of the pictures, for the command that makes their vectors.
-        features: a feature store of the pictures, or an .npy matrix with a row a line of `pairs`; without one the
+        images: folder of the images, for the command that makes their vectors.
+        features: a feature store of the images, or an .npy matrix with a row a line of `pairs`; without one the
             recipe trains on sentences, and says how to get one.
 
     Raises:
@@ -303,7 +303,7 @@ def _features(found: _Found) -> Iterator[str]:
             yield f"  image_ids: {_quoted(str(found.pairs))}  # names the rows: line i is row i"
         return
     images = shlex.quote(str(found.images)) if found.images is not None else "FOLDER"
-    yield "# Pictures teach through vectors that are computed once, by any CLIP on disk or on the hub:"
+    yield "# Images teach through vectors that are computed once, by any CLIP on disk or on the hub:"
     read = " ".join(["--pairs", *map(shlex.quote, [str(found.pairs), *found.reading.options()])])
     command = f"dalr features images {read} --images {images}"
     yield f"#   {command} --model openai/clip-vit-base-patch32 --out stores/images"
@@ -336,10 +336,10 @@ def _objective(found: _Found) -> Iterator[str]:
     if found.minilm:
         fields = f"weight: 1, temperature: 0.1, teacher_temperature: 0.1{on_text}"
         yield f"  list_net: {{{fields}}}  # rank as the teacher does"
-    yield f"{found.mark}  grounding: {{weight: 0.1}}  # a caption near its picture"
-    yield f"{found.mark}  consistency: {{weight: 0.01}}  # does this caption belong to this picture?"
+    yield f"{found.mark}  grounding: {{weight: 0.1}}  # a caption near its image"
+    yield f"{found.mark}  consistency: {{weight: 0.01}}  # does this caption belong to this image?"
     if found.minilm:
-        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.1}}  # sentences as alike as their pictures"
+        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.1}}  # sentences as alike as their images"
 
 
 def _training(found: _Found) -> Iterator[str]:
@@ -350,14 +350,14 @@ def _training(found: _Found) -> Iterator[str]:
     yield f"  learning_rate: {rate}"
     yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine, head_learning_rate: 1e-3"
     widest = 384 if found.minilm else 768
-    yield f"  # dimensions: [{widest}, 128, 64]  # vectors may then be cut to these widths; the first is the whole"
+    yield f"  # matryoshka_dims: [{widest}, 128, 64]  # vectors may then be truncated to these dimensions"
     yield "  # report_to: [tensorboard]  # or wandb, trackio: pip install 'dalr[tensorboard]'"
     every = max(found.steps // _SCORES, 1)
-    yield "# A development score chooses the best weights; without one the last are kept. Of your own scored pairs:"
-    yield f"# development: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"
+    yield "# A validation score chooses the best weights; without one the last are kept. Of your own scored pairs:"
+    yield f"# validation: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"
     yield "# In it, patience: 3 ends training after three scores without a gain."
     if found.holdout is not None:
-        yield f"{found.mark}development: {{kind: retrieval, every: {every}}}  # the validation images"
+        yield f"{found.mark}validation: {{kind: retrieval, every: {every}}}  # the validation images"
 
 
 def _name(found: _Found, out: Path) -> str:

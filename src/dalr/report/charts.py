@@ -1,4 +1,4 @@
-"""The kinds of picture that reports are made of. They know numbers, names and colour roles, not evaluations.
+"""Which kinds of chart are reports made of? They know numbers, names and colour roles, not evaluations.
 
 They are drawn 400 or 320 units wide, so that two or three stand side by side on a desktop and one fills a phone,
 with letters that can be read on both. Bars start at zero; a missing number is a dash at the place of its bar.

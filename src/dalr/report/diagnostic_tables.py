@@ -1,4 +1,4 @@
-"""Tables of what stands beside the scores: geometry, paired tests, overlap with the training data, failures."""
+"""Which tables stand beside the scores? Geometry, paired tests, overlap with training data, failures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from dalr.report.tables import Cell, Column, Group, Row, Table, count, formatted
 
 def geometry_table(sources: Sources) -> Table | None:
     found = [
-        (subject, result)
-        for subject, each in sources.evaluated
-        for result in results_of(each, GeometryResult).values()
+        (model, result) for model, each in sources.evaluated for result in results_of(each, GeometryResult).values()
     ]
     if not found:
         return None
@@ -51,9 +49,9 @@ def geometry_table(sources: Sources) -> Table | None:
             Group(
                 rows=tuple(
                     Row(
-                        head=subject.label,
+                        head=model.label,
                         about=f"sentences of {result.source}",
-                        colour=model_colour(subject.number),
+                        colour=model_colour(model.number),
                         cells=(
                             number(result.alignment, 3),
                             number(result.uniformity, 3),
@@ -66,7 +64,7 @@ def geometry_table(sources: Sources) -> Table | None:
                             count(result.sentences),
                         ),
                     )
-                    for subject, result in found
+                    for model, result in found
                 ),
                 ranked=one_source,
             )
@@ -125,11 +123,11 @@ def p_value(value: float) -> str:
 def failed_table(sources: Sources) -> Table | None:
     rows = [
         Row(
-            head=subject.label,
-            colour=model_colour(subject.number),
+            head=model.label,
+            colour=model_colour(model.number),
             cells=(words(failure.task), words(failure.reason)),
         )
-        for subject, each in sources.evaluated
+        for model, each in sources.evaluated
         for failure in each.failed
     ]
     if not rows:
@@ -147,9 +145,9 @@ def overlap_table(sources: Sources) -> Table | None:
     """Scores with and without the pairs that hold a training sentence."""
     rows = [
         Row(
-            head=subject.label,
+            head=model.label,
             about=name,
-            colour=model_colour(subject.number),
+            colour=model_colour(model.number),
             cells=(
                 number(result.spearman),
                 number(without.spearman, detail=interval(without.interval, 1)),
@@ -163,7 +161,7 @@ def overlap_table(sources: Sources) -> Table | None:
                 count(without.left_out_near),
             ),
         )
-        for subject, each in sources.evaluated
+        for model, each in sources.evaluated
         for name, result in results_of(each, StsResult).items()
         if (without := result.without_overlap) is not None
     ]

@@ -1,4 +1,4 @@
-"""Whether pages can be drawn: matplotlib comes with the extra `report`."""
+"""Can pages be drawn? matplotlib comes with the extra `report`."""
 
 from __future__ import annotations
 

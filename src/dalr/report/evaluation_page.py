@@ -1,4 +1,4 @@
-"""The page of `dalr report`: which sections there are, in which order, and what stands in each.
+"""Which sections does the page of `dalr report` have, and in which order?
 
 A section without anything to show is left out. Words come first, then tables, then pictures.
 """
@@ -17,7 +17,7 @@ from dalr.report import (
     vector_charts,
 )
 from dalr.report.page import Block, Figure, Folded, Page, Prose, Section, TableBlock
-from dalr.report.sources import Sources, Subject
+from dalr.report.sources import ReportedModel, Sources
 from dalr.report.summary import summary
 from dalr.report.tables import Cell, Column, Group, Row, Table, formatted, number, table, words
 
@@ -36,7 +36,7 @@ def evaluation_page(sources: Sources, *, title: str, progress: Callable[[int], N
     return Page(
         title=title,
         lead=Prose(text=summary(sources)),
-        legend=score_charts.legend(sources.subjects),
+        legend=score_charts.legend(sources.models),
         sections=tuple(sections),
     )
 
@@ -96,24 +96,22 @@ def _cosines(sources: Sources) -> Iterable[Block]:
 
 
 def _worst(sources: Sources) -> Iterable[Block]:
-    having = [
-        (subject, each) for subject, each in sources.evaluated if any(d.worst for d in each.details.sts.values())
-    ]
+    having = [(model, each) for model, each in sources.evaluated if any(d.worst for d in each.details.sts.values())]
     if having:
         yield Prose(
             text="Pairs whose place among the cosines is farthest from their place among the gold scores. The "
             "error is the difference of the two places as a share of all pairs: positive where the model finds "
             f"the pair more alike than people do. At most {WORST_SHOWN} for each task."
         )
-    for subject, each in having:
+    for model, each in having:
         yield Folded(
-            summary=f"Worst pairs of {subject.label}",
-            blocks=(TableBlock(table=_worst_table(subject, each), stacked=True),),
-            open=subject is having[0][0],
+            summary=f"Worst pairs of {model.label}",
+            blocks=(TableBlock(table=_worst_table(model, each), stacked=True),),
+            open=model is having[0][0],
         )
 
 
-def _worst_table(subject: Subject, each: Evaluation) -> Table:
+def _worst_table(model: ReportedModel, each: Evaluation) -> Table:
     groups = []
     for task in score_tables.task_order(each.details.sts):
         worst = sorted(each.details.sts[task].worst, key=lambda pair: -abs(pair.rank_error))
@@ -121,8 +119,8 @@ def _worst_table(subject: Subject, each: Evaluation) -> Table:
         shown = sorted(distinct.values(), key=lambda pair: -abs(pair.rank_error))[:WORST_SHOWN]
         groups.append(Group(title=task, rows=tuple(map(_worst_row, shown))))
     return table(
-        name=f"worst-{subject.number}",
-        caption=f"Worst-predicted pairs of {subject.label}",
+        name=f"worst-{model.number}",
+        caption=f"Worst-predicted pairs of {model.label}",
         head="pair",
         columns=[
             Column(name="gold"),

@@ -1,4 +1,4 @@
-"""What a run folder tells about its training: `run.json` and `metrics.jsonl`, read into types.
+"""What does a run folder say about its training? `run.json` and `metrics.jsonl`, read into types.
 
 Only what a report shows is read; keys that are not known here are left alone, so that a run of a later version can
 still be looked at. A broken line is an error with its place: a curve with a silent hole looks like a result.
@@ -30,7 +30,7 @@ class Outcome(_Part):
     best_step: int | None = None
     best_score: float | None = None
     untrained_score: float | None = None
-    development: str | None = None
+    validation: str | None = None
     seconds: float | None = None
 
 
@@ -50,20 +50,20 @@ class RunRecord(_Part):
 
 
 class MetricsLine(_Part):
-    """One line of `metrics.jsonl`: either losses or development scores."""
+    """One line of `metrics.jsonl`: either losses or validation scores."""
 
     step: int
     loss: float | None = None
     learning_rate: float | None = None
     terms: Mapping[str, float] = {}
-    development: Mapping[str, float] = {}
+    validation: Mapping[str, float] = {}
 
 
 class Curve(_Part):
     """One quantity over the steps of a training; values that are not finite are left out and counted."""
 
     name: str
-    kind: Literal["loss", "term", "development", "learning rate"]
+    kind: Literal["loss", "term", "validation", "learning rate"]
     steps: tuple[int, ...]
     values: tuple[float, ...]
     not_finite: int = 0
@@ -115,7 +115,7 @@ def _read_curves(path: Path) -> tuple[Curve, ...]:
 
 
 def _values(line: MetricsLine) -> list[tuple[tuple[str, str], float]]:
-    found = [(("development", name), value) for name, value in line.development.items()]
+    found = [(("validation", name), value) for name, value in line.validation.items()]
     if line.loss is not None:
         found.append((("loss", "loss"), line.loss))
     found += [(("term", name), value) for name, value in line.terms.items()]

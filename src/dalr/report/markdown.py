@@ -1,4 +1,4 @@
-"""Tables as Markdown: best numbers in bold, published rows in a table's own last rows, text escaped."""
+"""How is a table written as Markdown? Best numbers bold, published rows last, text escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The skeleton of a page: sections of prose, tables and figures, in one HTML file that asks for nothing.
+"""What is the skeleton of a page? Prose, tables and figures in one HTML file that loads nothing.
 
 Everything that comes from data passes the template's escaping; only `Markup` that this package made goes through as
 it is. The page works without its script, which only sorts tables, and a policy in its head forbids every request,

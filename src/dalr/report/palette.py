@@ -1,4 +1,4 @@
-"""Colours by role: one picture serves a light and a dark page, and one model has one colour everywhere.
+"""Which colour has a role? One chart serves light and dark pages; a model has one colour everywhere.
 
 matplotlib draws each role in a sentinel colour that occurs nowhere else; in the finished SVG the sentinel becomes a
 CSS variable of the page. Models have the hues of Okabe and Ito, tasks those of Tol's muted scheme, both told apart

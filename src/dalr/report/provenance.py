@@ -1,4 +1,4 @@
-"""Where every number comes from: the file, the model, the settings, and for each score what it was formed on."""
+"""Where does every number come from? The file, the model, the settings, and what each score is computed on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dalr.evaluation.results import Evaluation, StsResult, TransferResult
 from dalr.report.history import RunRecord
 from dalr.report.palette import model_colour
 from dalr.report.score_tables import results_of, task_order
-from dalr.report.sources import Sources, Subject
+from dalr.report.sources import ReportedModel, Sources
 from dalr.report.tables import Cell, Column, Group, Row, Table, count, interval, number, table, words
 
 
@@ -19,8 +19,8 @@ def sts_numbers(sources: Sources) -> Table | None:
     """Every STS score with split, aggregation, interval, and the other aggregations beside it."""
     rows = [
         Row(
-            head=subject.label,
-            colour=model_colour(subject.number),
+            head=model.label,
+            colour=model_colour(model.number),
             cells=(
                 words(name),
                 words(result.split),
@@ -33,7 +33,7 @@ def sts_numbers(sources: Sources) -> Table | None:
                 number(result.weighted_mean.spearman),
             ),
         )
-        for subject, name, result in _sts(sources)
+        for model, name, result in _sts(sources)
     ]
     if not rows:
         return None
@@ -61,11 +61,11 @@ def sts_numbers(sources: Sources) -> Table | None:
 def subset_numbers(sources: Sources) -> Table | None:
     rows = [
         Row(
-            head=subject.label,
-            colour=model_colour(subject.number),
+            head=model.label,
+            colour=model_colour(model.number),
             cells=(words(name), words(subset), count(part.pairs), number(part.spearman), number(part.pearson)),
         )
-        for subject, name, result in _sts(sources)
+        for model, name, result in _sts(sources)
         for subset, part in result.subsets.items()
         if len(result.subsets) > 1
     ]
@@ -90,8 +90,8 @@ def transfer_numbers(sources: Sources) -> Table | None:
     """Every accuracy with split and classifier."""
     rows = [
         Row(
-            head=subject.label,
-            colour=model_colour(subject.number),
+            head=model.label,
+            colour=model_colour(model.number),
             cells=(
                 words(name),
                 words(result.split),
@@ -102,7 +102,7 @@ def transfer_numbers(sources: Sources) -> Table | None:
                 number(result.devacc),
             ),
         )
-        for subject, each in sources.evaluated
+        for model, each in sources.evaluated
         for name in task_order(results_of(each, TransferResult))
         for result in [results_of(each, TransferResult)[name]]
     ]
@@ -144,21 +144,21 @@ def settings_table(sources: Sources) -> Table:
                 "overlap with",
             )
         ],
-        groups=[Group(rows=tuple(_settings_row(subject, subject.evaluation) for subject in sources.subjects))],
+        groups=[Group(rows=tuple(_settings_row(model, model.evaluation) for model in sources.models))],
     )
 
 
-def _settings_row(subject: Subject, each: Evaluation | None) -> Row:
+def _settings_row(model: ReportedModel, each: Evaluation | None) -> Row:
     if each is None:
-        name = str(subject.history.folder) if subject.history is not None else None
-        cells = (words(name), words(str(subject.source)), words("not evaluated"), *[Cell()] * 7)
+        name = str(model.history.folder) if model.history is not None else None
+        cells = (words(name), words(str(model.source)), words("not evaluated"), *[Cell()] * 7)
     else:
         settings = each.settings
         changed = f"changed: {', '.join(settings.data_changed)}" if settings.data_changed else "official files"
         layers = str(settings.num_layers) if settings.num_layers is not None else "all"
         cells = (
             words(each.model, detail=f"sha256 {each.model_sha256[:16]}…" if each.model_sha256 else ""),
-            words(str(subject.source)),
+            words(str(model.source)),
             words(each.created),
             words(each.dalr),
             words(settings.pooling or "its own"),
@@ -168,7 +168,7 @@ def _settings_row(subject: Subject, each: Evaluation | None) -> Row:
             words(changed),
             words(settings.overlap_with),
         )
-    return Row(head=subject.label, colour=model_colour(subject.number), cells=cells)
+    return Row(head=model.label, colour=model_colour(model.number), cells=cells)
 
 
 def training_table(sources: Sources) -> Table | None:
@@ -185,11 +185,11 @@ def training_table(sources: Sources) -> Table | None:
             Group(
                 rows=tuple(
                     Row(
-                        head=subject.label,
-                        colour=model_colour(subject.number),
+                        head=model.label,
+                        colour=model_colour(model.number),
                         cells=_training_cells(history.record),
                     )
-                    for subject, history in sources.trained
+                    for model, history in sources.trained
                 )
             )
         ],
@@ -232,7 +232,7 @@ def recipe_table(sources: Sources) -> Table | None:
         name="recipes",
         caption="Recipes as they were resolved",
         head="key",
-        columns=[Column(name=subject.label, numeric=False) for subject, _ in sources.trained],
+        columns=[Column(name=model.label, numeric=False) for model, _ in sources.trained],
         groups=[
             Group(rows=rows(differing), title="Differ between the runs"),
             Group(rows=rows(same), title="The same in all" if len(flat) > 1 else ""),
@@ -259,11 +259,11 @@ def published_table() -> Table:
     )
 
 
-def _sts(sources: Sources) -> list[tuple[Subject, str, StsResult]]:
+def _sts(sources: Sources) -> list[tuple[ReportedModel, str, StsResult]]:
     found = []
-    for subject, each in sources.evaluated:
+    for model, each in sources.evaluated:
         results = results_of(each, StsResult)
-        found += [(subject, name, results[name]) for name in task_order(results)]
+        found += [(model, name, results[name]) for name in task_order(results)]
     return found
 
 

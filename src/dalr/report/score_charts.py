@@ -1,4 +1,4 @@
-"""Scores as figures: by task, among the published, as differences between models."""
+"""How are scores drawn? By task, among the published, as differences between models."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from dalr.report.charts import Estimate, Series
 from dalr.report.page import Figure, Key, Panel
 from dalr.report.palette import model_colour
 from dalr.report.score_tables import results_of, task_order
-from dalr.report.sources import NamedComparison, Sources, Subject
+from dalr.report.sources import NamedComparison, ReportedModel, Sources
 from dalr.report.tables import formatted
 
-Evaluated = Sequence[tuple[Subject, Evaluation]]
+Evaluated = Sequence[tuple[ReportedModel, Evaluation]]
 
 
-def key_of(subject: Subject) -> Key:
-    return Key(name=subject.label, colour=model_colour(subject.number))
+def key_of(model: ReportedModel) -> Key:
+    return Key(name=model.label, colour=model_colour(model.number))
 
 
-def legend(subjects: Sequence[Subject]) -> tuple[Key, ...]:
-    return tuple(map(key_of, subjects))
+def legend(models: Sequence[ReportedModel]) -> tuple[Key, ...]:
+    return tuple(map(key_of, models))
 
 
 def score_bars(sources: Sources) -> Figure | None:
@@ -62,7 +62,7 @@ def _accuracies(evaluation: Evaluation) -> dict[str, Estimate]:
 def _bar_panel(
     title: str, sources: Sources, scores_of: Callable[[Evaluation], dict[str, Estimate]]
 ) -> Panel | None:
-    rows = [(subject, scores_of(each)) for subject, each in sources.evaluated]
+    rows = [(model, scores_of(each)) for model, each in sources.evaluated]
     names = task_order(name for _, values in rows for name in values)
     if not names:
         return None
@@ -90,7 +90,7 @@ def standing(sources: Sources) -> Figure | None:
             {s.label: each.transfer_avg for s, each in sources.evaluated},
         ),
     ]
-    colours = {subject.label: model_colour(subject.number) for subject in sources.subjects}
+    colours = {model.label: model_colour(model.number) for model in sources.models}
     panels = []
     for name, title, measured in averages:
         rows = [(label, value, colours[label]) for label, value in measured.items() if value is not None]
@@ -117,7 +117,7 @@ def standing(sources: Sources) -> Figure | None:
 
 def difference_forest(comparisons: Sequence[NamedComparison], sources: Sources) -> Figure | None:
     """One panel a pair of models."""
-    colours = {subject.label: model_colour(subject.number) for subject in sources.subjects}
+    colours = {model.label: model_colour(model.number) for model in sources.models}
     panels = []
     for a, b in dict.fromkeys((each.a, each.b) for each in comparisons):
         results = [each.result for each in comparisons if (each.a, each.b) == (a, b)]
@@ -146,14 +146,14 @@ def retrieval_bars(evaluated: Evaluated) -> Figure | None:
     panels = []
     for direction, title in (("text_to_image", "From text to image"), ("image_to_text", "From image to text")):
         series = []
-        for subject, each in evaluated:
+        for model, each in evaluated:
             for result in results_of(each, RetrievalResult).values():
                 recall = getattr(result, direction)
                 values = {"R@1": recall.r1, "R@5": recall.r5, "R@10": recall.r10}
                 series.append(
                     Series(
-                        name=subject.label,
-                        colour=model_colour(subject.number),
+                        name=model.label,
+                        colour=model_colour(model.number),
                         values={name: Estimate(value=value) for name, value in values.items()},
                     )
                 )
@@ -167,5 +167,5 @@ def retrieval_bars(evaluated: Evaluated) -> Figure | None:
     if not panels:
         return None
     caption = "Share of queries whose match is among the first 1, 5 and 10 answers."
-    subjects = [s for s, each in evaluated if results_of(each, RetrievalResult)]
-    return Figure(title="", caption=caption, panels=tuple(panels), legend=legend(subjects))
+    models = [s for s, each in evaluated if results_of(each, RetrievalResult)]
+    return Figure(title="", caption=caption, panels=tuple(panels), legend=legend(models))

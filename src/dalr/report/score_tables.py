@@ -1,4 +1,4 @@
-"""Evaluations as tables, the published rows below the measured ones.
+"""How are evaluations tabulated? The published rows below the measured ones.
 
 A model that lacks a task has a dash there, and no average. What a figure was formed from (split, aggregation,
 classifier) stands in the group's title where all figures share it, and beside the figure where they do not.
@@ -50,7 +50,7 @@ def task_order(names: Iterable[str]) -> list[str]:
 
 
 def sts_table(sources: Sources) -> Table | None:
-    rows = [(subject, each, results_of(each, StsResult)) for subject, each in sources.evaluated]
+    rows = [(model, each, results_of(each, StsResult)) for model, each in sources.evaluated]
     found = task_order(name for _, _, results in rows for name in results)
     if not found:
         return None
@@ -73,16 +73,16 @@ def sts_table(sources: Sources) -> Table | None:
 
     measured = [
         Row(
-            head=subject.label,
-            about=subject.setting,
-            colour=model_colour(subject.number),
+            head=model.label,
+            about=model.setting,
+            colour=model_colour(model.number),
             cells=(
                 *(cell(name, results.get(name)) for name in seven),
                 *(number(each.sts_avg) for _ in average),
                 *(cell(name, results.get(name)) for name in others),
             ),
         )
-        for subject, each, results in rows
+        for model, each, results in rows
         if results
     ]
     title = "; ".join(
@@ -114,7 +114,7 @@ def _formed(result: StsResult) -> str:
 
 
 def transfer_table(sources: Sources) -> Table | None:
-    rows = [(subject, each, results_of(each, TransferResult)) for subject, each in sources.evaluated]
+    rows = [(model, each, results_of(each, TransferResult)) for model, each in sources.evaluated]
     if not any(results for _, _, results in rows):
         return None
     classifier = _shared({(result.classifier,) for _, _, results in rows for result in results.values()})
@@ -124,15 +124,15 @@ def transfer_table(sources: Sources) -> Table | None:
     ) -> tuple[Row, ...]:
         return tuple(
             Row(
-                head=subject.label,
-                about=subject.setting,
-                colour=model_colour(subject.number),
+                head=model.label,
+                about=model.setting,
+                colour=model_colour(model.number),
                 cells=(
                     *(value(results[name]) if name in results else Cell() for name in TRANSFER_TASKS),
                     number(average(each)),
                 ),
             )
-            for subject, each, results in rows
+            for model, each, results in rows
             if results
         )
 
@@ -169,8 +169,8 @@ def transfer_table(sources: Sources) -> Table | None:
 
 def retrieval_table(sources: Sources) -> Table | None:
     found = [
-        (subject, name, result)
-        for subject, each in sources.evaluated
+        (model, name, result)
+        for model, each in sources.evaluated
         for name, result in results_of(each, RetrievalResult).items()
     ]
     if not found:
@@ -202,12 +202,12 @@ def retrieval_table(sources: Sources) -> Table | None:
             Group(
                 rows=tuple(
                     Row(
-                        head=subject.label,
+                        head=model.label,
                         about=f"{result.space}, {_own_items(result)}",
-                        colour=model_colour(subject.number),
+                        colour=model_colour(model.number),
                         cells=(*_recalls(result.text_to_image), *_recalls(result.image_to_text)),
                     )
-                    for subject, _, result in found
+                    for model, _, result in found
                 ),
                 title="Measured",
                 ranked=len({(result.images, result.captions, result.split, result.items) for *_, result in found})
@@ -222,8 +222,8 @@ def retrieval_table(sources: Sources) -> Table | None:
 def captions_table(sources: Sources) -> Table | None:
     """Captions that find the others of their image."""
     found = [
-        (subject, result)
-        for subject, each in sources.evaluated
+        (model, result)
+        for model, each in sources.evaluated
         for result in results_of(each, CaptionsResult).values()
     ]
     if not found:
@@ -241,15 +241,15 @@ def captions_table(sources: Sources) -> Table | None:
             Group(
                 rows=tuple(
                     Row(
-                        head=subject.label,
+                        head=model.label,
                         about=_own_items(result),
-                        colour=model_colour(subject.number),
+                        colour=model_colour(model.number),
                         cells=tuple(
                             number(value, detail=_reach(result.intervals.get(name)))
                             for name, value in (("R@1", result.r1), ("R@10", result.r10), ("MAP", result.map))
                         ),
                     )
-                    for subject, result in found
+                    for model, result in found
                 ),
                 title="Measured",
                 ranked=len({result.items for _, result in found}) == 1,
@@ -281,7 +281,7 @@ def _recalls(recall: Recall) -> tuple[Cell, ...]:
 
 
 def mteb_table(sources: Sources) -> Table | None:
-    rows = [(subject, results_of(each, MtebResult)) for subject, each in sources.evaluated]
+    rows = [(model, results_of(each, MtebResult)) for model, each in sources.evaluated]
     names = list(dict.fromkeys(name for _, results in rows for name in results))
     if not names:
         return None
@@ -296,8 +296,8 @@ def mteb_table(sources: Sources) -> Table | None:
             Group(
                 rows=tuple(
                     Row(
-                        head=subject.label,
-                        colour=model_colour(subject.number),
+                        head=model.label,
+                        colour=model_colour(model.number),
                         cells=tuple(
                             number(results[name].main_score, detail=results[name].metric)
                             if name in results
@@ -305,7 +305,7 @@ def mteb_table(sources: Sources) -> Table | None:
                             for name in names
                         ),
                     )
-                    for subject, results in rows
+                    for model, results in rows
                     if results
                 ),
                 ranked=True,

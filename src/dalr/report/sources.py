@@ -1,4 +1,4 @@
-"""What a report is made of: models with their scores, where those came from, and how the models trained.
+"""What is a report made of? Models with their scores, where those came from, and how the models trained.
 
 A model is called by the shortest end of its path that tells it from the others; the whole name stands in the
 report's provenance. Two results of one model are told apart by the settings in which they differ.
@@ -17,7 +17,7 @@ from dalr.report.history import History, read_history
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ReportedModel:
     """One model of the report."""
 
     label: str
@@ -55,16 +55,16 @@ class NamedComparison:
 class Sources:
     """Everything that was read."""
 
-    subjects: tuple[Subject, ...]
+    models: tuple[ReportedModel, ...]
     comparisons: tuple[NamedComparison, ...]
 
     @property
-    def evaluated(self) -> list[tuple[Subject, Evaluation]]:
-        return [(each, each.evaluation) for each in self.subjects if each.evaluation is not None]
+    def evaluated(self) -> list[tuple[ReportedModel, Evaluation]]:
+        return [(each, each.evaluation) for each in self.models if each.evaluation is not None]
 
     @property
-    def trained(self) -> list[tuple[Subject, History]]:
-        return [(each, each.history) for each in self.subjects if each.history is not None]
+    def trained(self) -> list[tuple[ReportedModel, History]]:
+        return [(each, each.history) for each in self.models if each.history is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +108,13 @@ def read_sources(paths: Sequence[Path]) -> Sources:
         raise DataError(problems)
     found = _each_model_once(found)
     labels = distinct_labels([each.name for each in found], [_settings(each) for each in found])
-    subjects = tuple(
-        Subject(label=label, number=number, source=each.source, evaluation=each.evaluation, history=each.history)
+    models = tuple(
+        ReportedModel(
+            label=label, number=number, source=each.source, evaluation=each.evaluation, history=each.history
+        )
         for number, (label, each) in enumerate(zip(labels, found, strict=True))
     )
-    return Sources(subjects=subjects, comparisons=tuple(_named(comparisons, subjects)))
+    return Sources(models=models, comparisons=tuple(_named(comparisons, models)))
 
 
 def _each_model_once(found: Sequence[_Found]) -> list[_Found]:
@@ -242,10 +244,12 @@ def _parts(name: str) -> list[str]:
     return parts or [name or "unnamed"]
 
 
-def _named(comparisons: Mapping[Path, Sequence[Comparison]], subjects: Sequence[Subject]) -> list[NamedComparison]:
+def _named(
+    comparisons: Mapping[Path, Sequence[Comparison]], models: Sequence[ReportedModel]
+) -> list[NamedComparison]:
     """A comparison is between models of its own file: another file may hold the same model with other settings."""
     named = []
     for source, compared in comparisons.items():
-        labels = {s.evaluation.model: s.label for s in subjects if s.evaluation is not None and s.source == source}
+        labels = {s.evaluation.model: s.label for s in models if s.evaluation is not None and s.source == source}
         named += [NamedComparison(a=labels.get(c.a, c.a), b=labels.get(c.b, c.b), result=c) for c in compared]
     return named

@@ -1,4 +1,4 @@
-"""A report's first paragraph: what a reader would say who had looked at all of it, computed from the numbers.
+"""What is a report's first paragraph? What a reader of all of it would say, computed from the numbers.
 
 Every sentence says what it compares. What is missing or failed is said as well, in the same paragraph, because a
 summary of the good news alone is read as the whole.
@@ -49,12 +49,12 @@ def _group(sources: Sources, name: Literal["sts", "transfer"]) -> Iterator[Marku
     what = "STS average (Spearman × 100)" if name == "sts" else "transfer average (acc × 100)"
     having: list[tuple[str, float]] = []
     lacking: list[tuple[str, list[str]]] = []
-    for subject, each in sources.evaluated:
+    for model, each in sources.evaluated:
         average = each.sts_avg if name == "sts" else each.transfer_avg
         if average is not None:
-            having.append((subject.label, average))
+            having.append((model.label, average))
         elif any(isinstance(each.tasks.get(task), kind) for task in tasks):
-            lacking.append((subject.label, [task for task in tasks if not isinstance(each.tasks.get(task), kind)]))
+            lacking.append((model.label, [task for task in tasks if not isinstance(each.tasks.get(task), kind)]))
     having.sort(key=lambda pair: -pair[1])
     if len(having) == 1:
         yield (
@@ -85,17 +85,17 @@ def _group(sources: Sources, name: Literal["sts", "transfer"]) -> Iterator[Marku
 
 
 def _other_sts(sources: Sources) -> Iterator[Markup]:
-    """Scores on sets outside the seven, such as a development set, where no model has any of the seven."""
+    """Scores on sets outside the seven, such as a validation set, where no model has any of the seven."""
     if any(isinstance(each.tasks.get(task), StsResult) for _, each in sources.evaluated for task in STS_TASKS):
         return
-    for subject, each in sources.evaluated:
+    for model, each in sources.evaluated:
         scores = [
             f"{formatted(result.spearman)} on {name} ({result.split})"
             for name, result in each.tasks.items()
             if isinstance(result, StsResult)
         ]
         if scores:
-            yield Markup("<strong>{}</strong> has a Spearman × 100 of {}.").format(subject.label, _listed(scores))
+            yield Markup("<strong>{}</strong> has a Spearman × 100 of {}.").format(model.label, _listed(scores))
 
 
 def _among_published(best: float, name: Literal["sts", "transfer"]) -> Iterator[Markup]:
@@ -135,19 +135,19 @@ def _tests(comparisons: Sequence[NamedComparison]) -> Iterator[Markup]:
 
 
 def _trainings(sources: Sources) -> Iterator[Markup]:
-    for subject, history in sources.trained:
+    for model, history in sources.trained:
         result = history.record.result
         if history.record.status != "finished":
             yield Markup("The training of {} is not finished (status: {}).").format(
-                subject.label, history.record.status
+                model.label, history.record.status
             )
         elif result is not None and result.best_score is not None and result.untrained_score is not None:
             gain = result.best_score - result.untrained_score
             verb = "raised" if gain > 0 else "did not raise"
             yield Markup("Training {} {} {} from {} untrained to {} (step {} of {}).").format(
                 verb,
-                subject.label,
-                Markup("on {}").format(result.development),
+                model.label,
+                Markup("on {}").format(result.validation),
                 formatted(result.untrained_score),
                 formatted(result.best_score),
                 result.best_step,
@@ -156,15 +156,15 @@ def _trainings(sources: Sources) -> Iterator[Markup]:
 
 
 def _integrity(sources: Sources) -> Iterator[Markup]:
-    for subject, each in sources.evaluated:
+    for model, each in sources.evaluated:
         if each.settings.data_changed:
             yield Markup("<strong>Not the official data:</strong> {} was scored on changed files ({}).").format(
-                subject.label, _listed(each.settings.data_changed)
+                model.label, _listed(each.settings.data_changed)
             )
 
 
 def _failures(sources: Sources) -> Iterator[Markup]:
-    failed = [(subject.label, each) for subject, each in sources.evaluated if each.failed]
+    failed = [(model.label, each) for model, each in sources.evaluated if each.failed]
     if not failed and sources.evaluated:
         yield Markup("No task failed.")
     for label, each in failed:

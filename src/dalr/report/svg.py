@@ -1,4 +1,4 @@
-"""A matplotlib figure as an inline SVG that takes its colours and its typeface from the page.
+"""How does a matplotlib figure become an inline SVG in the page's colours and typeface?
 
 Inline means sharing one document: identifiers get a prefix of their own, the global style rule that matplotlib
 writes is dropped (the page has it), and what names an address is taken out, so that nothing on the page looks like

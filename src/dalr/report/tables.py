@@ -1,4 +1,4 @@
-"""Tables as data: built once, then written as HTML, Markdown or LaTeX.
+"""What is a table? Data, built once, then written as HTML, Markdown or LaTeX.
 
 A cell without a number is a dash in all three. The best number is found here, among the rows of one group and by
 what is printed, so that the three formats cannot disagree and two equal-looking numbers are both best.

@@ -1,4 +1,4 @@
-"""Vectors as figures: cosines against gold scores, alignment and uniformity, maps of the sentences."""
+"""How are vectors drawn? Cosines against gold scores, alignment and uniformity, maps of sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dalr.report.page import Figure, Key, Panel
 from dalr.report.palette import model_colour, task_colour
 from dalr.report.score_charts import Evaluated, key_of, legend
 from dalr.report.score_tables import results_of, task_order
-from dalr.report.sources import Subject
+from dalr.report.sources import ReportedModel
 from dalr.report.tables import formatted
 
 _METHODS = {"pca": "PCA"}
@@ -26,10 +26,10 @@ def gold_against_cosine(evaluated: Evaluated) -> list[Figure]:
         having = [(s, each, each.details.sts[task]) for s, each in evaluated if task in each.details.sts]
         box = _cosine_box([details for _, _, details in having])
         panels = tuple(
-            Panel(key=key_of(subject), chart=_cosine_chart(task, subject, each, details, box))
-            for subject, each, details in having
+            Panel(key=key_of(model), chart=_cosine_chart(task, model, each, details, box))
+            for model, each, details in having
         )
-        scores = ", ".join(f"{subject.label} {_spearman(each, task)}" for subject, each, _ in having)
+        scores = ", ".join(f"{model.label} {_spearman(each, task)}" for model, each, _ in having)
         pairs = len(having[0][2].gold)
         caption = f"{pairs:,} pairs. Spearman × 100: {scores}."
         figures.append(Figure(title=task, caption=caption, panels=panels))
@@ -49,13 +49,13 @@ def _cosine_box(several: Sequence[PairDetails]) -> tuple[float, float, float, fl
 
 
 def _cosine_chart(
-    task: str, subject: Subject, each: Evaluation, details: PairDetails, box: tuple[float, float, float, float]
+    task: str, model: ReportedModel, each: Evaluation, details: PairDetails, box: tuple[float, float, float, float]
 ) -> charts.Chart:
     return charts.scatter(
         [
             Layer(
-                name=subject.label,
-                colour=model_colour(subject.number),
+                name=model.label,
+                colour=model_colour(model.number),
                 x=np.asarray(details.gold, dtype=float),
                 y=np.asarray(details.cosine, dtype=float),
             )
@@ -63,7 +63,7 @@ def _cosine_chart(
         box=box,
         x_label="gold score",
         y_label="cosine",
-        label=f"Cosine against gold score of {len(details.gold)} pairs of {task}, {subject.label}: "
+        label=f"Cosine against gold score of {len(details.gold)} pairs of {task}, {model.label}: "
         f"Spearman × 100 is {_spearman(each, task)}.",
         height=210.0,
         medians=True,
@@ -83,13 +83,13 @@ def alignment_uniformity(evaluated: Evaluated) -> Figure | None:
     sources = list(dict.fromkeys(result.source for _, result in found))
     points = [
         Point(
-            name=subject.label if len(sources) == 1 else result.source,
-            colour=model_colour(subject.number),
+            name=model.label if len(sources) == 1 else result.source,
+            colour=model_colour(model.number),
             x=result.uniformity,
             y=result.alignment,
-            marker=subject.number,
+            marker=model.number,
         )
-        for subject, result in found
+        for model, result in found
         if result.alignment is not None
     ]
     told = "; ".join(
@@ -112,18 +112,18 @@ def alignment_uniformity(evaluated: Evaluated) -> Figure | None:
         title="Alignment and uniformity",
         caption=caption,
         panels=(Panel(chart=chart),),
-        legend=legend(list({subject.label: subject for subject, _ in found}.values())),
+        legend=legend(list({model.label: model for model, _ in found}.values())),
     )
 
 
 def embedding_maps(evaluated: Evaluated) -> Figure | None:
     """One map a model; the tasks' colours are the same in all."""
-    found = [(subject, each.details.map) for subject, each in evaluated if each.details.map is not None]
+    found = [(model, each.details.map) for model, each in evaluated if each.details.map is not None]
     if not found:
         return None
     tasks = task_order(task for _, plan in found for task in plan.task)
     colours = {task: task_colour(number) for number, task in enumerate(tasks)}
-    panels = tuple(Panel(key=key_of(subject), chart=_map_chart(subject, plan, colours)) for subject, plan in found)
+    panels = tuple(Panel(key=key_of(model), chart=_map_chart(model, plan, colours)) for model, plan in found)
     methods = " and ".join(sorted({_METHODS.get(plan.method, plan.method) for _, plan in found}))
     caption = (
         f"Sentences in the plane, by {methods}, coloured by the task they come from. Tasks on islands of their "
@@ -133,7 +133,7 @@ def embedding_maps(evaluated: Evaluated) -> Figure | None:
     return Figure(title="", caption=caption, panels=panels, legend=keys)
 
 
-def _map_chart(subject: Subject, plan: EmbeddingMap, colours: dict[str, str]) -> charts.Chart:
+def _map_chart(model: ReportedModel, plan: EmbeddingMap, colours: dict[str, str]) -> charts.Chart:
     x, y, task = np.asarray(plan.x, dtype=float), np.asarray(plan.y, dtype=float), np.asarray(plan.task)
     present = [name for name in colours if (task == name).any()]
     method = _METHODS.get(plan.method, plan.method)
@@ -143,7 +143,7 @@ def _map_chart(subject: Subject, plan: EmbeddingMap, colours: dict[str, str]) ->
         box=charts.padded_box(x, y),
         x_label="",
         y_label="",
-        label=f"{len(x)} sentences of {', '.join(present)} in the plane, by {method}, {subject.label}.",
+        label=f"{len(x)} sentences of {', '.join(present)} in the plane, by {method}, {model.label}.",
         height=300.0,
         opacity=0.6 if len(x) < 5000 else 0.25,
         ticks=False,

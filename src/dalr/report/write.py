@@ -1,4 +1,4 @@
-"""`dalr report`: read result files and run folders, write the page and, if asked, the tables for a paper."""
+"""What does `dalr report` do? It reads results and run folders, and writes the page and the paper's tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_report(
             require_place_for_file(path, option)
     require_drawing()
     sources = read_sources(paths)
-    heading = title if title is not None else _title([each.label for each in sources.subjects])
+    heading = title if title is not None else _title([each.label for each in sources.models])
     with (console or Console()).bar("report", len(SECTIONS), "section") as bar:
         page = evaluation_page(sources, title=heading, progress=lambda done: bar.update(done))
     with remedy("choose another --out file"):

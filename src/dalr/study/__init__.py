@@ -1,4 +1,4 @@
-"""Studies: methods × seeds, tuned alike, chosen by development scores, compared in pairs, written as tables.
+"""Studies: methods × seeds, tuned alike, chosen by validation scores, compared in pairs, written as tables.
 
 A study's folder is its memory. What is finished there is used again if it is what would be made now, and refused
 with the difference if it is not; so a study can be stopped at any time, and grown by seeds, methods and tasks. A

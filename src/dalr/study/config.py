@@ -1,6 +1,6 @@
-"""What a study file can say.
+"""What can a study file say?
 
-Changes to recipes are dotted keys with any value, as `-s` has them. What chooses a setting is a kind of development
+Changes to recipes are dotted keys with any value, as `-s` has them. What chooses a setting is a kind of validation
 score, because a score that chooses is no longer a test; that is why the kinds are a closed set.
 """
 
@@ -94,7 +94,7 @@ class StudyConfig(Section):
     tune_seed: Seed = 0
     """Of the trials. Where it is also a final seed, the chosen trial is that final run."""
     select_by: Literal["sts-b", "tsv", "retrieval"] = "sts-b"
-    """The kind of development score that chooses settings; every recipe must have it as `development.kind`."""
+    """The kind of validation score that chooses settings; every recipe must have it as `validation.kind`."""
     trials: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Of every random search."""
     unequal_trials: str | None = None

@@ -1,8 +1,8 @@
-"""What a run's folder was made from, so that it is used again exactly when the same run is wanted.
+"""What was a run's folder made from, so that it is used again exactly when the same run is wanted?
 
-Beside each run's folder lies `LABEL.ticket.json`: the resolved recipe, the checksums of all that it reads, and a
-key over both. It is written before training, so that an interrupted run is known too; and it states why a run
-failed. The recipe's name and description are no part of the key; models of prepared runs count by their runs' keys.
+Beside each run's folder lies `LABEL.fingerprint.json`: the resolved recipe, the checksums of all that it reads, and
+a key over both. It is written before training, so that an interrupted run is known too, and it states why a run
+failed. The recipe's name and description are not part of the key; models of prepared runs count by their keys.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Failure(_Part):
     exit_code: int
 
 
-class Ticket(_Part):
+class Fingerprint(_Part):
     """All that a run depends on."""
 
     key: str
@@ -51,8 +51,8 @@ class Ticket(_Part):
     failure: Failure | None = None
 
 
-def make_ticket(recipe: Recipe, prepared: Mapping[str, str]) -> Ticket:
-    """The ticket of a run whose recipe reads the models `prepared` (model path -> key of the run that made it)."""
+def make_fingerprint(recipe: Recipe, prepared: Mapping[str, str]) -> Fingerprint:
+    """The fingerprint of a run; `prepared` maps paths of prepared models to their runs' keys."""
     tree = recipe.model_dump(mode="json", exclude={"name", "description"})
     text = json.dumps(tree, sort_keys=True)
     inputs = dict(_inputs(recipe, prepared))
@@ -61,11 +61,11 @@ def make_ticket(recipe: Recipe, prepared: Mapping[str, str]) -> Ticket:
         inputs[f"prepared {number}"] = key
     content = json.loads(text)
     key = hashlib.sha256(json.dumps([content, inputs], sort_keys=True).encode()).hexdigest()
-    return Ticket(key=key, recipe=content, inputs=inputs)
+    return Fingerprint(key=key, recipe=content, inputs=inputs)
 
 
 def with_prepared_named(recipe: Mapping[str, Any], needs: Sequence[str]) -> Mapping[str, Any]:
-    """A ticket's recipe with `${prepared:NAME}` for each of the prepared models, which a ticket numbers."""
+    """A fingerprint's recipe with `${prepared:NAME}` for each prepared model, which the key numbers."""
     text = json.dumps(recipe)
     for number, name in enumerate(needs):
         text = text.replace(json.dumps(_prepared(number)), json.dumps(f"${{prepared:{name}}}"))
@@ -77,23 +77,23 @@ def _prepared(number: int) -> str:
     return f"prepared {number}"
 
 
-def ticket_file(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.ticket.json")
+def fingerprint_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.fingerprint.json")
 
 
-def read_ticket(folder: Path) -> Ticket | None:
-    """The ticket of a run's folder; None where there is none that can be read."""
+def read_fingerprint(folder: Path) -> Fingerprint | None:
+    """The fingerprint of a run's folder; None where there is none that can be read."""
     try:
-        return Ticket.model_validate(parse_record(regular(ticket_file(folder)).read_bytes()))
+        return Fingerprint.model_validate(parse_record(regular(fingerprint_file(folder)).read_bytes()))
     except (OSError, ValueError):  # a number that is not finite, or a model that does not fit, is one too
         return None
 
 
-def write_ticket(folder: Path, ticket: Ticket) -> None:
-    write_json(ticket_file(folder), ticket.model_dump(mode="json"))
+def write_fingerprint(folder: Path, fingerprint: Fingerprint) -> None:
+    write_json(fingerprint_file(folder), fingerprint.model_dump(mode="json"))
 
 
-def differences(was: Ticket, now: Ticket) -> list[str]:
+def differences(was: Fingerprint, now: Fingerprint) -> list[str]:
     """Keys and files that differ, in words."""
     before = {**dict(leaves(was.recipe)), **was.inputs}
     after = {**dict(leaves(now.recipe)), **now.inputs}
@@ -105,20 +105,20 @@ def differences(was: Ticket, now: Ticket) -> list[str]:
 
 
 def set_aside(folder: Path, why: str) -> Path:
-    """Rename a run's folder, and its ticket with it, to the next free `NAME.WHY-N`."""
+    """Rename a run's folder, and its fingerprint with it, to the next free `NAME.WHY-N`."""
     number = 1
     while exists(aside := folder.with_name(f"{folder.name}.{why}-{number}"), StorageError):
         number += 1
     with storage_errors(folder):
         os.replace(folder, aside)
-        if exists(ticket_file(folder), StorageError):
-            os.replace(ticket_file(folder), ticket_file(aside))
+        if exists(fingerprint_file(folder), StorageError):
+            os.replace(fingerprint_file(folder), fingerprint_file(aside))
     return aside
 
 
 def _inputs(recipe: Recipe, prepared: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """(what is read, its checksum) for every file and model that a recipe names."""
-    data, features, development = recipe.data, recipe.features, recipe.development
+    data, features, validation = recipe.data, recipe.features, recipe.validation
     named: list[tuple[str, str | None]] = [
         ("data.pairs", data.pairs),
         ("data.text", data.text),
@@ -128,9 +128,9 @@ def _inputs(recipe: Recipe, prepared: Mapping[str, str]) -> Iterator[tuple[str, 
         ("features.clip_text_ids", features.clip_text_ids),
         *((f"teachers.{n}.features", teacher.features) for n, teacher in enumerate(recipe.teachers)),
     ]
-    if development is not None and development.data is not None:
-        tail = f"/{_DEV_FILE}" if development.kind == "sts-b" else ""
-        named.append(("development.data", development.data + tail))
+    if validation is not None and validation.data is not None:
+        tail = f"/{_DEV_FILE}" if validation.kind == "sts-b" else ""
+        named.append(("validation.data", validation.data + tail))
     for key, value in named:
         if value is not None:
             yield f"content of {key}", _content(data.path(value))
@@ -166,9 +166,9 @@ def _content(path: Path) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def refuse_other(folder: Path, was: Ticket, now: Ticket) -> ConfigError:
+def refuse_other(folder: Path, was: Fingerprint, now: Fingerprint) -> ConfigError:
     """What a folder says that holds another run under the same name."""
-    listed = "; ".join(differences(was, now)) or "its ticket"
+    listed = "; ".join(differences(was, now)) or "its fingerprint"
     trial = folder.name.startswith("trial-")
     why = ", for example because another number of trials draws other settings" if trial else ""
     remedy = "choose another --out, or --set-aside to rename what differs and train anew"

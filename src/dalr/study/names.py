@@ -1,4 +1,4 @@
-"""What methods and prepared runs may be called, since folders carry their names; and `${prepared:NAME}`."""
+"""What may methods and prepared runs be called? Folders carry their names; also `${prepared:NAME}`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study's result as a page: bars with a dot for each seed, differences with intervals, tables, trials."""
+"""How is a study shown as a page? Bars with a dot for each seed, differences with intervals, tables, trials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LABELS = {CLEAN_AVG: "STS avg w/o overlap", "t→i R@1": "text→image R@1", "i
 
 
 def study_page(result: StudyResult) -> Page:
-    """All sections that have something to show: pictures first, then the numbers behind them."""
+    """All sections that have something to show: images first, then the numbers behind them."""
     sections = [
         ("glance", "At a glance", _glance(result)),
         ("scores", "Scores", _scores(result)),
@@ -159,7 +159,7 @@ def _ahead(result: StudyResult) -> Figure | None:
 
 
 def _differences(result: StudyResult) -> Iterator[Block]:
-    """What the pictures show in view, every task and subset in a fold."""
+    """What the images show in view, every task and subset in a fold."""
     shown, every = tables.difference_table(result, _OVERVIEW), tables.difference_table(result)
     if shown is not None and every is not None:
         yield TableBlock(table=shown, sortable=False)
@@ -177,9 +177,9 @@ def _trials(result: StudyResult) -> Iterator[Block]:
     if lines:
         told = "; ".join(f"{line.name} ends at {formatted(line.y[-1])}" for line in lines)
         chart = charts.curves(
-            lines, y_label="best dev so far", x_label="trial", label=f"Best development score over trials: {told}."
+            lines, y_label="best dev so far", x_label="trial", label=f"Best validation score over trials: {told}."
         )
-        caption = "The best development score after so many trials: a curve that still rises had too few."
+        caption = "The best validation score after so many trials: a curve that still rises had too few."
         yield Figure(
             title="What searching was worth", caption=caption, panels=(Panel(chart=chart),), legend=_legend(result)
         )
@@ -192,9 +192,9 @@ def _best_so_far(name: str, method: MethodResult, place: int) -> Line | None:
     x: list[int] = []
     y: list[float] = []
     for number, trial in enumerate(method.trials, start=1):
-        if trial.development is not None:
+        if trial.validation is not None:
             x.append(number)
-            y.append(max([trial.development, *y[-1:]]))
+            y.append(max([trial.validation, *y[-1:]]))
     return Line(name=name, colour=model_colour(place), x=x, y=y) if x else None
 
 

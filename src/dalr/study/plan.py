@@ -1,4 +1,4 @@
-"""Every run of a study before the first one starts: its recipe, checked, and the folder it goes to.
+"""Which runs does a study have? All of them, before the first starts: recipe, checked, and folder.
 
 Order of changes, later ones win: the study's overrides, the method's, the trial's setting, `-s`, the seed.
 
@@ -334,7 +334,7 @@ def _reference_problems(study: Study) -> Iterator[Problem]:
 def _selector_problems(study: Study, method: str, runs: Sequence[PlannedRun]) -> Iterator[Problem]:
     wanted = study.config.select_by
     for run in runs:
-        kind = run.recipe.development.kind if run.recipe.development is not None else "none"
+        kind = run.recipe.validation.kind if run.recipe.validation is not None else "none"
         if kind != wanted:
-            where = f"{study.place(('methods', method, 'recipe'))}: methods.{method}: development.kind"
+            where = f"{study.place(('methods', method, 'recipe'))}: methods.{method}: validation.kind"
             yield Problem(where=where, what=f"the study selects by {wanted!r}, but this recipe's is {kind!r}")

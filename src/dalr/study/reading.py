@@ -1,4 +1,4 @@
-"""A study file in, a checked `Study` out, or every problem at once with file, line and key path.
+"""How does a study file become a checked `Study`, or every problem at once with file, line and key?
 
 Read as recipes are: the same YAML, the same `extends`, the same hints. `-s` changes recipes, not the study, and
 comes last.
@@ -195,13 +195,13 @@ def _evaluate_conflicts(config: StudyConfig, evaluate: EvaluateConfig) -> Found:
 
 
 def _refuse_test_selection(document: Document) -> None:
-    """A test score is not merely an unknown kind of development score: say why it cannot choose."""
+    """A test score is not merely an unknown kind of validation score: say why it cannot choose."""
     chosen = document.tree.get("select_by")
     tests = {name.casefold() for name in (*GROUPS, *TASKS, "test", "sts_avg", "transfer_avg", "avg")}
     if isinstance(chosen, str) and chosen not in _SELECTORS and chosen.casefold() in tests - {"sts-b-dev"}:
         what = (
             f"{chosen!r} is a test score, and a score that chooses settings is no test of them; "
-            f"expected a kind of development score: {', '.join(_SELECTORS)}"
+            f"expected a kind of validation score: {', '.join(_SELECTORS)}"
         )
         document.problems.append(Problem(where=f"{document.place(('select_by',))}: select_by", what=what))
         document.tree["select_by"] = _SELECTORS[0]

@@ -1,4 +1,4 @@
-"""What a study remembers of its runs without their weights: one line per run in `results/STUDY.jsonl`.
+"""What does a study keep of its runs without their weights? One line per run in `results/STUDY.jsonl`.
 
 A line has what a reader needs to check the tables, redo them, or build on them: recipe, versions and curve of the
 run, the scores of a final one, and the key by which a study knows it. No path of the machine is left in it:
@@ -23,7 +23,7 @@ from dalr.evaluation.results import RUN_RESULT, Details, Evaluation, read_result
 from dalr.io.atomic import write_text
 from dalr.io.paths import exists, is_file, regular
 from dalr.recipe.paths import expand
-from dalr.study.fingerprint import Ticket, with_prepared_named
+from dalr.study.fingerprint import Fingerprint, with_prepared_named
 from dalr.study.plan import PlannedRun
 
 RESULTS = "results"
@@ -95,7 +95,7 @@ class Records:
 
 def holds_study(folder: Path) -> bool:
     """Whether a folder holds the runs or the records of a study; a page or a table alone may be somebody else's."""
-    if any(folder.glob("runs/*/*.ticket.json")):
+    if any(folder.glob("runs/*/*.fingerprint.json")):
         return True
     for path in folder.glob(f"{RESULTS}/*.jsonl"):
         try:
@@ -107,18 +107,18 @@ def holds_study(folder: Path) -> bool:
 
 
 def record_of(
-    run: PlannedRun, ticket: Ticket, finished: Mapping[str, Any], *, overlap_with: str | None
+    run: PlannedRun, fingerprint: Fingerprint, finished: Mapping[str, Any], *, overlap_with: str | None
 ) -> RunRecord:
     """The record of a run that is finished in its folder, whose `run.json` is `finished`."""
     record = {key: value for key, value in finished.items() if key != "recipe"}
     files = {"pairs_file": run.recipe.data.pairs, "text_file": run.recipe.data.text}
     record["data"] = record.get("data", {}) | {key: file for key, file in files.items() if file is not None}
-    written = {"name": run.recipe.name, "description": run.recipe.description, **ticket.recipe}
+    written = {"name": run.recipe.name, "description": run.recipe.description, **fingerprint.recipe}
     return RunRecord(
         run=run.path,
-        key=ticket.key,
+        key=fingerprint.key,
         recipe=with_prepared_named(written, run.needs),
-        inputs=ticket.inputs,
+        inputs=fingerprint.inputs,
         record=record,
         metrics=_metrics(run.folder / "metrics.jsonl"),
         evaluation=_evaluation(run, overlap_with),

@@ -1,4 +1,4 @@
-"""What a study found: typed, unrounded, the source of all its tables and pages, and its `study.json`.
+"""What did a study find? Typed and unrounded: the source of all tables, pages and `study.json`.
 
 It holds no time and no path but those of runs inside the study's folder, so that the same runs give the same bytes.
 """
@@ -24,7 +24,7 @@ class TrialResult(_Part):
 
     run: str
     setting: Mapping[str, Any]
-    development: float | None
+    validation: float | None
     """None if it failed."""
     chosen: bool
 
@@ -52,7 +52,7 @@ class MethodResult(_Part):
     setting: Mapping[str, Any]
     """What the trials chose, its own or those of the method it is like; empty where nothing was searched."""
     untrained: float | None = None
-    """The development score of the student before training."""
+    """The validation score of the student before training."""
     trials: tuple[TrialResult, ...]
     seeds: tuple[SeedResult, ...]
     summary: Mapping[str, Summary]

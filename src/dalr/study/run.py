@@ -1,6 +1,6 @@
-"""The phases of a study: prepare, tune, train the chosen settings, score them once, compare, write.
+"""Which phases has a study? Prepare, tune, train the chosen settings, score them once, compare, write.
 
-Trials are read by their development score only. A failed run is a gap and a line among the failures; the study goes
+Trials are read by their validation score only. A failed run is a gap and a line among the failures; the study goes
 on without it, and a method none of whose trials has a score has no final runs.
 """
 
@@ -17,7 +17,7 @@ from dalr.evaluation.results import Evaluation
 from dalr.io.claim import require_ours
 from dalr.io.console import Bar, Console
 from dalr.io.lock import locked
-from dalr.study.fingerprint import Ticket, make_ticket, read_ticket
+from dalr.study.fingerprint import Fingerprint, make_fingerprint, read_fingerprint
 from dalr.study.plan import Plan, PlannedRun, make_plan, prepared_model
 from dalr.study.reading import Study
 from dalr.study.records import Records, holds_study, record_of
@@ -31,7 +31,7 @@ from dalr.study.result import (
     StudyResult,
     TrialResult,
 )
-from dalr.study.scores import Evaluated, Examiner, scores_of
+from dalr.study.scores import Evaluated, Scorer, scores_of
 from dalr.study.statistics import item_tests, paired_difference, summary
 from dalr.study.training import Trained, impossible, make, recorded, settled
 from dalr.study.writing import write_study
@@ -86,7 +86,7 @@ def require_inputs(plan: Plan, console: Console) -> None:
         if not run.needs:
             attempt(partial(load_training_data, run.recipe, read_dataset=read_once))
     if plan.study.config.evaluate is not None:
-        attempt(Examiner(plan.study.config.evaluate, console).require_data)
+        attempt(Scorer(plan.study.config.evaluate, console).require_data)
     attempt.require()
 
 
@@ -109,11 +109,11 @@ class _Run:
         self.known = Records(plan.out, self.config.name)
 
     def all(self) -> StudyResult:
-        examiner = self._examiner()
+        scorer = self._scorer()
         if not self.replace:
             self.finished()  # other runs in the folders are refused now, before hours are spent
-        if examiner is not None:
-            examiner.require_data()
+        if scorer is not None:
+            scorer.require_data()
         with self._bar() as bar:
             for run in self.plan.prepared:
                 self._prepare(run, bar, weights=False)
@@ -130,12 +130,12 @@ class _Run:
             self._refuse_others([run for runs in planned.values() for run in runs])
             finals = {
                 method: [
-                    self._train(run, "train", bar, weights=self._unscored(run, seed, examiner))
+                    self._train(run, "train", bar, weights=self._unscored(run, seed, scorer))
                     for seed, run in zip(self.config.seeds, runs, strict=True)
                 ]
                 for method, runs in planned.items()
             }
-        scored = self._examine(finals, examiner)
+        scored = self._score(finals, scorer)
         result = self._result(trials, chosen, scored)
         write_study(result, self.plan, self.console)
         return result
@@ -146,7 +146,7 @@ class _Run:
         Raises:
             ConfigError: folders that hold other runs; all of them, as far as the wanted ones are known.
         """
-        examiner, attempt = self._examiner(), Attempts()
+        scorer, attempt = self._scorer(), Attempts()
         found: dict[str, Trained] = {}
         read: set[str] = set()
 
@@ -167,7 +167,7 @@ class _Run:
             tried = [each for each in wanted if each is not None]
             runs = self._finals(method, tried) if len(tried) == len(wanted) else []  # or another may be chosen
             for seed, run in zip(self.config.seeds[: len(runs)], runs, strict=True):
-                look(run, weights=self._unscored(run, seed, examiner))
+                look(run, weights=self._unscored(run, seed, scorer))
         for run in reversed(self.plan.prepared):  # the last ones may read the first
             look(run, weights=run.method in read)
         attempt.require()
@@ -180,8 +180,8 @@ class _Run:
             return []
         return self.plan.finals(method, best.run if best is not None else None)
 
-    def _examiner(self) -> Examiner | None:
-        return Examiner(self.config.evaluate, self.inner) if self.config.evaluate is not None else None
+    def _scorer(self) -> Scorer | None:
+        return Scorer(self.config.evaluate, self.inner) if self.config.evaluate is not None else None
 
     def _refuse_others(self, runs: Iterable[PlannedRun]) -> None:
         """Raise if folders hold other runs than these, before any of them is trained."""
@@ -192,10 +192,10 @@ class _Run:
             attempt(partial(self._there, run, weights=False))
         attempt.require()
 
-    def _unscored(self, run: PlannedRun, seed: int, examiner: Examiner | None) -> bool:
+    def _unscored(self, run: PlannedRun, seed: int, scorer: Scorer | None) -> bool:
         """Whether the record of a final run lacks scores that its weights would give."""
         found = self.known.find(run.path, self._ticket(run).key)
-        return examiner is not None and not examiner.has_scored(
+        return scorer is not None and not scorer.has_scored(
             run.recipe,
             found.evaluation if found is not None else None,
             first_seed=seed == self.config.seeds[0],
@@ -222,23 +222,23 @@ class _Run:
         if trained.failure is not None:
             self._fail(run.name, phase, trained.failure.reason, trained.failure.exit_code)
         self.done += known is None
-        shown = f"{trained.development:.2f}" if trained.development is not None else "–"
+        shown = f"{trained.validation:.2f}" if trained.validation is not None else "–"
         bar.update(self.done, run=run.name, dev=shown)
         return trained
 
     def _there(self, run: PlannedRun, *, weights: bool) -> Trained | None:
         """The run if it is finished in its folder, or where no weights are wanted, known by its record."""
-        ticket = self._ticket(run)
-        trained = settled(run, ticket, replace=self.replace, console=self.inner)
-        return recorded(run, ticket, self.known) if trained is None and not weights else trained
+        fingerprint = self._ticket(run)
+        trained = settled(run, fingerprint, replace=self.replace, console=self.inner)
+        return recorded(run, fingerprint, self.known) if trained is None and not weights else trained
 
     def _keep(self, trained: Trained) -> None:
         """Write the record of a run whose weights are there."""
-        ticket = read_ticket(trained.run.folder) if trained.has_weights else None
-        if ticket is not None:
+        fingerprint = read_fingerprint(trained.run.folder) if trained.has_weights else None
+        if fingerprint is not None:
             asked = self.config.evaluate
             overlap = asked.exclude_overlap if asked is not None else None
-            self.known.keep(record_of(trained.run, ticket, trained.record or {}, overlap_with=overlap))
+            self.known.keep(record_of(trained.run, fingerprint, trained.record or {}, overlap_with=overlap))
 
     def _make(self, run: PlannedRun, bar: Bar) -> Trained:
         """The run, trained now, and before it whatever it reads."""
@@ -251,27 +251,27 @@ class _Run:
             return impossible(run, error)
         return make(run, self._ticket(run), console=self.inner)
 
-    def _ticket(self, run: PlannedRun) -> Ticket:
-        """The ticket of a run, with the keys of the prepared runs that it reads."""
+    def _ticket(self, run: PlannedRun) -> Fingerprint:
+        """The fingerprint of a run, with the keys of the prepared runs that it reads."""
         read = {str(prepared_model(self.plan.out, name)): self.keys[name] for name in run.needs}
-        return make_ticket(run.recipe, read)
+        return make_fingerprint(run.recipe, read)
 
-    def _examine(self, finals: Mapping[str, list[Trained]], examiner: Examiner | None) -> Scored:
+    def _score(self, finals: Mapping[str, list[Trained]], scorer: Scorer | None) -> Scored:
         scored: dict[str, list[tuple[int, Trained, Evaluated]]] = {}
         wanted = [each for runs in finals.values() for each in runs if each.failure is None]
         done = 0
-        with self._evaluation_bar(len(wanted) if examiner is not None else 0) as bar:
+        with self._evaluation_bar(len(wanted) if scorer is not None else 0) as bar:
             for method, runs in finals.items():
                 scored[method] = []
                 for seed, trained in zip(self.config.seeds, runs, strict=True):
                     if trained.failure is not None:
                         continue
                     found = Evaluated()
-                    if examiner is not None:
+                    if scorer is not None:
                         first = seed == self.config.seeds[0]
                         recorded = trained.known_by.evaluation if trained.known_by is not None else None
                         run = trained.run
-                        found = examiner.examine(run.recipe, run.folder, recorded=recorded, first_seed=first)
+                        found = scorer.score(run.recipe, run.folder, recorded=recorded, first_seed=first)
                         self._keep(trained)
                         if found.earlier:
                             bar.skip(1)
@@ -337,7 +337,7 @@ class _Run:
                 TrialResult(
                     run=each.run.name,
                     setting=each.run.setting,
-                    development=each.development,
+                    validation=each.validation,
                     chosen=each is chosen,
                 )
                 for each in trials
@@ -387,9 +387,9 @@ class _Run:
 
 
 def best_of(trials: list[Trained]) -> Trained | None:
-    """The trial with the highest development score, the first of equals; None where none has one."""
-    scored = [each for each in trials if each.development is not None]
-    return max(scored, key=lambda each: each.development or 0.0) if scored else None
+    """The trial with the highest validation score, the first of equals; None where none has one."""
+    scored = [each for each in trials if each.validation is not None]
+    return max(scored, key=lambda each: each.validation or 0.0) if scored else None
 
 
 def exit_code_of(result: StudyResult) -> int:
@@ -413,7 +413,7 @@ def _seed_result(seed: int, trained: Trained, found: Evaluated) -> SeedResult:
     return SeedResult(
         run=trained.run.path,
         seed=seed,
-        scores=scores_of(found.evaluation, trained.development),
+        scores=scores_of(found.evaluation, trained.validation),
         steps=record.get("steps"),
         best_step=result.get("best_step"),
         seconds=result.get("seconds"),

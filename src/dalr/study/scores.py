@@ -1,4 +1,4 @@
-"""Final runs are scored, each once: what a run's folder already has of the same weights and settings is not redone.
+"""How are final runs scored? Each once; what a folder has of the same weights and settings is kept.
 
 Only final runs come here. A trial that was not chosen never meets a test.
 """
@@ -49,7 +49,7 @@ class Evaluated:
     """Whether all of it was there already."""
 
 
-class Examiner:
+class Scorer:
     """Scores runs as one study asks for it; the data of all tasks is read once."""
 
     def __init__(self, config: EvaluateConfig, console: Console) -> None:
@@ -79,7 +79,7 @@ class Examiner:
         earlier = self._of_these_settings(recorded)
         return earlier is not None and set(self._tasks(recipe, first_seed=first_seed)) <= set(earlier.tasks)
 
-    def examine(self, recipe: Recipe, folder: Path, *, recorded: Evaluation | None, first_seed: bool) -> Evaluated:
+    def score(self, recipe: Recipe, folder: Path, *, recorded: Evaluation | None, first_seed: bool) -> Evaluated:
         """The scores of a finished run: those of its record where it is known by that, or else of its folder."""
         try:
             tasks = self._tasks(recipe, first_seed=first_seed)
@@ -95,7 +95,7 @@ class Examiner:
 
     def _tasks(self, recipe: Recipe, *, first_seed: bool) -> list[str]:
         names = [*self.config.tasks, *(self.config.on_first_seed if first_seed else ())]
-        cannot = {RETRIEVAL: not finds_pictures(recipe), CAPTIONS: not _tests_captions(recipe)}
+        cannot = {RETRIEVAL: not finds_images(recipe), CAPTIONS: not _tests_captions(recipe)}
         return [name for name in resolve_tasks(names) if not cannot.get(name, False)]
 
     def _those(self, tasks: Sequence[str]) -> Loaded:
@@ -148,7 +148,7 @@ class Examiner:
         )
 
 
-def finds_pictures(recipe: Recipe) -> bool:
+def finds_images(recipe: Recipe) -> bool:
     """Whether a run trains grounding heads and holds out images to find."""
     grounded = any(Need.GROUNDING in term.needs for _, term in recipe.objective.active())
     return (
@@ -164,9 +164,9 @@ def _tests_captions(recipe: Recipe) -> bool:
     return recipe.data.pairs is not None and recipe.data.holdout is not None and recipe.data.holdout.may_test
 
 
-def scores_of(evaluation: Evaluation | None, development: float | None) -> dict[str, float]:
+def scores_of(evaluation: Evaluation | None, validation: float | None) -> dict[str, float]:
     """Every score of a run by its name in the tables; subsets are `TASK/SUBSET`. What it lacks is not there."""
-    found: dict[str, float | None] = {DEV: development}
+    found: dict[str, float | None] = {DEV: validation}
     if evaluation is None:
         return _there(found)
     clean: dict[str, float] = {}

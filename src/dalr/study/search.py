@@ -1,4 +1,4 @@
-"""The settings that are tried for a method: all of a grid, or different draws from lists and ranges.
+"""Which settings are tried for a method? All of a grid, or distinct draws from lists and ranges.
 
 Draws are a Latin hypercube: each range is cut into as many pieces as there are trials, and each piece is met once,
 so that eight trials see a whole range. A draw depends on the seed, the key and its number, not on the method: two

@@ -1,4 +1,4 @@
-"""Means over seeds and differences paired by seed, with Student's t because there are few seeds.
+"""How certain is a difference between methods? Paired by seed, with Student's t, as seeds are few.
 
 A standard deviation is that of the sample (n − 1). An interval speaks of further seeds of the same training on the
 same items; further items are the business of the paired bootstrap, which stands beside it.

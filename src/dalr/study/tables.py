@@ -1,4 +1,4 @@
-"""A study's result as tables: mean ± standard deviation above the published rows, differences, trials.
+"""How is a study's result tabulated? Mean ± standard deviation above published rows, differences, trials.
 
 A method without a number has a dash. Bold is the best mean among the measured methods, whether or not the
 difference is more than chance: that is what the table of differences is for.
@@ -47,7 +47,7 @@ def study_tables(result: StudyResult) -> list[Table]:
 
 
 def sts_table(result: StudyResult) -> Table | None:
-    """The main table; with nothing evaluated, development scores alone."""
+    """The main table; with nothing evaluated, validation scores alone."""
     measured = _measured(result)
     has_sts = bool(set(STS_TASKS) & measured)
     names = [*(STS_TASKS if has_sts else ()), *([STS_AVG] if has_sts else [])]
@@ -59,9 +59,9 @@ def sts_table(result: StudyResult) -> Table | None:
         result,
         [*names, *further],
         name="study-sts",
-        caption="Semantic textual similarity (Spearman × 100) and the development score that chose the settings"
+        caption="Semantic textual similarity (Spearman × 100) and the validation score that chose the settings"
         if has_sts
-        else "Development scores × 100",
+        else "Validation scores × 100",
         published=Group(rows=tuple(published), title=PUBLISHED) if has_sts else None,
         notes=[BOLD_NOTE if has_sts else "", *_trial_notes(result), _untrained_note(result)],
     )
@@ -122,7 +122,7 @@ def overlap_table(result: StudyResult) -> Table | None:
 
 
 def photo_table(result: StudyResult) -> Table | None:
-    """Where pictures should show, if anywhere."""
+    """Where images should show, if anywhere."""
     measured = _measured(result)
     names = [name for name in _PHOTOS if name in measured]
     if not any("/" in name for name in names):
@@ -200,8 +200,8 @@ def trial_table(result: StudyResult) -> Table | None:
                     head=each.run.rpartition("/")[2],
                     cells=(
                         words(setting_text(each.setting)),
-                        Cell(text=formatted(each.development), value=each.development, best=each.chosen)
-                        if each.development is not None
+                        Cell(text=formatted(each.validation), value=each.validation, best=each.chosen)
+                        if each.validation is not None
                         else Cell(),
                         words("chosen" if each.chosen else None),
                     ),
@@ -216,7 +216,7 @@ def trial_table(result: StudyResult) -> Table | None:
         return None
     return table(
         name="study-trials",
-        caption=f"Trials under seed {result.tune_seed}, by the development score ({result.select_by})",
+        caption=f"Trials under seed {result.tune_seed}, by the validation score ({result.select_by})",
         head="trial",
         columns=[Column(name="setting", numeric=False), Column(name="dev"), Column(name="", numeric=False)],
         groups=groups,
@@ -361,7 +361,7 @@ def _trial_notes(result: StudyResult) -> list[str]:
         return ["Settings as they stand in the recipes; nothing was searched.", note]
     if len(set(counts.values())) == 1:
         trials = next(iter(counts.values()))
-        return [f"Each method's setting is the best of {trials} trials by the development score.", note]
+        return [f"Each method's setting is the best of {trials} trials by the validation score.", note]
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     return [f"Methods had different numbers of trials ({listed}): {result.unequal_trials}", note]
 

@@ -1,4 +1,4 @@
-"""One run of a study: used again, gone on with, or trained; and what came of it.
+"""How is one run of a study made? Used again, resumed, or trained; and what came of it.
 
 A run whose weights are gone is still known by its record in the study's `results/`, if its key is the same; that is
 enough for a trial, and for a final run whose scores are there.
@@ -22,12 +22,12 @@ from dalr.io.paths import entries, exists, is_dir, regular
 from dalr.io.records import parse_record
 from dalr.study.fingerprint import (
     Failure,
-    Ticket,
+    Fingerprint,
     differences,
-    read_ticket,
+    read_fingerprint,
     refuse_other,
     set_aside,
-    write_ticket,
+    write_fingerprint,
 )
 from dalr.study.plan import PlannedRun
 from dalr.study.records import Records, RunRecord
@@ -44,7 +44,7 @@ class Trained:
     run: PlannedRun
     known_by: RunRecord | None = None
     """The record that stands for its folder; None where the folder has its weights, or it failed."""
-    development: float | None = None
+    validation: float | None = None
     """× 100."""
     record: Mapping[str, Any] | None = None
     """Its `run.json`; None if it failed."""
@@ -52,7 +52,7 @@ class Trained:
 
     @property
     def untrained(self) -> float | None:
-        """The development score before training, × 100."""
+        """The validation score before training, × 100."""
         found = (self.record or {}).get("result", {}).get("untrained_score")
         return float(found) if found is not None else None
 
@@ -62,37 +62,37 @@ class Trained:
         return self.failure is None and self.known_by is None
 
 
-def settled(run: PlannedRun, ticket: Ticket, *, replace: bool, console: Console) -> Trained | None:
+def settled(run: PlannedRun, fingerprint: Fingerprint, *, replace: bool, console: Console) -> Trained | None:
     """The run if its folder has it finished; a folder of another run is refused, or with `replace` renamed.
 
     Raises:
         ConfigError: the folder holds another run; with the difference.
     """
-    was = read_ticket(run.folder)
-    if was is not None and was.key != ticket.key and exists(run.folder, StorageError):
+    was = read_fingerprint(run.folder)
+    if was is not None and was.key != fingerprint.key and exists(run.folder, StorageError):
         if not replace:
-            raise refuse_other(run.folder, was, ticket)
+            raise refuse_other(run.folder, was, fingerprint)
         aside = set_aside(run.folder, "other")
-        console.say(f"{run.name}: renamed to {aside.name} ({'; '.join(differences(was, ticket))})")
+        console.say(f"{run.name}: renamed to {aside.name} ({'; '.join(differences(was, fingerprint))})")
         return None
-    has_it = was is not None and was.key == ticket.key and is_dir(run.folder / "model", StorageError)
+    has_it = was is not None and was.key == fingerprint.key and is_dir(run.folder / "model", StorageError)
     return _finished(run) if has_it else None
 
 
-def recorded(run: PlannedRun, ticket: Ticket, records: Records) -> Trained | None:
+def recorded(run: PlannedRun, fingerprint: Fingerprint, records: Records) -> Trained | None:
     """The run as the study's `results/` have it, without weights; None if they lack it or have another."""
-    found = records.find(run.path, ticket.key)
+    found = records.find(run.path, fingerprint.key)
     return _trained(run, {**found.record, "recipe": found.recipe}, found) if found is not None else None
 
 
-def make(run: PlannedRun, ticket: Ticket, *, console: Console) -> Trained:
+def make(run: PlannedRun, fingerprint: Fingerprint, *, console: Console) -> Trained:
     """Train the run in its folder, or finish it there; a failure is written down and is what comes back.
 
     What was begun otherwise than it would be today (the study's folder or a library moved on) begins anew.
     """
     try:
-        goes_on = _go_on(run.folder, ticket)
-        write_ticket(run.folder, ticket)
+        goes_on = _go_on(run.folder, fingerprint)
+        write_fingerprint(run.folder, fingerprint)
         try:
             train(run.recipe, out=run.folder, console=console, resume=goes_on)
         except (ConfigError, CorruptFileError) as error:
@@ -100,19 +100,19 @@ def make(run: PlannedRun, ticket: Ticket, *, console: Console) -> Trained:
                 raise
             aside = set_aside(run.folder, "unfinished")
             console.say(f"{run.name}: begun anew, what was there is {aside.name} ({error})")
-            write_ticket(run.folder, ticket)
+            write_fingerprint(run.folder, fingerprint)
             train(run.recipe, out=run.folder, console=console)
         trained = _finished(run)
         assert trained is not None, "a training that returns has finished"
         return trained
     except DalrError as error:
-        return failed(run, ticket, error)
+        return failed(run, fingerprint, error)
 
 
-def failed(run: PlannedRun, ticket: Ticket, error: DalrError) -> Trained:
+def failed(run: PlannedRun, fingerprint: Fingerprint, error: DalrError) -> Trained:
     """Write down why there is no model."""
     found = impossible(run, error)
-    write_ticket(run.folder, ticket.model_copy(update={"failure": found.failure}))
+    write_fingerprint(run.folder, fingerprint.model_copy(update={"failure": found.failure}))
     return found
 
 
@@ -122,13 +122,13 @@ def impossible(run: PlannedRun, error: DalrError) -> Trained:
     return Trained(run=run, failure=failure)
 
 
-def _go_on(folder: Path, ticket: Ticket) -> bool:
+def _go_on(folder: Path, fingerprint: Fingerprint) -> bool:
     """Whether an unfinished training in `folder` goes on from its checkpoint; another run is moved aside."""
     if not entries(folder, StorageError):
         return False
-    was = read_ticket(folder)
+    was = read_fingerprint(folder)
     without_weights = _record(folder).get("status") == "finished"  # with them, the run would not be wanted
-    if was is not None and was.key == ticket.key and not without_weights:
+    if was is not None and was.key == fingerprint.key and not without_weights:
         return True
     set_aside(folder, "unfinished")
     return False
@@ -149,7 +149,7 @@ def _trained(run: PlannedRun, record: Mapping[str, Any], known_by: RunRecord | N
             what = f"{name}: expected a score from -100 to 100 or null, found {score!r:.40}"
             where = run.folder / "run.json" if known_by is None else f"record of {run.name}"
             raise CorruptFileError(f"{where}: {what}; {_REMEDY}")
-    return Trained(run=run, known_by=known_by, development=scores.get("best_score"), record=record)
+    return Trained(run=run, known_by=known_by, validation=scores.get("best_score"), record=record)
 
 
 def _can_be_score(value: object) -> bool:

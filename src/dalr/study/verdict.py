@@ -1,4 +1,4 @@
-"""Who is ahead, in words: what a reader wants to know before any table."""
+"""Which method is ahead? In words, before any table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DECIDING = (STS_AVG, "t→i R@1", DEV)
 class _Side:
     """A compared pair, seen from one of its methods."""
 
-    subject: str
+    model: str
     other: str
     mean: float
     sign: int
@@ -26,14 +26,14 @@ class _Side:
 def verdict(result: StudyResult) -> list[str]:
     """A sentence for each method that others are compared with, on the first deciding score that has intervals.
 
-    A development score decides only where nothing was tested. Empty with a single seed.
+    A validation score decides only where nothing was tested. Empty with a single seed.
     """
     for score in _DECIDING:
         found = [each for each in result.differences if each.score == score and each.seeds.interval is not None]
         if found:
             sides = [_seen(each, result.baseline) for each in found]
-            subjects = dict.fromkeys(each.subject for each in sides)
-            said = [_sentence(name, [each for each in sides if each.subject == name]) for name in subjects]
+            models = dict.fromkeys(each.model for each in sides)
+            said = [_sentence(name, [each for each in sides if each.model == name]) for name in models]
             seeds = max(each.seeds.n for each in found)
             return [f"{score}, 95 % intervals over {seeds} seeds: {said[0]}", *said[1:]]
     return []
@@ -45,17 +45,17 @@ def _seen(each: Difference, baseline: str | None) -> _Side:
     low, high = each.seeds.interval
     sign = int(low > 0) - int(high < 0)
     turned = -1 if each.b == baseline else 1
-    subject, other = (each.b, each.a) if each.b == baseline else (each.a, each.b)
-    return _Side(subject=subject, other=other, mean=turned * each.seeds.mean, sign=turned * sign)
+    model, other = (each.b, each.a) if each.b == baseline else (each.a, each.b)
+    return _Side(model=model, other=other, mean=turned * each.seeds.mean, sign=turned * sign)
 
 
-def _sentence(subject: str, sides: Sequence[_Side]) -> str:
+def _sentence(model: str, sides: Sequence[_Side]) -> str:
     parts = [
         f"{words} {', '.join(named)}"
         for sign, words in ((1, "ahead of"), (-1, "behind"), (0, "not told apart from"))
         if (named := list(_named(each for each in sides if each.sign == sign)))
     ]
-    return f"{subject} is {'; '.join(parts)}."
+    return f"{model} is {'; '.join(parts)}."
 
 
 def _named(sides: Iterable[_Side]) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""What a study leaves beside its runs and their records: study.json, study.md, study.tex, study.html."""
+"""What does a study write beside its runs? study.json, study.md, study.tex, study.html."""
 
 from __future__ import annotations
 

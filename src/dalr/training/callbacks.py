@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dalr.losses import Losses
 
 
-Validation = Callable[[Any], float]
+ValidationFunction = Callable[[Any], float]
 """A program's own score of the student, a SentenceTransformer, as it is now; higher is better."""
 
 

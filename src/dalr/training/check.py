@@ -1,4 +1,4 @@
-"""What `dalr check` finds: every problem of a recipe and of all that it names, and counts of what is in order.
+"""What does `dalr check` find? Every problem of a recipe and of all that it names, and counts of the rest.
 
 A recipe with a mistake does not hide what is wrong with its data: the data section is then checked alone. A person
 at a terminal gets tables; a pipe gets `where: what`, one problem a line, as every other error is written.

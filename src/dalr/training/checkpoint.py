@@ -1,4 +1,4 @@
-"""Checkpoints: sealed folders `checkpoints/step-000120` with the exported model and the heads.
+"""What is a checkpoint? A sealed folder `checkpoints/step-000120` with the exported model and the heads.
 
 A checkpoint holds the SentenceTransformer exactly as it is exported, so the product is a copy of the best one,
 byte for byte. A new best is sealed before the previous one is removed, which stays as long as a resume point
@@ -39,7 +39,7 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A sealed checkpoint and the development score it was kept for."""
+    """A sealed checkpoint and the validation score it was kept for."""
 
     folder: Path
     step: int

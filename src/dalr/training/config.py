@@ -1,4 +1,4 @@
-"""The `training` and `development` sections of a recipe."""
+"""What can the `training` and `validation` sections of a recipe say?"""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class TrainingConfig(Section):
     """What becomes of short rows: `packed` lays the real tokens of a batch end to end, `bucketed` runs rows of
     similar length together, `padded` fills all up to the longest. `auto` is packed where the student's
     architecture allows it, else bucketed. The batch, and so the negatives, are the same."""
-    dimensions: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = ()
-    """Widths at which the objective is evaluated (`objectives/widths.py`), such as [384, 128, 64]: the first k
-    numbers of an exported vector are then a vector themselves. Empty: the whole vector alone."""
-    dimension_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """One a width, relative to each other; None: all equal."""
+    matryoshka_dims: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = ()
+    """Embedding dimensions at which the objective is evaluated (`losses/matryoshka.py`), such as [384, 128, 64]:
+    the first k numbers of an exported vector are then a vector themselves. Empty: the full vector alone."""
+    matryoshka_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """One per dimension, relative to each other; None: all equal."""
     log_every: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 10
     report_to: tuple[Reporter, ...] = ()
     """Where the records of `metrics.jsonl` also go (`training/reporting.py`)."""
@@ -71,12 +71,12 @@ class TrainingConfig(Section):
         return self.warmup_steps if self.warmup_ratio is None else math.ceil(self.warmup_ratio * steps)
 
     @model_validator(mode="after")
-    def _dimensions_are_told_apart(self) -> TrainingConfig:
-        if len(set(self.dimensions)) != len(self.dimensions):
-            raise ValueError("dimensions name each width once")
-        weights = self.dimension_weights
-        if weights is not None and len(weights) != len(self.dimensions):
-            raise ValueError(f"{len(weights)} dimension_weights for {len(self.dimensions)} dimensions")
+    def _dimensions_differ(self) -> TrainingConfig:
+        if len(set(self.matryoshka_dims)) != len(self.matryoshka_dims):
+            raise ValueError("matryoshka_dims name each dimension once")
+        weights = self.matryoshka_weights
+        if weights is not None and len(weights) != len(self.matryoshka_dims):
+            raise ValueError(f"{len(weights)} matryoshka_weights for {len(self.matryoshka_dims)} matryoshka_dims")
         return self
 
     @model_validator(mode="after")
@@ -87,7 +87,7 @@ class TrainingConfig(Section):
         return self
 
 
-class DevelopmentConfig(Section):
+class ValidationConfig(Section):
     """The score by which the best weights are chosen."""
 
     kind: Literal["sts-b", "tsv", "retrieval", "function"] = "sts-b"

@@ -24,7 +24,7 @@ from dalr.models.agreement import require_files_agree
 from dalr.models.prompts import stated_prompts
 from dalr.models.reference import require_if_local
 from dalr.recipe.schema import Recipe
-from dalr.training.callbacks import Callback, Validation
+from dalr.training.callbacks import Callback, ValidationFunction
 from dalr.training.leakage import leakage_warnings, without_near_duplicates
 
 
@@ -42,7 +42,7 @@ class FromProgram:
     """What a program passes beside a recipe, and a file cannot say."""
 
     data: InMemory = InMemory()
-    validation: Validation | None = None
+    validation: ValidationFunction | None = None
     callbacks: tuple[Callback, ...] = ()
 
 
@@ -60,7 +60,7 @@ class TrainingData:
     teachers: Mapping[Kind, tuple[StoredVectors | None, ...]]
     """Of the rows of each kind that asks its teachers, one per teacher; None where a model gives the vectors."""
     teacher_stores: tuple[FeatureStore | None, ...]
-    development_pairs: ScoredPairs | None
+    validation_pairs: ScoredPairs | None
     plan: Plan
     warnings: tuple[str, ...] = ()
     """What is wrong with the data and yet no error."""
@@ -86,7 +86,7 @@ def load_training_data(
     given = {name: rows for name, rows in (("pairs", memory.pairs), ("text", memory.text)) if rows is not None}
     dataset = attempt(lambda: read_dataset(recipe.data, seed=recipe.seed, **given))
     stores = _Stores.open(recipe, memory, attempt)
-    pairs = attempt(lambda: _development_pairs(recipe))
+    pairs = attempt(lambda: _validation_pairs(recipe))
     said: tuple[str, ...] = ()
     if dataset is not None:
         everything = dataset
@@ -113,7 +113,7 @@ def load_training_data(
         clip_text=found.clip_text,
         teachers=found.teachers or {},
         teacher_stores=stores.teachers,
-        development_pairs=pairs,
+        validation_pairs=pairs,
         plan=plan,
         warnings=(*leakage_warnings(dataset, pairs, remedy=recipe.data.holdout is not None), *said),
     )
@@ -230,7 +230,7 @@ class _Stores:
 
 
 def _scores_retrieval(recipe: Recipe) -> bool:
-    return recipe.development is not None and recipe.development.kind == "retrieval"
+    return recipe.validation is not None and recipe.validation.kind == "retrieval"
 
 
 def _require_model(reference: str) -> None:
@@ -282,8 +282,8 @@ def _open(recipe: Recipe, path: str | None, ids: str | None) -> FeatureStore:
     return open_features(recipe.data.path(path), recipe.data.path(ids) if ids is not None else None)
 
 
-def _development_pairs(recipe: Recipe) -> ScoredPairs | None:
-    config = recipe.development
+def _validation_pairs(recipe: Recipe) -> ScoredPairs | None:
+    config = recipe.validation
     if config is None or config.data is None or config.kind not in ("sts-b", "tsv"):
         return None
     path = recipe.data.path(config.data)

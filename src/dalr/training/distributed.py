@@ -1,4 +1,4 @@
-"""Training on several ranks, as if it were one.
+"""How do several ranks train as one?
 
 A recipe means the same on any number of ranks: `batch_size` counts the rows of a step over all of them. With
 `gather` each rank encodes its share of the batch, the sentence vectors are gathered, and every rank evaluates

@@ -1,4 +1,4 @@
-"""`--dry-run`: one batch of each kind through everything that a step does, and what the whole training will take.
+"""What would a training take? `--dry-run`: one batch of each kind through everything that a step does.
 
 Only the rows of these batches are tokenised and given to the teachers, so that the answer takes seconds also where
 the teachers would take an hour. The module is built as for a training and thrown away: no run folder is claimed,
@@ -67,9 +67,9 @@ class DryRun:
     trained: dict[str, int]
     """Parameters of `student` and `heads` that are trained."""
     frozen: dict[str, int]
-    development_seconds: float | None
-    """Of one development score; None without one."""
-    development_scores: int
+    validation_seconds: float | None
+    """Of one validation score; None without one."""
+    validation_scores: int
     checkpoint_bytes: int
     """Of the best checkpoint: exported model and heads, without the tokenizer's files."""
     optimizer_bytes: int
@@ -77,9 +77,9 @@ class DryRun:
 
     @property
     def seconds(self) -> float:
-        """Of the whole training: its steps and development scores, without teachers, tokenising and saving."""
+        """Of the whole training: its steps and validation scores, without teachers, tokenising and saving."""
         steps = sum(trial.steps * trial.seconds for trial in self.trials)
-        return steps + self.development_scores * (self.development_seconds or 0.0)
+        return steps + self.validation_scores * (self.validation_seconds or 0.0)
 
     def table(self) -> str:
         """For a terminal: a block for each kind of batch, then the whole."""
@@ -94,8 +94,8 @@ class DryRun:
             rows.append((part, f"{self.trained[part]:,} parameters trained, {self.frozen[part]:,} frozen"))
         kinds = ", ".join(f"{trial.steps} {trial.kind}" for trial in self.trials)
         rows.append(("steps", f"{sum(trial.steps for trial in self.trials)} ({kinds})"))
-        if self.development_seconds is not None:
-            rows.append(("development", f"{self.development_scores} scores of {self.development_seconds:.2f} s"))
+        if self.validation_seconds is not None:
+            rows.append(("validation", f"{self.validation_scores} scores of {self.validation_seconds:.2f} s"))
         rows.append(("whole training", f"about {duration(self.seconds)} on {self.device} in {self.precision}"))
         saved = f"{_size(self.checkpoint_bytes)} (two of them for a moment)"
         rows.append(("checkpoint", f"{saved}; optimizer state {_size(self.optimizer_bytes)}"))
@@ -123,7 +123,7 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
         seed_everything(recipe.seed)
         ranks = Ranks(device=pick_device("auto"))
         setup = prepare(recipe, few, console, ranks, program.validation)
-        task, development = setup.task, setup.development
+        task, validation = setup.task, setup.validation
         step = Step(
             task=task, ranks=ranks, gather=True, mini_batch_size=recipe.training.mini_batch_size, seed=recipe.seed
         )
@@ -137,8 +137,8 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
                 batch = setup.dataset[local].to(task.student.device)
                 trials.append(_try(step, optimization, batch, steps=counts[planned.kind]))
                 bar.update(len(trials) * (_TIMED + 1))
-        seconds = _timed(lambda: development.scores(task)) if development is not None else None
-        every = recipe.development.every if recipe.development is not None else steps
+        seconds = _timed(lambda: validation.scores(task)) if validation is not None else None
+        every = recipe.validation.every if recipe.validation is not None else steps
         return DryRun(
             name=recipe.name,
             device=str(setup.report["device"]),
@@ -146,8 +146,8 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
             trials=tuple(trials),
             trained=_parameters(task, trained=True),
             frozen=_parameters(task, trained=False),
-            development_seconds=seconds,
-            development_scores=1 + -(-steps // every) if development is not None else 0,
+            validation_seconds=seconds,
+            validation_scores=1 + -(-steps // every) if validation is not None else 0,
             checkpoint_bytes=_checkpoint_bytes(task),
             optimizer_bytes=_optimizer_bytes(optimization.optimizer),
         )

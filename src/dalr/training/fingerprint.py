@@ -1,4 +1,4 @@
-"""What makes a run that run: recipe, data, arithmetic. A run goes on only as what it was begun as.
+"""What identifies a run? Recipe, data, arithmetic; it is resumed only with the same.
 
 The recipe is compared key by key, with today's defaults for keys that it did not know; data by its content, since
 a path says nothing about it. How many processes assemble batches and when checkpoints are written changes no
@@ -53,11 +53,11 @@ def differences(
 def _content(recipe: Recipe, data: TrainingData) -> Iterator[tuple[str, str]]:
     for each in data.dataset.streams:
         yield ("captions" if each.kind == "pair" else "text"), sentences_sha256([*each.ids, *each.sentences])
-    held_out, scored = data.dataset.held_out, data.development_pairs
+    held_out, scored = data.dataset.held_out, data.validation_pairs
     if held_out is not None:
         yield "held-out captions", sentences_sha256([*held_out.caption_ids, *held_out.captions])
     if scored is not None:
-        yield "development pairs", sentences_sha256([*scored.sentences(), *map(repr, scored.gold.tolist())])
+        yield "validation pairs", sentences_sha256([*scored.sentences(), *map(repr, scored.gold.tolist())])
     for name, vectors in (("image features", data.images), ("caption features", data.clip_text)):
         if vectors is not None:
             yield name, _store_sha256(vectors.store)

@@ -1,4 +1,4 @@
-"""No step on a number that is not one, without waiting for the device.
+"""How is a step with NaN or Inf stopped, without waiting for the device?
 
 Whether loss and gradient norm are finite is decided on the device, and the optimizer leaves the step out there; a
 flag that stays up keeps it from all later steps too. The host looks at the flag after `patience` steps (on a CPU

@@ -1,4 +1,4 @@
-"""`dalr train --nproc N`: the same command on N ranks of this machine.
+"""How does `dalr train --nproc N` start the same command on N ranks of this machine?
 
 torchrun's own agent starts and watches them; this way round, because its command line gives exit code 1 for
 everything, and ours mean something.

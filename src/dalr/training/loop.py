@@ -1,4 +1,4 @@
-"""The training loop: batches of a plan in, optimizer steps out.
+"""What is the training loop? Batches of a plan in, optimizer steps out.
 
 It is our own because all that a general trainer adds (1 to 2 ms a step, a tenth of a step on a GPU) is either done
 elsewhere here or in the way. Dropout draws from streams named by (seed, step): a step depends on nothing but the

@@ -1,4 +1,4 @@
-"""`TrainingTask`: student, heads and objective in one module.
+"""What is trained? `TrainingTask`: student, heads and objective in one module.
 
 With everything that is trained in one place, clipping, autocast, DDP, saving and resume cover all of it by
 construction. The student runs once over the batch repeated twice (two dropout views), over real tokens only and
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from dalr.losses import Losses, Objective
 from dalr.losses.inputs import Inputs
-from dalr.losses.widths import Widths
+from dalr.losses.matryoshka import Matryoshka
 from dalr.models.dropout import use_bit_dropout
 from dalr.models.heads import Heads
-from dalr.models.outputs import at_width, inputs_of
+from dalr.models.outputs import inputs_of, truncated_inputs
 from dalr.models.packing import Layout, sentence_vectors
 from dalr.models.token_teacher import TokenTeacher
 from dalr.training.batch import Batch, TokenBatch
@@ -42,7 +42,7 @@ class TrainingTask(nn.Module):
         token_teachers: tuple[TokenTeacher, ...] = (),
         precision: Precision = "fp32",
         layout: Layout = "padded",
-        widths: Widths | None = None,
+        matryoshka: Matryoshka | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -52,7 +52,7 @@ class TrainingTask(nn.Module):
         """A tuple, so that frozen teachers are no part of this module's state."""
         self.precision = precision
         self.layout = layout
-        self.widths = widths
+        self.matryoshka = matryoshka
         use_bit_dropout(student)
         _freeze_pooler(student)
 
@@ -62,10 +62,10 @@ class TrainingTask(nn.Module):
     def losses(self, batch: Batch, h_a: Float[Tensor, "n d"], h_b: Float[Tensor, "n d"]) -> Losses:
         """The objective on the student's vectors of all rows of the batch."""
         inputs = self.inputs(batch, h_a, h_b)
-        if self.widths is None:
+        if self.matryoshka is None:
             return self.objective(inputs, batch.kind)
-        several = [at_width(self.heads, inputs, width) for width in self.widths.dimensions]
-        return self.widths.averaged([self.objective(each, batch.kind) for each in several])
+        several = [truncated_inputs(self.heads, inputs, dim) for dim in self.matryoshka.dims]
+        return self.matryoshka.averaged([self.objective(each, batch.kind) for each in several])
 
     def inputs(self, batch: Batch, h_a: Float[Tensor, "n d"], h_b: Float[Tensor, "n d"]) -> Inputs:
         """What the terms read of this batch: its targets, and what the heads make of the student's vectors."""

@@ -1,7 +1,7 @@
-"""Streams whose batches hold neighbours: text by the teachers' similarity, captions by that of their images.
+"""Which batches hold neighbours? Text by the teachers' similarity, captions by that of their images.
 
 What it costs: every similarity within parts of 16,384 rows, n · 16,384 · d multiply-adds a pass: for 10,000 lines
-of width 384 below a second, for a million lines of width 768 26 TFLOP.
+of dimension 384 below a second, for a million lines of dimension 768 26 TFLOP.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""AdamW over everything that is trained, its schedule, and clipping.
+"""Where are the optimizer and the learning-rate schedule? Here: AdamW, warm-up and decay, clipping.
 
 The optimizer is the fused one: a single pass over the weights, and it can be told by a number on the device to
 leave a step out.

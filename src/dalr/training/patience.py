@@ -1,11 +1,11 @@
-"""Early stopping: how many scores in a row have brought no gain."""
+"""When does training stop early? After so many scores in a row without a gain."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from dalr.training.config import DevelopmentConfig
+from dalr.training.config import ValidationConfig
 
 
 @dataclass(kw_only=True)
@@ -34,9 +34,9 @@ class Patience:
 
 
 def make_patience(
-    config: DevelopmentConfig | None, *, reference: float | None = None, without_gain: int = 0
+    config: ValidationConfig | None, *, reference: float | None = None, without_gain: int = 0
 ) -> Patience:
-    """The patience of a recipe, new or as it was left; endless without development scores."""
+    """The patience of a recipe, new or as it was left; endless without validation scores."""
     if config is None:
         return Patience(allowed=None)
     return Patience(

@@ -1,4 +1,4 @@
-"""Which arithmetic pays on this processor."""
+"""Which precision is fastest on this processor?"""
 
 from __future__ import annotations
 

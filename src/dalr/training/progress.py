@@ -1,4 +1,4 @@
-"""Everything of a training that happens beside the optimizer: means, scores, checkpoints, the bar, stopping.
+"""What happens in a training beside the optimizer? Means, scores, checkpoints, the bar, stopping.
 
 What it knows after a step is what a resume point keeps, so going on is making it from the point.
 """
@@ -15,12 +15,12 @@ from dalr.errors import NumericsError
 from dalr.io.console import Bar, Console
 from dalr.training.callbacks import Callback
 from dalr.training.checkpoint import Checkpoint, keep_checkpoints, save_checkpoint
-from dalr.training.config import DevelopmentConfig, TrainingConfig
+from dalr.training.config import TrainingConfig, ValidationConfig
 from dalr.training.distributed import Ranks
 from dalr.training.patience import make_patience
 from dalr.training.record import MetricsFile, TermMeans
 from dalr.training.reporting import Reports
-from dalr.training.resume import ResumePoint, Tally, best_steps, save_point
+from dalr.training.resume import ProgressState, ResumePoint, best_steps, save_point
 from dalr.training.signals import Stop
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dalr.training.batch import Batch
     from dalr.training.module import TrainingTask
     from dalr.training.optim import Optimization
-    from dalr.training.validation import Development
+    from dalr.training.validation import ValidationScore
 
 
 class Progress:
@@ -39,9 +39,9 @@ class Progress:
         *,
         task: TrainingTask,
         optimization: Optimization,
-        development: Development | None,
+        validation: ValidationScore | None,
         training: TrainingConfig,
-        scoring: DevelopmentConfig | None,
+        scoring: ValidationConfig | None,
         ranks: Ranks,
         out: Path,
         run_id: str,
@@ -54,7 +54,7 @@ class Progress:
         console: Console,
         require_inputs: Callable[[], None] = lambda: None,
     ) -> None:
-        self.task, self.optimization, self.development = task, optimization, development
+        self.task, self.optimization, self.validation = task, optimization, validation
         self.training, self.scoring, self.ranks = training, scoring, ranks
         self.out, self.run_id, self.steps = out, run_id, steps
         self.callbacks = callbacks
@@ -81,15 +81,15 @@ class Progress:
         self.sealed = point.folder if point is not None else None
         """The newest resume point."""
         if point is not None:
-            tally = point.tally
-            self.kinds = dict(tally.batches)
+            state = point.state
+            self.kinds = dict(state.batches)
             sums = {name: total.to(task.student.device) for name, total in point.term_sums().items()}
-            self.means = TermMeans(sums, tally.term_counts, over_ranks=over_ranks)
+            self.means = TermMeans(sums, state.term_counts, over_ranks=over_ranks)
             self.patience = make_patience(
-                scoring, reference=tally.gained_score, without_gain=tally.scores_without_gain
+                scoring, reference=state.gained_score, without_gain=state.scores_without_gain
             )
-            self.best, self.untrained = point.best, tally.untrained_score
-            self.started -= tally.seconds
+            self.best, self.untrained = point.best, state.untrained_score
+            self.started -= state.seconds
             bar.update(point.step)
         written = point.metrics() if point is not None else b""
         self.metrics = MetricsFile(out / "metrics.jsonl" if ranks.main else None, start=written)
@@ -150,17 +150,17 @@ class Progress:
         self.require_inputs()
         value = None
         self.scored_at = step
-        if self.development is not None:
-            scores = self.ranks.agree(self.development.scores(self.task) if self.ranks.main else {})
-            value = scores[self.development.name]
-            self._write({"step": step, "development": scores})
+        if self.validation is not None:
+            scores = self.ranks.agree(self.validation.scores(self.task) if self.ranks.main else {})
+            value = scores[self.validation.name]
+            self._write({"step": step, "validation": scores})
             shown = value if self.best is None or self.best.score is None else max(value, self.best.score)
             self.bar.update(step, dev=f"{value:.2f} (best {shown:.2f})")
         if step == 0:
             self.untrained = value
             return
         self.patience.see(value)
-        last_counts = self.development is None and step == (self.stopped_at or self.steps)
+        last_counts = self.validation is None and step == (self.stopped_at or self.steps)
         if last_counts or self._is_better(value):
             best = save_checkpoint(self.task, self.out, step=step, score=value) if self.ranks.main else None
             self.best = self.ranks.agree(best)
@@ -172,7 +172,7 @@ class Progress:
         sums = self.means.sums()
         if not self.ranks.main:
             return
-        tally = Tally(
+        state = ProgressState(
             batches=dict(self.kinds),
             term_counts=dict(self.means.counts),
             best_step=self.best.step if self.best is not None else None,
@@ -190,7 +190,7 @@ class Progress:
             task=self.task,
             optimization=self.optimization,
             term_sums=sums,
-            tally=tally,
+            state=state,
             metrics=self.metrics.read(),
         )
         self._tidy()
@@ -204,7 +204,7 @@ class Progress:
         if self.stopped_at is not None and self.scored_at != self.stopped_at:
             self.score(self.stopped_at)
         if self.best is None:
-            raise NumericsError("no development score of the whole training was finite; nothing was kept")
+            raise NumericsError("no validation score of the whole training was finite; nothing was kept")
         return self.best
 
     def _is_asked_to_stop(self, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""What a number depends on besides the recipe: versions, machine, commit."""
+"""What does a number depend on besides the recipe? Versions, machine, commit."""
 
 from __future__ import annotations
 

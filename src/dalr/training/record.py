@@ -1,4 +1,4 @@
-"""What a run writes down while it goes: `metrics.jsonl`, one JSON object a line.
+"""What does a run write while it trains? `metrics.jsonl`, one JSON object per line.
 
 A term's logged value is its mean over the steps that had it: averaging a pair term over all steps shows it
 several times too small. Sums stay on the device and are read once per log line.

@@ -1,4 +1,4 @@
-"""`report_to`: the records of `metrics.jsonl` also to TensorBoard, Weights & Biases or Trackio.
+"""Where else do the records of `metrics.jsonl` go? `report_to`: TensorBoard, Weights & Biases or Trackio.
 
 Each by its own interface, of which three calls are used: begin with the resolved recipe, log numbers at a step,
 end. Nothing is sent anywhere: TensorBoard and Trackio keep files, and Weights & Biases is offline unless

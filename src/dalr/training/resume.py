@@ -1,4 +1,4 @@
-"""Where a stopped run goes on: sealed folders `resume/step-000120`, apart from the best weights in `checkpoints/`.
+"""Where does a stopped run resume? Sealed folders `resume/step-000120`, apart from the best weights.
 
 Batches and dropout are drawn from (seed, step), so there are no generator states to save: weights, what the
 optimizer remembers, running means, and what was written so far are all that a later step depends on. A point holds
@@ -31,7 +31,7 @@ _FORMAT, _VERSION = "dalr-resume", 1
 _REMEDY = "not used"
 
 
-class Tally(BaseModel):
+class ProgressState(BaseModel):
     """What a run has counted and chosen so far."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -54,13 +54,13 @@ class ResumePoint:
 
     folder: Path
     step: int
-    tally: Tally
+    state: ProgressState
     best: Checkpoint | None
 
     def term_sums(self) -> dict[str, Tensor]:
         """In the order of the terms, which safetensors does not keep."""
         sums = load_file(self.folder / "means.safetensors")
-        return {name: sums[name] for name in self.tally.term_counts}
+        return {name: sums[name] for name in self.state.term_counts}
 
     def metrics(self) -> bytes:
         return regular(self.folder / "metrics.jsonl").read_bytes()
@@ -90,7 +90,7 @@ def save_point(
     task: nn.Module,
     optimization: Optimization,
     term_sums: Mapping[str, Tensor],
-    tally: Tally,
+    state: ProgressState,
     metrics: bytes,
 ) -> Path:
     """Seal a point after `step` steps, then remove all but the newest `keep`."""
@@ -100,7 +100,7 @@ def save_point(
         _save(dict(distinct_tensors(task)), temporary / "weights.safetensors")
         _save(optimization.state(), temporary / "optimizer.safetensors")
         _save(term_sums, temporary / "means.safetensors")
-        (temporary / "tally.json").write_text(tally.model_dump_json(indent=2))
+        (temporary / "state.json").write_text(state.model_dump_json(indent=2))
         (temporary / "metrics.jsonl").write_bytes(metrics)
 
     metadata = {"step": step, "run": run_id}
@@ -143,10 +143,10 @@ def read_point(folder: Path, *, run: Path, run_id: str) -> ResumePoint:
     if manifest.metadata.get("run") != run_id or not isinstance(step, int) or _step(folder) != step:
         raise CorruptFileError(f"{folder}: sealed as step {step} of run {manifest.metadata.get('run')}; {_REMEDY}")
     try:
-        tally = Tally.model_validate_json(regular(folder / "tally.json").read_bytes())
+        state = ProgressState.model_validate_json(regular(folder / "state.json").read_bytes())
     except ValidationError as error:
-        raise CorruptFileError(f"{folder / 'tally.json'}: {error}; {_REMEDY}") from None
-    return ResumePoint(folder=folder, step=step, tally=tally, best=_best(tally, run))
+        raise CorruptFileError(f"{folder / 'state.json'}: {error}; {_REMEDY}") from None
+    return ResumePoint(folder=folder, step=step, state=state, best=_best(state, run))
 
 
 def points(run: Path) -> list[Path]:
@@ -158,7 +158,7 @@ def best_steps(run: Path) -> Iterator[int]:
     """Steps of the best checkpoints that points name."""
     for folder in points(run):
         try:
-            best = Tally.model_validate_json(regular(folder / "tally.json").read_bytes()).best_step
+            best = ProgressState.model_validate_json(regular(folder / "state.json").read_bytes()).best_step
         except (OSError, ValidationError):  # a damaged one: nothing goes on from it
             continue
         if best is not None:
@@ -183,12 +183,12 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
-def _best(tally: Tally, run: Path) -> Checkpoint | None:
-    if tally.best_step is None:
+def _best(state: ProgressState, run: Path) -> Checkpoint | None:
+    if state.best_step is None:
         return None
-    best = read_checkpoint(checkpoint_folder(run, tally.best_step))
-    if (best.step, best.score) != (tally.best_step, tally.best_score):
-        what = f"expected step {tally.best_step} with score {tally.best_score}, found {best.step} with {best.score}"
+    best = read_checkpoint(checkpoint_folder(run, state.best_step))
+    if (best.step, best.score) != (state.best_step, state.best_score):
+        what = f"expected step {state.best_step} with score {state.best_score}, found {best.step} with {best.score}"
         raise CorruptFileError(f"{best.folder}: {what}; {_REMEDY}")
     return best
 

@@ -1,4 +1,4 @@
-"""From a checked data set to everything a training loop needs: module, batches, development score."""
+"""How does a checked data set become everything the loop needs: module, batches, validation score?"""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from dalr.features.store import StoredVectors
 from dalr.features.text import cached_text_store
 from dalr.io.console import Bar, Console
 from dalr.losses import Need
+from dalr.losses.matryoshka import make_matryoshka
 from dalr.losses.token_level import GlobalToLocal
-from dalr.losses.widths import make_widths
 from dalr.models.embedding import pad_token_id
-from dalr.models.export import record_widths
+from dalr.models.export import record_matryoshka_dims
 from dalr.models.heads import Heads
 from dalr.models.loading import load_encoder
 from dalr.models.lora import add_adapters
@@ -33,13 +33,13 @@ from dalr.models.token_teacher import TokenTeacher
 from dalr.recipe.schema import Recipe
 from dalr.seed import seed_everything
 from dalr.training.batch import BatchDataset, StreamData, TokenRows
-from dalr.training.callbacks import Validation
+from dalr.training.callbacks import ValidationFunction
 from dalr.training.data import TrainingData
 from dalr.training.distributed import Ranks
 from dalr.training.module import Precision, TrainingTask
 from dalr.training.neighbours import grouped
 from dalr.training.precision import resolve_precision
-from dalr.training.validation import Development, make_development
+from dalr.training.validation import ValidationScore, make_validation_score
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -52,15 +52,15 @@ class Setup:
     task: TrainingTask
     plan: Plan
     dataset: BatchDataset
-    development: Development | None
+    validation: ValidationScore | None
     report: dict[str, int | str]
 
 
 def prepare(
-    recipe: Recipe, data: TrainingData, console: Console, ranks: Ranks, validation: Validation | None = None
+    recipe: Recipe, data: TrainingData, console: Console, ranks: Ranks, function: ValidationFunction | None = None
 ) -> Setup:
     """Ask the teachers once, tokenise once, and build the module under the seed."""
-    development = make_development(recipe.development, data, recipe.training.dimensions, validation)
+    validation = make_validation_score(recipe.validation, data, recipe.training.matryoshka_dims, function)
     student = load_encoder(recipe.student)
     token_teachers: tuple[TokenTeacher, ...] = ()
     if Need.TEACHER_TOKENS in recipe.objective.all_needs():
@@ -91,7 +91,7 @@ def prepare(
         world=ranks.world,
         gather=recipe.training.gather,
     )
-    return Setup(task=task, plan=plan, dataset=dataset, development=development, report=report)
+    return Setup(task=task, plan=plan, dataset=dataset, validation=validation, report=report)
 
 
 def require_unchanged(setup: Setup) -> None:
@@ -145,25 +145,25 @@ def _task(
     token_teachers: tuple[TokenTeacher, ...],
     device: torch.device,
 ) -> TrainingTask:
-    width = student.get_embedding_dimension()
-    assert width is not None
+    dim = student.get_embedding_dimension()
+    assert dim is not None
     temperatures = {
         name: bounds for name, term in recipe.objective.active() if (bounds := term.learns_temperature) is not None
     }
     seed_everything(recipe.seed)  # loading encoders may have drawn numbers, and not always the same ones
     heads = Heads(
         recipe.heads,
-        student_width=width,
-        image_width=data.images.store.width if data.images is not None else None,
-        clip_text_width=data.clip_text.store.width if data.clip_text is not None else None,
+        student_dim=dim,
+        image_dim=data.images.store.dim if data.images is not None else None,
+        clip_text_dim=data.clip_text.store.dim if data.clip_text is not None else None,
         needs=recipe.objective.all_needs(),
         temperatures=temperatures,
     )
     precision = resolve_precision(recipe.training.precision, device)
     if recipe.student.lora is not None:
         add_adapters(student, recipe.student.lora, "student.lora")
-    if recipe.training.dimensions:
-        record_widths(student, recipe.training.dimensions)
+    if recipe.training.matryoshka_dims:
+        record_matryoshka_dims(student, recipe.training.matryoshka_dims)
     student = student.to(device)
     return TrainingTask(
         student=student,
@@ -172,7 +172,7 @@ def _task(
         token_teachers=token_teachers,
         precision=precision,
         layout=_layout(recipe, student, precision),
-        widths=make_widths(recipe.training.dimensions, recipe.training.dimension_weights),
+        matryoshka=make_matryoshka(recipe.training.matryoshka_dims, recipe.training.matryoshka_weights),
     ).to(device)
 
 

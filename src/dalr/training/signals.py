@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a training to stop: it finishes its step and seals a checkpoint first.
+"""What do Ctrl-C and SIGTERM do? Training finishes its step and seals a checkpoint first.
 
 A second signal of the same kind has the system's own effect, which ends the process at once, in the middle of
 whatever it does; what is sealed stays sealed.

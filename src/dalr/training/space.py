@@ -1,4 +1,4 @@
-"""Whether the disk has room for a training, asked before it begins: hours later is no time to find out."""
+"""Has the disk room for a training? Asked before it begins, not hours later."""
 
 from __future__ import annotations
 

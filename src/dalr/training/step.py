@@ -1,4 +1,4 @@
-"""Forward and backward of one step: at once, or with gradient caching in mini-batches.
+"""How is one step computed? Forward and backward at once, or with gradient caching in mini-batches.
 
 Gradient caching (Gao et al. 2021, *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*) keeps
 the activations of one mini-batch at a time: sentence vectors of all rows first, without a graph; then the objective

@@ -1,4 +1,4 @@
-"""A run goes on with as many CPU threads as it was begun with: the order of sums, and so the bits, depend on it.
+"""With how many CPU threads is a run resumed? As many as before: the order of sums depends on it.
 
 On a GPU the count changes no number of the training, and is left as it is.
 """

@@ -1,8 +1,8 @@
-"""One training run: data checked, vectors and tokens ready, student trained, the best weights exported.
+"""What is a training run? Data checked, vectors and tokens ready, student trained, best weights exported.
 
 RUN/run.json            resolved recipe, versions, data report, git commit, result
 RUN/split.jsonl         which image was trained on, chose the weights, or is for the test
-RUN/metrics.jsonl       terms and development scores while training
+RUN/metrics.jsonl       terms and validation scores while training
 RUN/checkpoints/        the best checkpoint, sealed
 RUN/resume/             where a stopped run goes on; gone when it has finished
 RUN/model/              the product: a SentenceTransformer
@@ -61,14 +61,14 @@ class TrainResult:
     steps: int
     """Made, not planned."""
     best_step: int
-    development: str | None
-    """Name of the development score; None without one."""
+    validation: str | None
+    """Name of the validation score; None without one."""
     best_score: float | None
     """× 100."""
     untrained_score: float | None
     seconds: float
     stopped_early_at: int | None = None
-    """The step after which `development.patience` was at its end, or a callback ended the training; None: all steps
+    """The step after which `validation.patience` was at its end, or a callback ended the training; None: all steps
     were made."""
 
     @property
@@ -220,9 +220,9 @@ def _train(
             progress = Progress(
                 task=setup.task,
                 optimization=optimization,
-                development=setup.development,
+                validation=setup.validation,
                 training=recipe.training,
-                scoring=recipe.development,
+                scoring=recipe.validation,
                 ranks=ranks,
                 out=out,
                 run_id=run_id,
@@ -278,7 +278,7 @@ def _finished(out: Path, record: Record, progress: Progress, ranks: Ranks) -> Tr
         "best_step": best.step,
         "best_score": best.score,
         "untrained_score": progress.untrained,
-        "development": progress.development.name if progress.development is not None else None,
+        "validation": progress.validation.name if progress.validation is not None else None,
         "seconds": round(progress.seconds, 1),
     }
     record = record | {"status": "finished", "result": outcome}
@@ -311,7 +311,7 @@ def _result(out: Path, record: Record) -> TrainResult:
         steps=outcome.get("steps", record["steps"]),
         stopped_early_at=outcome.get("stopped_early_at"),
         best_step=outcome["best_step"],
-        development=outcome["development"],
+        validation=outcome["validation"],
         best_score=outcome["best_score"],
         untrained_score=outcome["untrained_score"],
         seconds=outcome["seconds"],

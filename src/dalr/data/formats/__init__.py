@@ -1,6 +1,6 @@
 """Readers of image-caption pairs: the shapes in which the field passes them on.
 
-Converting a data set by hand is where captions and pictures come apart, so the files are read as their owners
+Converting a data set by hand is where captions and images come apart, so the files are read as their owners
 publish them. A reader repairs nothing and stops at nothing: one pass reports everything.
 """
 

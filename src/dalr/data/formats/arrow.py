@@ -1,6 +1,6 @@
-"""Tables in Arrow: Parquet files and Hugging Face data sets, read batch by batch and without their pictures.
+"""How are Parquet files and Hugging Face data sets read? Batch by batch and without their images.
 
-Only the columns that are asked for are read: a data set with the pictures inside costs no more than its captions.
+Only the columns that are asked for are read: a data set with the images inside costs no more than its captions.
 """
 
 from __future__ import annotations

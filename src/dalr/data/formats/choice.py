@@ -1,4 +1,4 @@
-"""Which format a pairs file has: its name says the family, its content which member, and the reader checks it.
+"""Which format has a pairs file? Its name gives the family, its content the member; the reader checks it.
 
 A name alone cannot tell Flickr30k's results.csv from an ordinary table, nor Karpathy's JSON from COCO's, and
 content alone would turn a typo in the first line into another format. `data.format` in a recipe overrules both.

@@ -1,4 +1,4 @@
-"""What readers share: the file that is read, and the images and captions that were found in it.
+"""What do readers share? The file that is read, and the images and captions found in it.
 
 Readers differ in where captions stand; that a key must be a string, that captions of one image belong together and
 that an image has one split is said once, here.

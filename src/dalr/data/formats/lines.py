@@ -1,4 +1,4 @@
-"""Formats with one record a line: JSON lines, and the token files in which Flickr8k and Flickr30k are published."""
+"""How are formats with one record per line read? JSON lines, and the token files of Flickr8k and Flickr30k."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables in text: a header that names the columns, then one caption a row.
+"""How are text tables read? A header names the columns; each row holds one caption.
 
 CSV has quotes as RFC 4180 has them. TSV has none: a cell is what stands between two tabs. Flickr30k's table is
 neither: cells stand between `|`, a space behind each belongs to the mark, quotes are text.

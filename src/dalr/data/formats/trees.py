@@ -1,4 +1,4 @@
-"""Formats that are one JSON value: Karpathy's splits of Flickr and COCO, and COCO's own caption files."""
+"""How are formats that are one JSON value read? Karpathy's splits, and COCO's caption files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same classifier solved to the end: scikit-learn's L-BFGS in place of early stopping.
+"""What does the classifier reach when it is solved to convergence? scikit-learn's L-BFGS.
 
 SentEval's figures depend on a stopping rule that was tuned for it; this says what the vectors hold without it. The
 penalties are the protocol's: mean cross-entropy + ½·penalty·‖W‖². Two differences to SentEval's problem stay: the

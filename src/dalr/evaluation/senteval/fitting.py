@@ -1,6 +1,6 @@
-"""SentEval's classifier, early stopping and all, for many training sets of one matrix.
+"""How is SentEval's classifier fitted, early stopping included, for many training sets of one matrix?
 
-A fit is defined by its training rows, its development rows and its penalty; everything else (start, order of
+A fit is defined by its training rows, its validation rows and its penalty; everything else (start, order of
 rows, optimiser, rule for stopping) is the same for all. Fits that share their rows form a `Group` and are trained
 together; groups are independent and run on all cores.
 """
@@ -65,14 +65,14 @@ SENTEVAL_FAST = Protocol(
     passes_per_check=2,
     tenacity=3,
 )
-"""SentEval's settings for development."""
+"""SentEval's settings for validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
     """Vectors and classes that all fits of a task choose their rows from."""
 
-    x: Float32[np.ndarray, "rows width"]
+    x: Float32[np.ndarray, "rows dim"]
     labels: Int32[np.ndarray, " rows"]
     classes: int
 
@@ -90,15 +90,15 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """The best weights of one fit by its development rows."""
+    """The best weights of one fit by its validation rows."""
 
     penalty: float
     dev_accuracy: float | None
-    """0 to 1; None for a fit without development rows."""
-    weights: Float32[np.ndarray, "classes width"]
+    """0 to 1; None for a fit without validation rows."""
+    weights: Float32[np.ndarray, "classes dim"]
     bias: Float32[np.ndarray, " classes"]
 
-    def predict(self, x: Float32[np.ndarray, "n width"]) -> Int64[np.ndarray, " n"]:
+    def predict(self, x: Float32[np.ndarray, "n dim"]) -> Int64[np.ndarray, " n"]:
         """The class of each row; the first of equal scores."""
         best: np.ndarray = (x @ self.weights.T + self.bias).argmax(axis=1)
         return best
@@ -141,7 +141,7 @@ def _fit_group(
     matrix: Matrix,
     group: Group,
     protocol: Protocol,
-    start: Float32[np.ndarray, "classes width_and_bias"],
+    start: Float32[np.ndarray, "classes dim_and_bias"],
 ) -> list[Fit]:
     orders = np.random.RandomState(protocol.seed)
     train, dev = group.train, group.dev
@@ -189,13 +189,13 @@ def _fit_group(
         if len(keep) < len(running):
             running = [running[place] for place in keep]
             state = state.only(keep)
-    width = matrix.x.shape[1]
+    dim = matrix.x.shape[1]
     return [
         Fit(
             penalty=penalty,
             dev_accuracy=best_right[fit] / len(dev),
-            weights=np.ascontiguousarray(best[fit][:, :width]),
-            bias=best[fit][:, width].copy(),
+            weights=np.ascontiguousarray(best[fit][:, :dim]),
+            bias=best[fit][:, dim].copy(),
         )
         for fit, penalty in enumerate(group.penalties)
     ]
@@ -204,11 +204,11 @@ def _fit_group(
 class _State:
     """Weights and moments of the fits of a group that still run: `classes` columns a fit, an even number in all."""
 
-    def __init__(self, start: np.ndarray, classes: int, fits: int, width: int) -> None:
+    def __init__(self, start: np.ndarray, classes: int, fits: int, dim: int) -> None:
         self.classes = classes
         self.used_columns = fits * classes
         columns = self.used_columns + self.used_columns % 2
-        self.weights = np.zeros((columns, width), np.float32)
+        self.weights = np.zeros((columns, dim), np.float32)
         self.weights[: self.used_columns, : start.shape[1]] = np.tile(start, (fits, 1))
         self.first_moment = np.zeros_like(self.weights)
         self.second_moment = np.zeros_like(self.weights)
@@ -232,23 +232,23 @@ class _State:
         return smaller
 
 
-def _first_weights(width: int, classes: int, seed: int) -> Float32[np.ndarray, "classes width_and_bias"]:
+def _first_weights(dim: int, classes: int, seed: int) -> Float32[np.ndarray, "classes dim_and_bias"]:
     """torch's start of a linear layer after `manual_seed`, the bias as the last column."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layer = torch.nn.Linear(width, classes)
+        layer = torch.nn.Linear(dim, classes)
     start: np.ndarray = np.concatenate(
         [layer.weight.detach().numpy(), layer.bias.detach().numpy()[:, None]], axis=1
     )
     return start
 
 
-def _with_bias_column(x: Float32[np.ndarray, "rows width"]) -> Float32[np.ndarray, "rows padded"]:
+def _with_bias_column(x: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows padded"]:
     """x with a column of ones, then zeros up to whole vectors: the bias is then a weight like any other."""
-    rows, width = x.shape
-    padded = np.zeros((rows, -(-(width + 1) // _LANES) * _LANES), np.float32)
-    padded[:, :width] = x
-    padded[:, width] = 1
+    rows, dim = x.shape
+    padded = np.zeros((rows, -(-(dim + 1) // _LANES) * _LANES), np.float32)
+    padded[:, :dim] = x
+    padded[:, dim] = 1
     return padded

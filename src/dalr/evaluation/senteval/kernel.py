@@ -1,4 +1,4 @@
-"""The inner loop of SentEval's classifier: passes of minibatch gradient descent for several penalties at once.
+"""How are several penalties fitted at once? The inner loop: passes of minibatch gradient descent.
 
 The protocol restarts every fit from the same seed, so the fits of one training set that differ in their penalty
 alone see the same rows in the same order. They are trained side by side: a row is read once, where it lies in the
@@ -28,12 +28,12 @@ _EPSILON = np.float32(1e-8)
 
 
 def _train_passes(
-    x: Float32[np.ndarray, "rows width"],
+    x: Float32[np.ndarray, "rows dim"],
     labels: Int32[np.ndarray, " rows"],
     order: Int32[np.ndarray, "passes n"],
-    weights: Float32[np.ndarray, "columns width"],
-    first_moment: Float32[np.ndarray, "columns width"],
-    second_moment: Float32[np.ndarray, "columns width"],
+    weights: Float32[np.ndarray, "columns dim"],
+    first_moment: Float32[np.ndarray, "columns dim"],
+    second_moment: Float32[np.ndarray, "columns dim"],
     penalties: Float32[np.ndarray, " columns"],
     classes: int,
     used_columns: int,
@@ -47,10 +47,10 @@ def _train_passes(
     A column is one class of one penalty; columns are even in number, those from `used_columns` on are zero and
     stay so. The loss is the mean cross-entropy of a batch plus ½·penalty·‖w‖², bias included.
     """
-    columns, width = weights.shape
+    columns, dim = weights.shape
     n = order.shape[1]
     scores = np.zeros((batch, columns), np.float32)
-    gradient = np.zeros((columns, width), np.float32)
+    gradient = np.zeros((columns, dim), np.float32)
     for index in range(order.shape[0]):
         for start in range(0, n, batch):
             rows = order[index, start : min(start + batch, n)]
@@ -61,7 +61,7 @@ def _train_passes(
                 i0, i1, i2, i3 = rows[r], rows[r + 1], rows[r + 2], rows[r + 3]
                 for k in range(0, columns, 2):
                     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
-                    for j in range(width):
+                    for j in range(dim):
                         wa, wb = weights[k, j], weights[k + 1, j]
                         x0, x1, x2, x3 = x[i0, j], x[i1, j], x[i2, j], x[i3, j]
                         a0 += x0 * wa
@@ -80,7 +80,7 @@ def _train_passes(
                 i0 = rows[rest]
                 for k in range(columns):
                     a0 = np.float32(0)
-                    for j in range(width):
+                    for j in range(dim):
                         a0 += x[i0, j] * weights[k, j]
                     scores[rest, k] = a0
 
@@ -103,7 +103,7 @@ def _train_passes(
                         scores[r, first + c] = probability * share
 
             for k in range(columns):
-                for j in range(width):
+                for j in range(dim):
                     gradient[k, j] = penalties[k] * weights[k, j]
             r = 0
             while r + 4 <= size:
@@ -112,7 +112,7 @@ def _train_passes(
                     a0, a1, a2, a3 = scores[r, k], scores[r + 1, k], scores[r + 2, k], scores[r + 3, k]
                     b0, b1 = scores[r, k + 1], scores[r + 1, k + 1]
                     b2, b3 = scores[r + 2, k + 1], scores[r + 3, k + 1]
-                    for j in range(width):
+                    for j in range(dim):
                         x0, x1, x2, x3 = x[i0, j], x[i1, j], x[i2, j], x[i3, j]
                         gradient[k, j] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
                         gradient[k + 1, j] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
@@ -121,7 +121,7 @@ def _train_passes(
                 i0 = rows[rest]
                 for k in range(columns):
                     a0 = scores[rest, k]
-                    for j in range(width):
+                    for j in range(dim):
                         gradient[k, j] += a0 * x[i0, j]
 
             step += 1
@@ -129,7 +129,7 @@ def _train_passes(
                 rate = np.float32(learning_rate / (1 - _BETA1**step))
                 root = np.float32(math.sqrt(1 - _BETA2**step))
                 for k in range(columns):
-                    for j in range(width):
+                    for j in range(dim):
                         slope = gradient[k, j]
                         mean = first_moment[k, j]
                         mean += np.float32(1 - _BETA1) * (slope - mean)
@@ -141,7 +141,7 @@ def _train_passes(
             else:
                 rate = np.float32(learning_rate)
                 for k in range(columns):
-                    for j in range(width):
+                    for j in range(dim):
                         slope = gradient[k, j]
                         square = second_moment[k, j] * np.float32(_ALPHA)
                         square += np.float32(1 - _ALPHA) * slope * slope
@@ -151,22 +151,22 @@ def _train_passes(
 
 
 def _count_right(
-    x: Float32[np.ndarray, "rows width"],
+    x: Float32[np.ndarray, "rows dim"],
     labels: Int32[np.ndarray, " rows"],
     rows: Int32[np.ndarray, " n"],
-    weights: Float32[np.ndarray, "columns width"],
+    weights: Float32[np.ndarray, "columns dim"],
     classes: int,
     right: Int32[np.ndarray, " fits"],
 ) -> None:
     """How many of `rows` each fit puts into their class, into `right`; the first of equal scores wins."""
-    width = weights.shape[1]
+    dim = weights.shape[1]
     scores = np.zeros(classes, np.float32)
     right[:] = 0
     for i in rows:
         for fit in range(len(right)):
             for c in range(classes):
                 total = np.float32(0)
-                for j in range(width):
+                for j in range(dim):
                     total += x[i, j] * weights[fit * classes + c, j]
                 scores[c] = total
             if np.argmax(scores) == labels[i]:

@@ -1,4 +1,4 @@
-"""How SentEval chooses a penalty and what it then reports, for its three kinds of task.
+"""How does SentEval choose a penalty, and what does it report, for its three kinds of task?
 
 `acc` is measured on data that chose nothing, `devacc` is the score by which the penalty was chosen: papers print
 either. Scores are rounded to two decimals where the protocol rounds them, because ties between penalties, which the
@@ -100,7 +100,7 @@ def cross_validation_then_test(
 def fixed_splits(
     matrix: Matrix, train: Rows, dev: Rows, test: Rows, classifier: Classifier, progress: OnProgress | None = None
 ) -> Outcome:
-    """SST2: the development rows stop the fit and choose the penalty. The chosen fit itself is tested: the protocol
+    """SST2: the validation rows stop the fit and choose the penalty. The chosen fit itself is tested: the protocol
     fits it again from the same start, which gives the same weights."""
     (fits,) = classifier.fit(
         matrix, [Group(train=train, dev=dev, penalties=classifier.protocol.penalties)], progress
@@ -153,7 +153,7 @@ def _stratified(matrix: Matrix, rows: Rows, classifier: Classifier) -> list[tupl
 
 
 def _choose(folds: Sequence[Sequence[Fit]]) -> tuple[float, float]:
-    """The penalty with the best mean development accuracy, and that accuracy × 100; the smaller one of equals."""
+    """The penalty with the best mean validation accuracy, and that accuracy × 100; the smaller one of equals."""
     scores = [
         _percent(np.mean([fit.dev_accuracy for fit in fits if fit.dev_accuracy is not None]))
         for fits in zip(*folds, strict=True)

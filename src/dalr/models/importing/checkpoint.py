@@ -1,4 +1,4 @@
-"""Published checkpoints of SimCSE and its relatives, made into SentenceTransformer folders.
+"""How does a published checkpoint of SimCSE or its relatives become a SentenceTransformer folder?
 
 Their files are what a training script of 2021 leaves behind: a pickled state dict of a class that no library has,
 with a head that some evaluate with and most do not. Loading one with a library's defaults gives mean pooling, a
@@ -19,7 +19,7 @@ from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
 from dalr.io.atomic import write_json
 from dalr.io.paths import resolve
 from dalr.io.sealed import file_sha256, refuse_foreign, write_sealed
-from dalr.models.choices import HeadChoice, PoolingMode
+from dalr.models.choices import HeadChoice, ImportMethod, PoolingMode
 from dalr.models.claims import require_plausible
 from dalr.models.config import EncoderConfig
 from dalr.models.export import save_encoder
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-METHODS: Mapping[str, HeadChoice] = {
+METHODS: Mapping[ImportMethod, HeadChoice] = {
     "simcse": "drop",
     "simcse-supervised": "keep",
     "rankcse": "drop",
@@ -54,7 +54,7 @@ def import_checkpoint(
     *,
     pooling: PoolingMode = "cls",
     head: HeadChoice | None = None,
-    method: str | None = None,
+    method: ImportMethod | None = None,
     drop_unknown: bool = False,
 ) -> ImportedModel:
     """Write the SentenceTransformer folder `out` from a checkpoint folder.
@@ -65,17 +65,15 @@ def import_checkpoint(
 
     Raises:
         ModelFileError: unreadable, holding more than tensors, or not accounted for name by name; all at once.
-        ConfigError: an unknown method, or a head to keep where there is none.
+        ConfigError: a head to keep where there is none.
         StorageError: `out` is something else's folder, or the disk refuses.
     """
-    if method is not None and method not in METHODS:
-        raise ConfigError(Problem(where="--method", what=f"expected one of {', '.join(METHODS)}, found {method!r}"))
     if pooling == "avg_first_last":
         what = (
             "avg_first_last is for frozen encoders, and no module of sentence-transformers; say cls, mean or last"
         )
         raise ConfigError(Problem(where="--pooling", what=what))
-    head = head or METHODS.get(method or "", "drop")
+    head = head or (METHODS[method] if method is not None else "drop")
     weights = weights_file(checkpoint)
     refuse_foreign(out, IMPORTED)
     tensors = read_weights(weights)

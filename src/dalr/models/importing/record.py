@@ -1,4 +1,4 @@
-"""What an import of a published checkpoint did: a table for the terminal, a JSON file for whoever asks later."""
+"""What did an import do? A table for the terminal, and a JSON file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint folder as tensors by name: safetensors, or `pytorch_model.bin` read as tensors alone.
+"""How are a checkpoint's weights read? Safetensors, or `pytorch_model.bin` read as tensors alone.
 
 This is the one place that opens a pickled file. PyTorch's `weights_only` reader knows tensors and containers and
 nothing else: whatever else the pickle names is refused before it is looked up. What it gives is then held against

@@ -1,4 +1,4 @@
-"""Several widths: the objective at each of them, development scores of each, and an export that states them."""
+"""Several dimensions: the objective at each of them, validation scores of each, and an export that states them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dalr.errors import ConfigError
 from dalr.evaluation.similarity import score_pairs
 from dalr.evaluation.sts import load_scored_tsv
 from dalr.losses.inputs import Inputs
-from dalr.losses.widths import leading, make_widths
+from dalr.losses.matryoshka import leading, make_matryoshka
 from dalr.models.embedding import embed
-from dalr.models.outputs import at_width, inputs_of
+from dalr.models.outputs import inputs_of, truncated_inputs
 from dalr.recipe.loading import load_recipe
 from tiny import Toys, captions
 
@@ -32,14 +32,14 @@ EVERY_TERM = {
 }
 
 
-def test_the_whole_width_alone_is_the_plain_objective(
+def test_the_whole_dim_alone_is_the_plain_objective(
     toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = toys.recipe(tmp_path, objective=EVERY_TERM, teachers=[{"model": str(toys.teacher)}])
     inside = look_inside(monkeypatch)
     train(recipe, tmp_path / "plain")
     plain = inside.weights()
-    tree = {"training": {"batch_size": 8, "max_steps": 4, "dimensions": [32]}}
+    tree = {"training": {"batch_size": 8, "max_steps": 4, "matryoshka_dims": [32]}}
     whole = toys.recipe(
         tmp_path,
         objective=EVERY_TERM,
@@ -53,7 +53,7 @@ def test_the_whole_width_alone_is_the_plain_objective(
 
 
 @pytest.mark.parametrize("sentence_head", [True, False])
-def test_a_width_is_the_objective_of_the_leading_numbers_alone(
+def test_a_dim_is_the_objective_of_the_leading_numbers_alone(
     toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence_head: bool
 ) -> None:
     """Whatever stands behind the first k numbers of h changes no term, and gets no gradient."""
@@ -64,12 +64,12 @@ def test_a_width_is_the_objective_of_the_leading_numbers_alone(
         heads={"grounding_dim": 8, "aligner_dim": 8, "sentence": sentence_head},
     )
     inside = look_inside(monkeypatch)
-    train(recipe, tmp_path / "run", "development=null")
+    train(recipe, tmp_path / "run", "validation=null")
     task = inside.made.task.train()
     batch = next(batch for batch in inside.batches if batch.kind == "pair")
     h_a, h_b = (h.detach().requires_grad_() for h in task.two_passes(batch.tokens))
     whole = inputs_of(task.heads, h_a, h_b, batch.targets)
-    losses = task.objective(at_width(task.heads, whole, 12), "pair")
+    losses = task.objective(truncated_inputs(task.heads, whole, 12), "pair")
     losses.total.backward()
     for h in (h_a, h_b):
         assert h.grad is not None
@@ -77,7 +77,7 @@ def test_a_width_is_the_objective_of_the_leading_numbers_alone(
         assert h.grad[:, :12].any()
     otherwise = torch.cat([h_b[:, :12], h_a[:, 12:]], dim=1)
     other = inputs_of(task.heads, leading(h_a, 12) + 0, otherwise, batch.targets)
-    again = task.objective(at_width(task.heads, other, 12), "pair")
+    again = task.objective(truncated_inputs(task.heads, other, 12), "pair")
     assert {name: value.item() for name, value in again.terms.items()} == pytest.approx(
         {name: value.item() for name, value in losses.terms.items()}, rel=1e-6
     )
@@ -94,15 +94,21 @@ def test_without_a_head_cosines_are_those_of_cut_vectors(toys: Toys, tmp_path: P
     torch.testing.assert_close(objective(padded, "text").total, objective(cut, "text").total)
 
 
-def test_losses_are_weighted_means_over_the_widths(
+def test_losses_are_weighted_means_over_the_dims(
     toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = {"batch_size": 8, "max_steps": 2, "dimensions": [32, 8], "dimension_weights": [3, 1], "log_every": 1}
+    training = {
+        "batch_size": 8,
+        "max_steps": 2,
+        "matryoshka_dims": [32, 8],
+        "matryoshka_weights": [3, 1],
+        "log_every": 1,
+    }
     inside = look_inside(monkeypatch)
     train(toys.recipe(tmp_path, training=training), tmp_path / "run", "training.precision=fp32")
     task, batch = inside.made.task.eval(), inside.batches[0]
     inputs = task.inputs(batch, *task.two_passes(batch.tokens))
-    whole, narrow = (task.objective(at_width(task.heads, inputs, k), batch.kind) for k in (32, 8))
+    whole, narrow = (task.objective(truncated_inputs(task.heads, inputs, k), batch.kind) for k in (32, 8))
     both = task(batch)
     assert both.total.item() == pytest.approx(0.75 * whole.total.item() + 0.25 * narrow.total.item(), rel=1e-5)
     for name, value in both.terms.items():
@@ -113,44 +119,46 @@ def test_losses_are_weighted_means_over_the_widths(
     assert line["loss"] == pytest.approx(weighted, rel=1e-6)
 
 
-def test_scores_of_each_width_and_an_export_that_can_be_cut(toys: Toys, tmp_path: Path) -> None:
+def test_scores_of_each_dim_and_an_export_that_can_be_cut(toys: Toys, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    training = {"batch_size": 8, "max_steps": 2, "dimensions": [8, 32, 16]}
+    training = {"batch_size": 8, "max_steps": 2, "matryoshka_dims": [8, 32, 16]}
     result = train(toys.recipe(tmp_path, training=training), tmp_path / "run")
     name = "dev.tsv Spearman"
-    scores = [line["development"] for line in metrics(result.run) if "development" in line]
+    scores = [line["validation"] for line in metrics(result.run) if "validation" in line]
     assert [set(each) for each in scores] == [{name, f"{name} @16", f"{name} @8"}] * 2
     assert scores[-1][name] == result.best_score
     config = json.loads((result.model / "config.json").read_bytes())
     assert config["matryoshka_dimensions"] == [32, 16, 8]
-    pairs = load_scored_tsv(toys.data.development)
+    pairs = load_scored_tsv(toys.data.validation)
     whole = SentenceTransformer(str(result.model), local_files_only=True).encode(captions(3))
-    for width in (16, 8):
-        short = SentenceTransformer(str(result.model), truncate_dim=width, local_files_only=True)
-        np.testing.assert_allclose(short.encode(captions(3)), whole[:, :width], atol=1e-6)
-        cut = embed(short, pairs.sentences())[:, :width]
-        assert score_pairs(pairs, cut) == pytest.approx(scores[-1][f"{name} @{width}"], abs=1e-3)
+    for dim in (16, 8):
+        short = SentenceTransformer(str(result.model), truncate_dim=dim, local_files_only=True)
+        np.testing.assert_allclose(short.encode(captions(3)), whole[:, :dim], atol=1e-6)
+        cut = embed(short, pairs.sentences())[:, :dim]
+        assert score_pairs(pairs, cut) == pytest.approx(scores[-1][f"{name} @{dim}"], abs=1e-3)
 
 
 def test_retrieval_at_a_width(toys: Toys, tmp_path: Path) -> None:
     tree = {"pairs": str(toys.data.pairs), "holdout": {"last": 6}, "max_tokens": 16}
     training = {"batch_size": 8, "max_steps": 2, "dimensions": [32, 8]}
-    recipe = toys.recipe(tmp_path, data=tree, training=training, development={"kind": "retrieval", "every": 2})
+    recipe = toys.recipe(tmp_path, data=tree, training=training, validation={"kind": "retrieval", "every": 2})
     result = train(recipe, tmp_path / "run")
-    last = metrics(result.run)[-1]["development"]
+    last = metrics(result.run)[-1]["validation"]
     assert set(last) == {"held-out R@1", "held-out R@1 @8"}
 
 
-def test_widths_that_cannot_be(toys: Toys, tmp_path: Path) -> None:
+def test_dims_that_cannot_be(toys: Toys, tmp_path: Path) -> None:
     def refused(**training: object) -> str:
         recipe = toys.recipe(tmp_path, training={"batch_size": 8, **training})
         with pytest.raises(ConfigError) as found:
             load_recipe(str(recipe))
         return str(found.value)
 
-    assert "48 is wider than the student, whose vectors have 32 numbers" in refused(dimensions=[48, 8])
-    assert "dimensions name each width once" in refused(dimensions=[8, 8])
-    assert "1 dimension_weights for 2 dimensions" in refused(dimensions=[16, 8], dimension_weights=[1.0])
+    assert "48 exceeds the student's embedding dimension (32)" in refused(matryoshka_dims=[48, 8])
+    assert "matryoshka_dims name each dimension once" in refused(matryoshka_dims=[8, 8])
+    assert "1 matryoshka_weights for 2 matryoshka_dims" in refused(
+        matryoshka_dims=[16, 8], matryoshka_weights=[1.0]
+    )
     with pytest.raises(ValueError, match="1 weights for 2 dimensions"):
-        make_widths([16, 8], [1.0])
+        make_matryoshka([16, 8], [1.0])

@@ -1,4 +1,4 @@
-"""Image models of a few thousand random parameters, and picture files of every kind."""
+"""Image models of a few thousand random parameters, and image files of every kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from tiny import save_tiny_bert
 
-SIDE, WIDTH = 32, 16
+SIDE, DIM = 32, 16
 _VISION = {
     "hidden_size": 24,
     "intermediate_size": 32,
@@ -41,7 +41,7 @@ def save_tiny_image_model(folder: Path, kind: str, *, seed: int = 0) -> Path:
             case "clip":
                 vocabulary = _tokenizer(folder)
                 text = _TEXT | {"vocab_size": vocabulary, "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
-                config = t.CLIPConfig(text_config=text, vision_config=_VISION, projection_dim=WIDTH)
+                config = t.CLIPConfig(text_config=text, vision_config=_VISION, projection_dim=DIM)
                 t.CLIPModel(config).save_pretrained(folder)
                 processor = t.CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=square)
             case "siglip":
@@ -63,7 +63,7 @@ def save_tiny_image_model(folder: Path, kind: str, *, seed: int = 0) -> Path:
 
 
 def photo(number: int, size: tuple[int, int] = (48, 40), mode: str = "RGB") -> Image.Image:
-    """A smooth picture, another for each number."""
+    """A smooth image, another for each number."""
     width, height = size
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     bands = [np.sin(6 * (x * np.cos(number + k) + y * np.sin(number * 2 + k))) for k in range(3)]

@@ -1,0 +1,65 @@
+"""How is evaluation data fetched and verified? `dalr data get`, `verify`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dalr.cli.options import Quiet, Verbose
+from dalr.errors import Problem
+from dalr.evaluation.tasks import Group
+from dalr.io.console import Console, show
+from dalr.io.paths import is_dir
+
+
+def get_data(
+    group: Annotated[Group, typer.Argument(help="Which tasks' data.")],
+    out: Annotated[Path, typer.Option(help="The folder for `dalr evaluate --data`.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DIR|URL", help="A copy of the data [default: the public archive]."),
+    ] = None,
+    accept_licences: Annotated[
+        bool, typer.Option("--accept-licences", help="You have read the owners' terms and accept them.")
+    ] = False,
+    allow_changed_data: Annotated[
+        bool, typer.Option("--allow-changed-data", help="Take files that differ from the official ones.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Bring SentEval's files into a folder, compared with the official row counts and checksums."""
+    from dalr.evaluation.obtain import obtain, require_licences
+    from dalr.io.lock import locked
+
+    ask = (
+        (lambda: typer.confirm("Do you accept them?", err=True))
+        if sys.stdin is not None and sys.stdin.isatty()
+        else None
+    )
+    # the terms are shown under --quiet too
+    require_licences(group, accepted=accept_licences, ask=ask, console=Console())
+    console = Console(quiet=quiet, verbose=verbose)
+    with locked(out):
+        show(obtain(group, source, out, console=console, allow_changed=allow_changed_data))
+
+
+def verify_data(
+    folder: Annotated[Path, typer.Argument(help="The folder of `dalr evaluate --data`.")],
+    group: Annotated[
+        Group | None, typer.Option(help="Which tasks' data [default: every group that the folder has a file of].")
+    ] = None,
+) -> None:
+    """Show which files of SentEval's are in a folder, which are missing, and which differ."""
+    from dalr.errors import DataError
+    from dalr.evaluation.obtain import verification
+
+    if not is_dir(folder):
+        raise DataError(Problem(where="FOLDER", what=f"no such folder: {folder.absolute()}"))
+    table, bad = verification(folder, group)
+    show(table)
+    if bad:
+        raise DataError([check.problem() for check in bad])

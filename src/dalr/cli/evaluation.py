@@ -1,0 +1,168 @@
+"""How are models scored and shown? `dalr evaluate`, `report`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dalr.cli.options import (
+    Columns,
+    Device,
+    FollowLinks,
+    Format,
+    Json,
+    Layers,
+    Plugin,
+    Pooling,
+    Prompt,
+    Quiet,
+    Split,
+    Verbose,
+    reading_of,
+    use_plugins,
+)
+from dalr.errors import ConfigError, Problem
+from dalr.evaluation.tasks import Classifier, MapMethod
+from dalr.io.console import Console, show, tell
+
+if TYPE_CHECKING:
+    from dalr.evaluation.results import Failed
+
+
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Model folder, run folder, checkpoint or hub id.")],
+    data: Annotated[Path | None, typer.Option(help="Folder in SentEval's downstream layout.")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Tasks or groups, with commas: sts, transfer, geometry, retrieval, STS12, ... "
+            "[default: sts; with --mteb: none]"
+        ),
+    ] = None,
+    mteb: Annotated[list[str] | None, typer.Option(metavar="TASK", help="A task of the mteb package.")] = None,
+    classifier: Annotated[
+        Classifier, typer.Option(help="For transfer tasks; lbfgs is solved to the end, senteval as the protocol.")
+    ] = "senteval",
+    fast: Annotated[bool, typer.Option("--fast", help="SentEval's quick settings for transfer tasks.")] = False,
+    json_file: Json = None,
+    pooling: Pooling = None,
+    num_layers: Layers = None,
+    prompt: Prompt = None,
+    heads: Annotated[Path | None, typer.Option(help="Retrieval: trained heads [default: the run's].")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Retrieval: captions and images [default: what the run held out].")
+    ] = None,
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
+    features: Annotated[Path | None, typer.Option(help="Retrieval: image features of --pairs.")] = None,
+    image_ids: Annotated[
+        Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Retrieval by a multimodal model: folder of the images of --pairs.")
+    ] = None,
+    follow_links: FollowLinks = None,
+    device: Device = "auto",
+    exclude_overlap: Annotated[
+        Path | None,
+        typer.Option(help="Pairs or text that was trained on: STS also without its sentences."),
+    ] = None,
+    allow_changed_data: Annotated[
+        bool,
+        typer.Option("--allow-changed-data", help="Score files that are not the official ones, and say so."),
+    ] = False,
+    map_method: Annotated[MapMethod, typer.Option("--map", help="Plane of the report's map of sentences.")] = "pca",
+    plugin: Plugin = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score models on the field's tasks, with intervals; two or more are compared pair by pair."""
+    use_plugins(plugin)
+    from dalr.evaluation.request import Request
+    from dalr.evaluation.results import write_results
+    from dalr.evaluation.run import evaluate as score
+    from dalr.evaluation.table import as_table
+    from dalr.io.atomic import remedy
+    from dalr.io.writable import require_writable
+
+    if fast and classifier != "senteval":
+        raise ConfigError(Problem(where="--fast", what=f"settings of the senteval classifier, not of {classifier}"))
+    request = Request(
+        data=data,
+        tasks=names_of(tasks if tasks is not None else "" if mteb else "sts"),
+        mteb=mteb or (),
+        classifier="senteval-fast" if fast else classifier,
+        pooling=pooling,
+        num_layers=num_layers,
+        prompt=prompt,
+        heads=heads,
+        pairs=pairs,
+        reading=reading_of(pairs, format, columns, split),
+        features=features,
+        image_ids=image_ids,
+        images=images,
+        follow_links=follow_links,
+        device=device,
+        exclude_overlap=exclude_overlap,
+        allow_changed_data=allow_changed_data,
+        map_method=map_method,
+        console=Console(quiet=quiet, verbose=verbose),
+    )
+    if json_file is not None:
+        require_writable(json_file, "--json")
+    found = score(models, request)
+    if any(model.tasks for model in found.models):
+        show(as_table(found.models, found.comparisons, all_numbers=verbose))
+    failed = {each.task: each for model in found.models for each in model.failed}
+    for each in (*failed.values(), *found.failed):
+        _show_failed(each)
+    if json_file is not None:
+        with remedy("choose another --json file"):
+            write_results(json_file, found.models[0] if len(models) == 1 else found)
+    if found.failed:
+        raise typer.Exit(found.failed[0].exit_code)
+    _exit_with_codes_of(failed.values())
+
+
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RUN|JSON...", help="Run folders, or files of `dalr evaluate --json`.")
+    ],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    markdown: Annotated[Path | None, typer.Option(help="Also write the score tables as Markdown.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Also write the score tables as LaTeX (booktabs).")] = None,
+    title: Annotated[str | None, typer.Option(help="The page's title [default: the models' names].")] = None,
+    plugin: Plugin = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """One self-contained page on one or more models: scores beside the published ones, images, provenance."""
+    use_plugins(plugin)
+    from dalr.io.paths import size_of
+    from dalr.report.write import write_report
+
+    console = Console(quiet=quiet, verbose=verbose)
+    write_report(results, out=out, markdown=markdown, latex=latex, title=title, console=console)
+    for written in filter(None, (out, markdown, latex)):
+        show(f"{written}: {size_of(written) / 1000:.0f} kB")
+
+
+def _show_failed(failed: Failed) -> None:
+    tell(f"error: {failed.task}: {failed.reason}")
+
+
+def _exit_with_codes_of(failed: Iterable[Failed]) -> None:
+    """Leave with the code of tasks that have no score."""
+    from dalr.errors import DataError, NumericsError
+
+    codes = {each.exit_code for each in failed}
+    if codes:
+        raise typer.Exit(NumericsError.exit_code if NumericsError.exit_code in codes else DataError.exit_code)
+
+
+def names_of(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",")] if listed else []

@@ -1,0 +1,224 @@
+"""How are feature stores made? `dalr features images`, `text`, `import`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dalr.cli.options import (
+    Columns,
+    Device,
+    FollowLinks,
+    Format,
+    Layers,
+    Pooling,
+    Prompt,
+    Quiet,
+    Revision,
+    Split,
+    Verbose,
+    reading_of,
+)
+from dalr.errors import ConfigError, Problem
+from dalr.io.console import Console, show
+from dalr.models.choices import PoolingMode
+
+if TYPE_CHECKING:
+    from dalr.data.reading import Reading
+    from dalr.models.config import EncoderConfig
+
+
+def features_of_images(
+    pairs: Annotated[Path, typer.Option(help="Pairs file; its image names are the ids.")],
+    images: Annotated[Path, typer.Option(help="Folder that the image names start from.")],
+    model: Annotated[str, typer.Option(help="CLIP, SigLIP, ResNet, ViT, DINO, ...: a folder or a hub id.")],
+    out: Annotated[Path, typer.Option(help="The store to write.")],
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
+    revision: Revision = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run was.")] = False,
+    max_bad_images: Annotated[
+        int, typer.Option(min=0, max=1_000_000_000, help="Images that may be unusable and left out.")
+    ] = 0,
+    follow_links: FollowLinks = None,
+    max_megapixels: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Largest image; memory grows with it.")
+    ] = 50,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=1024, help="Decoding processes [default: one per core].")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images in a batch of the model.")] = 32,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compute the vectors of image files with a frozen image model, identical files once."""
+
+    from dalr.data.dataset import read_pairs
+    from dalr.errors import DataError
+    from dalr.features.images import write_image_store
+    from dalr.io.lock import locked_output
+    from dalr.models.vision import load_vision_model
+
+    reading = reading_of(pairs, format, columns, split)
+    problems: list[Problem] = []
+    ids = read_pairs(pairs, problems, {}, on_empty="drop", reading=reading).images  # captions are not used here
+    if problems:
+        raise DataError(problems)
+    console = Console(quiet=quiet, verbose=verbose)
+    vision = load_vision_model(model, revision=revision, device=device)
+    console.detail(f"{model}: dimension {vision.dim} on {vision.device}, sha256 {vision.source['sha256'][:12]}")
+    start = time.monotonic()
+    with locked_output(out):
+        report = write_image_store(
+            out,
+            ids=ids,
+            root=images,
+            model=vision,
+            resume=resume,
+            max_bad_images=max_bad_images,
+            follow_links=follow_links,
+            max_megapixels=max_megapixels,
+            workers=workers,
+            batch_size=batch_size,
+            console=console,
+        )
+    seconds = time.monotonic() - start
+    left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
+    show(
+        f"{out}: {report.rows} images of dimension {report.dim} ({report.distinct} distinct{left_out}); "
+        f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
+    )
+
+
+def features_of_text(
+    model: Annotated[str, typer.Option(help="A SentenceTransformer, Hugging Face encoder, or CLIP (text tower).")],
+    out: Annotated[Path, typer.Option(help="The store to write.")],
+    pairs: Annotated[Path | None, typer.Option(help="Captions of this pairs file; ids are image#k.")] = None,
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
+    text: Annotated[Path | None, typer.Option(help="Lines of this text file; ids are line numbers.")] = None,
+    pooling: Pooling = None,
+    num_layers: Layers = None,
+    prompt: Prompt = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=3, max=1_000_000, help="Longest input [default: the model's own].")
+    ] = None,
+    revision: Revision = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Encode captions and text with a frozen teacher, each distinct sentence once, before any Normalize."""
+    from dalr.features.making import refuse_other_making
+    from dalr.features.text import text_source, tower_source, write_text_store, write_tower_store
+    from dalr.io.lock import locked_output
+    from dalr.models.verification import unverified
+    from dalr.models.vision import has_text_tower, load_vision_model
+
+    ids, sentences = _captions_and_lines(pairs, reading_of(pairs, format, columns, split), text)
+    encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(
+        update={"revision": revision, "prompt": prompt}
+    )
+    console = Console(quiet=quiet, verbose=verbose)
+    if (note := unverified(Path(encoder.model))) is not None:
+        console.say(note)
+    distinct = len(set(sentences))
+    console.detail(f"{len(ids)} rows, {distinct} distinct sentences")
+    if has_text_tower(encoder.model, revision):
+        if pooling or num_layers or max_tokens or prompt:
+            what = "a text tower has its own; leave --pooling, --num-layers, --max-tokens and --prompt out"
+            raise ConfigError(Problem(where=f"model {model!r}", what=what))
+        vision = load_vision_model(encoder.model, revision=revision, device=device)
+        refuse_other_making(out, tower_source(vision))
+        if cut := vision.too_long(sentences):
+            console.say(f"note: {cut} sentences are longer than {vision.max_tokens} tokens and are cut")
+        with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
+            write_tower_store(
+                out, model=vision, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
+            )
+    else:
+        refuse_other_making(out, text_source(encoder))
+        with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
+            write_text_store(
+                out,
+                encoder=encoder,
+                ids=ids,
+                sentences=sentences,
+                progress=lambda done, _: bar.update(done),
+                device=device,
+            )
+    show(f"{out}: {len(ids)} rows")
+
+
+def import_features(
+    file: Annotated[
+        Path, typer.Argument(help="An .npy matrix (rows, dimension); MCSE's .hdf5; KDMCSE's or DALR's .json.")
+    ],
+    out: Annotated[Path, typer.Option(help="The store to write; for .hdf5, .json a folder of pairs and stores.")],
+    ids: Annotated[
+        Path | None, typer.Option(help="Names of the rows: .txt, one a line, or .jsonl with `image`.")
+    ] = None,
+    captions: Annotated[Path | None, typer.Option(help="For .hdf5: one caption a line, line i for row i.")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make feature stores of vectors that somebody else computed."""
+    from dalr.features.importing import import_matrix
+    from dalr.features.predecessors import FOLDER_ENDINGS, import_folder
+    from dalr.features.store import open_store
+    from dalr.io.lock import locked_output
+    from dalr.io.text import ending
+
+    console = Console(quiet=quiet, verbose=verbose)
+    if ending(file) in FOLDER_ENDINGS:
+        with locked_output(out), console.bar("import", 100, "%") as bar:
+            found = import_folder(
+                file, out, captions=captions, ids=ids, progress=lambda share: bar.update(int(100 * share))
+            )
+        for line in found.lines(out):
+            show(line)
+        return
+    if ids is None:
+        raise ConfigError(Problem(where="--ids", what="an .npy matrix needs the file that names its rows"))
+    with locked_output(out):
+        import_matrix(file, ids, out)
+    store = open_store(out)
+    console.detail(f"{len(store.shards)} shards of up to {store.shard_rows} rows, fp16")
+    show(f"{out}: {len(store)} rows of dimension {store.dim}")
+
+
+def _captions_and_lines(pairs: Path | None, reading: Reading, text: Path | None) -> tuple[list[str], list[str]]:
+    from dalr.data.dataset import read_pairs, read_text
+    from dalr.errors import DataError
+
+    if pairs is None and text is None:
+        raise ConfigError(Problem(where="--pairs, --text", what="name at least one of them"))
+    problems: list[Problem] = []
+    ids: list[str] = []
+    sentences: list[str] = []
+    if pairs is not None:
+        captions = read_pairs(pairs, problems, {}, reading=reading)
+        ids += captions.caption_ids
+        sentences += captions.captions
+    if text is not None:
+        lines = read_text(text, problems, {})
+        ids += lines.ids
+        sentences += lines.lines
+    if problems:
+        raise DataError(problems)
+    return ids, sentences
+
+
+def _encoder(
+    model: str, pooling: PoolingMode | None, num_layers: int | None, max_tokens: int | None = None
+) -> EncoderConfig:
+    from dalr.models.config import EncoderConfig
+    from dalr.models.reference import inside_run
+
+    return EncoderConfig(model=inside_run(model), pooling=pooling, num_layers=num_layers, max_tokens=max_tokens)

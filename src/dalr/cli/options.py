@@ -1,0 +1,70 @@
+"""Which options do several commands share, and how are they read?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dalr.data.formats.names import FormatName
+from dalr.errors import ConfigError, Problem
+from dalr.models.choices import PoolingMode
+
+if TYPE_CHECKING:
+    from dalr.data.reading import Reading
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors and results.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more of what is going on.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one key of the recipe.")
+]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE|MODULE", help="Python file or module that registers terms; run with your rights."),
+]
+Layers = Annotated[int | None, typer.Option(min=1, max=10_000, help="Keep only the first layers of the model.")]
+Pooling = Annotated[
+    PoolingMode | None, typer.Option(help="In place of the model's own, or for a model that states none.")
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="Before every sentence: a prompt's name or a text, '' for none [default: the model's own]."),
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0, ...")]
+Format = Annotated[FormatName | None, typer.Option(help="What --pairs is [default: told by its name and content].")]
+Columns = Annotated[
+    str | None, typer.Option(metavar="image=A,caption=B,split=C", help="What the columns of --pairs are called.")
+]
+Split = Annotated[str | None, typer.Option(help="Splits of --pairs that are meant, with commas, or all.")]
+FollowLinks = Annotated[
+    Path | None, typer.Option(help="Folder that symbolic links in --images may lead into [default: --images].")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
+
+
+def use_plugins(plugins: list[str] | None) -> None:
+    """Let the plug-ins that a command line names register their terms."""
+    if plugins:
+        from dalr.recipe.plugins import load_plugins
+
+        load_plugins(plugins)
+
+
+def reading_of(
+    pairs: Path | None,
+    format: FormatName | None,
+    columns: str | None,
+    split: str | None,
+    *,
+    otherwise: str | None = "all",
+) -> Reading:
+    """How `--pairs` is read; `otherwise` is the split where none is named."""
+    from dalr.data.reading import reading_of_options
+
+    given = {"--format": format, "--columns": columns, "--split": split}
+    if pairs is None and (idle := [option for option, value in given.items() if value is not None]):
+        raise ConfigError([Problem(where=option, what="says how --pairs is read; name it too") for option in idle])
+    return reading_of_options(format, columns, split if split is not None else otherwise)

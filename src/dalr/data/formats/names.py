@@ -1,0 +1,7 @@
+"""Which formats of image-caption pairs are there? Names alone, so that `dalr --help` imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+FormatName = Literal["jsonl", "karpathy", "coco", "flickr-token", "flickr-csv", "tsv", "csv", "parquet", "datasets"]
