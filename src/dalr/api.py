@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from dalr.io.console import Console
 from dalr.io.paths import expanded
 from dalr.models.choices import PoolingMode
 from dalr.recipe.checks import conflicts
-from dalr.recipe.document import Change
+from dalr.recipe.document import Change, with_tuples
 from dalr.recipe.loading import Overrides, Reference, load_recipe
 from dalr.recipe.schema import Recipe
 from dalr.training.callbacks import Callback, ValidationFunction
@@ -264,7 +263,7 @@ def evaluate(
 def _with_defaults_of_today(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
     """The recipe of an earlier run as this dalr would write it; as it is, where this dalr does not know it."""
     with suppress(ValidationError):
-        return Recipe.model_validate_json(json.dumps(recipe)).model_dump(mode="json")
+        return Recipe.model_validate(with_tuples(dict(recipe))).model_dump(mode="json")
     return recipe
 
 

@@ -320,6 +320,8 @@ class Evaluations(Result):
     comparisons: tuple[Comparison, ...] = ()
     failed: tuple[Failed, ...] = ()
     """Models that have no scores; `task` is the model's name."""
+    verdict: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
+    """What `dalr compare` says of the first model, in sentences."""
 
 
 def sts_average(tasks: Mapping[str, TaskResult]) -> float | None:

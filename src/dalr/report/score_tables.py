@@ -222,9 +222,7 @@ def retrieval_table(sources: Sources) -> Table | None:
 def captions_table(sources: Sources) -> Table | None:
     """Captions that find the others of their image."""
     found = [
-        (model, result)
-        for model, each in sources.evaluated
-        for result in results_of(each, CaptionsResult).values()
+        (model, result) for model, each in sources.evaluated for result in results_of(each, CaptionsResult).values()
     ]
     if not found:
         return None
