@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from dalr.evaluation.results import read_results
 from tiny import Outcome, Toys
@@ -114,3 +116,43 @@ def test_a_model_alone_is_refused(cli: Cli, toys: Toys) -> None:
     outcome = cli("compare", toys.student)
     assert outcome.code == 2
     assert "expected a run folder (with run.json)" in outcome.err
+
+
+def test_a_run_begins_with_the_weights_and_heads_of_another(
+    cli: Cli, toys: Toys, run: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = run("a", "data.holdout.last=4")
+    recipe = toys.recipe(tmp_path, training={"batch_size": 4, "max_steps": 1, "learning_rate": 1e-9})
+    outcome = cli("train", recipe, "--out", tmp_path / "second", "--init-from", first, "-q")
+    assert outcome.code == 0, outcome.err
+    one, two = (load_file(folder / "heads.safetensors") for folder in (first, tmp_path / "second"))
+    assert one.keys() == two.keys()
+    assert all(np.allclose(one[name], two[name], atol=1e-6) for name in one)
+    assert json.loads((tmp_path / "second" / "run.json").read_text())["init_from"] == str(first)
+
+
+def test_what_is_begun_with_is_a_finished_run(cli: Cli, toys: Toys, tmp_path: Path) -> None:
+    outcome = cli("train", toys.recipe(tmp_path), "--init-from", toys.student, "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert "expected a finished run (run.json, model, heads.safetensors)" in outcome.err
+
+
+class TestErrorsSayTheNextStep:
+    def test_a_recipe_with_another_ending(self, cli: Cli, toys: Toys, tmp_path: Path) -> None:
+        toys.recipe(tmp_path).rename(tmp_path / "shop.yaml")
+        outcome = cli("train", tmp_path / "shop.yml")
+        assert outcome.code == 2
+        assert f"did you mean {tmp_path / 'shop.yaml'}?" in outcome.err
+
+    def test_a_term_without_teachers(self, cli: Cli, toys: Toys, tmp_path: Path) -> None:
+        outcome = cli("check", toys.recipe(tmp_path), "-s", "teachers=[]", "-s", "objective.list_net.weight=1")
+        assert outcome.code == 2
+        assert "add `teachers:` with" in outcome.err
+
+    def test_a_model_folder_where_heads_are_needed(
+        self, cli: Cli, toys: Toys, run: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        found = run("a", "data.holdout.last=4")
+        outcome = cli("evaluate", found / "model", "--tasks", "retrieval")
+        assert outcome.code == 2
+        assert f"or the run itself: {found}" in outcome.err

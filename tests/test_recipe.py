@@ -22,9 +22,9 @@ from dalr.recipe.schema import Recipe
 from tiny import TinyData, recipe_tree, write_recipe
 
 MINI = sorted((Path(__file__).parent.parent / "benchmarks" / "flickr8k-mini").glob("*.yaml"))
-METHODS = ["dalr", "dalr-paper", "dalr-release", "kdmcse", "mcse", "rankcse", "simcse"]
+METHODS = ["adapt", "dalr", "dalr-paper", "dalr-release", "kdmcse", "mcse", "rankcse", "simcse"]
 VARIANTS = [
-    *(f"{name}-flickr-roberta" for name in METHODS if name != "dalr-paper"),
+    *(f"{name}-flickr-roberta" for name in METHODS if name not in ("adapt", "dalr-paper")),
     *(f"{name}-coco-{data}" for name in ("dalr", "dalr-release", "kdmcse", "mcse") for data in ("bert", "roberta")),
 ]
 

@@ -20,7 +20,7 @@ from dalr.evaluation.own_photos import OwnSet, RunPhotos, own_set, photos_of
 from dalr.evaluation.request import Place, Request
 from dalr.features.source import is_matrix, open_features
 from dalr.features.store import FeatureStore, open_store
-from dalr.io.paths import refusal, regular
+from dalr.io.paths import is_file, refusal, regular
 from dalr.models.config import EncoderConfig
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ def text_retrieval(place: Place, own: OwnData) -> RetrievalTask:
     if own.request.pairs is None and (run := own.common or place.run) is not None:
         return linear_map_retrieval(own.captions(place), own.photos(run))
     what = "retrieval is measured in the grounding space; name the heads of a training run with --heads"
+    run = Path(place.encoder.model).parent
+    if is_file(run / "heads.safetensors"):
+        what += f", or the run itself: {run}"
     raise ConfigError(Problem(where=place.name, what=what))
 
 

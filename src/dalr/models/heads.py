@@ -99,6 +99,34 @@ def save_heads(heads: Heads, path: Path, *, student: str | None = None) -> None:
     )
 
 
+def load_heads(heads: Heads, path: Path) -> int:
+    """Begin with the trained heads of a file; heads that it lacks stay as they are. How many tensors were taken.
+
+    Raises:
+        ModelFileError: not a heads file, or heads of other dimensions.
+        CorruptFileError: it is not as its run or checkpoint wrote it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    verify_heads(path)
+    try:
+        found = load_file(regular(path))
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
+    own = heads.state_dict()
+    both = {name: tensor for name, tensor in found.items() if name in own}
+    problems = [
+        Problem(where=str(path), what=f"{name} is {tuple(tensor.shape)}, and the recipe's {tuple(own[name].shape)}")
+        for name, tensor in both.items()
+        if tensor.shape != own[name].shape
+    ]
+    if problems:
+        raise ModelFileError(problems)
+    heads.load_state_dict(both, strict=False)
+    return len(both)
+
+
 def student_of(path: Path) -> str | None:
     """Fingerprint of the student that heads were trained with; None for heads that do not say it.
 

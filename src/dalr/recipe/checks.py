@@ -145,7 +145,8 @@ def _need_conflicts(recipe: Recipe) -> Iterator[Conflict]:
             what = "soft labels come from the consistency term, which trains the aligners; add it"
             yield Conflict(path=(*path, "soft_label_mix"), what=what)
         if term.needs & {Need.TEACHERS, Need.TEACHER_TOKENS} and not recipe.teachers:
-            yield Conflict(path=path, what="the term learns from teachers, but the recipe has none")
+            what = "the term learns from teachers, but the recipe has none; add `teachers:` with `- {model: NAME}`"
+            yield Conflict(path=path, what=what)
 
 
 def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:

@@ -39,6 +39,7 @@ _TEST, _VALIDATION = 1_000, 500
 """Most images that are held out: more make training poorer and the intervals hardly narrower."""
 _FEWEST = 10
 """Images below which none is held out."""
+_EPOCHS = 3
 _SCORES = 10
 """Validation scores in one training."""
 _AS_FOUND = Reading(split=None)
@@ -72,7 +73,8 @@ class _Found:
 
     @property
     def steps(self) -> int:
-        return max((len(self.captions.captions) + self.lines) // self.batch, 1)
+        captions = max(_EPOCHS * len(self.captions.captions) // self.batch, 1)
+        return 2 * captions if self.text is not None else captions
 
 
 def write_starter(
@@ -220,6 +222,10 @@ def _inside(folder: Path, name: str) -> bool:
 
 def _lines(found: _Found, out: Path) -> Iterator[str]:
     yield f"# Written by `dalr init` for {found.pairs}."
+    if found.minilm:
+        yield "# The recipe `adapt`: the student ranks as its frozen self, so that it forgets little, and learns"
+        yield "# from your images. Expect a gain where captions have words of their own; in plain language it may"
+        yield "# not beat the untouched encoder. `dalr compare RUN` says which, on images that it has never seen."
     yield f"# Every key that there is: dalr recipe show {found.out} --resolved"
     yield "# Relative paths start at the folder in which dalr is called."
     yield f"name: {_quoted(_name(found, out))}"
@@ -334,21 +340,27 @@ def _objective(found: _Found) -> Iterator[str]:
     yield "objective:"
     yield "  infonce: {temperature: 0.05}  # two dropout views of a sentence belong together"
     if found.minilm:
-        fields = f"weight: 1, temperature: 0.1, teacher_temperature: 0.1{on_text}"
-        yield f"  list_net: {{{fields}}}  # rank as the teacher does"
-    yield f"{found.mark}  grounding: {{weight: 0.1}}  # a caption near its image"
+        fields = f"weight: 0.3, temperature: 0.1, teacher_temperature: 0.1{on_text}"
+        yield f"  list_net: {{{fields}}}  # rank as the teacher does: more keeps more and learns less"
+    weight = "1" if found.minilm else "0.1"
+    yield f"{found.mark}  grounding: {{weight: {weight}}}  # a caption near its image"
     yield f"{found.mark}  consistency: {{weight: 0.01}}  # does this caption belong to this image?"
     if found.minilm:
-        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.1}}  # sentences as alike as their images"
+        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.01}}  # sentences as alike as their images"
 
 
 def _training(found: _Found) -> Iterator[str]:
-    rate = "5e-5" if found.minilm else "3e-5"
+    rate = "2e-4" if found.minilm else "3e-5"
     yield "training:"
     yield f"  batch_size: {found.batch}"
-    yield f"  epochs: 1  # about {found.steps} steps"
+    if found.text is not None:
+        yield f"  max_steps: {found.steps}  # half of them captions, each about {_EPOCHS} times, and half text"
+        yield "  schedule: {kind: every_k, k: 2}  # every second batch is captions; k: 3 would be every third"
+    else:
+        yield f"  epochs: {_EPOCHS}  # about {found.steps} steps"
     yield f"  learning_rate: {rate}"
-    yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine, head_learning_rate: 1e-3"
+    yield f"{found.mark}  head_learning_rate: 1e-3  # of what is trained beside the student, which starts at random"
+    yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine"
     widest = 384 if found.minilm else 768
     yield f"  # matryoshka_dims: [{widest}, 128, 64]  # vectors may then be truncated to these dimensions"
     yield "  # report_to: [tensorboard]  # or wandb, trackio: pip install 'dalr[tensorboard]'"

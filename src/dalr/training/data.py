@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -44,6 +45,8 @@ class FromProgram:
     data: InMemory = InMemory()
     validation: ValidationFunction | None = None
     callbacks: tuple[Callback, ...] = ()
+    initial_heads: Path | None = None
+    """Trained heads to begin with, of an earlier run."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -177,6 +177,7 @@ def _train(
     out: Path,
     console: Console,
 ) -> TrainResult:
+    from dalr.models.heads import load_heads
     from dalr.training.loop import fit
     from dalr.training.optim import Optimization
     from dalr.training.progress import Progress
@@ -187,6 +188,9 @@ def _train(
     seed_everything(recipe.seed)
     with ranks.main_first():
         setup = prepare(recipe, data, console, ranks, program.validation)
+        if program.initial_heads is not None and earlier is None:
+            kept = load_heads(setup.task.heads, program.initial_heads)
+            console.detail(f"{kept} tensors of {program.initial_heads} are begun with")
     steps = recipe.training.max_steps or setup.plan.steps(recipe.training.epochs)
     optimization = Optimization(setup.task, recipe.training, steps=steps, heads=setup.task.heads)
     run_id = ranks.agree(earlier["id"] if earlier is not None else uuid.uuid4().hex)
@@ -204,6 +208,7 @@ def _train(
         "data": data.dataset.report | setup.report,
         "steps": steps,
         **provenance(setup.task),
+        **({"init_from": str(program.initial_heads.parent)} if program.initial_heads is not None else {}),
         "resumed_at": _resumptions(earlier, point, allowed),
     }
     _write_record(ranks, out, record | {"status": "training"})
