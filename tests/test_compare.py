@@ -156,3 +156,17 @@ class TestErrorsSayTheNextStep:
         outcome = cli("evaluate", found / "model", "--tasks", "retrieval")
         assert outcome.code == 2
         assert f"or the run itself: {found}" in outcome.err
+
+    def test_a_run_that_is_not_there(self, cli: Cli, run: Callable[..., Path]) -> None:
+        found = run("a", "data.holdout.last=4")
+        outcome = cli("evaluate", found.parent / "rn", "--tasks", "captions")
+        assert outcome.code == 4
+        assert f"did you mean {found}? runs there: {found}" in outcome.err
+
+    def test_a_run_folder_as_the_student(
+        self, cli: Cli, toys: Toys, run: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        found = run("a", "data.holdout.last=4")
+        outcome = cli("check", toys.recipe(tmp_path), "-s", f"student.model={found}")
+        assert outcome.code == 2
+        assert f"a run folder; use its model: {found}/model" in outcome.err

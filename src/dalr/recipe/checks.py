@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from dalr.data.config import DataConfig
 from dalr.errors import DalrError
 from dalr.features.source import features_dim, is_matrix
-from dalr.io.paths import is_dir
+from dalr.io.paths import is_dir, is_file
 from dalr.losses import Need
 from dalr.losses.alignment import CrossModalAlignment
 from dalr.losses.contrastive import Grounding
@@ -169,6 +170,10 @@ def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     if positions is not None and recipe.data.max_tokens > positions:
         what = f"{recipe.data.max_tokens} tokens, but the student has {positions} positions"
         yield Conflict(path=("data", "max_tokens"), what=what)
+    if "$" not in recipe.student.model and is_file(Path(recipe.student.model) / "run.json"):
+        run = recipe.student.model
+        what = f"a run folder; use its model: {run}/model, or dalr train … --init-from {run}"
+        yield Conflict(path=("student", "model"), what=what)
     if is_static(recipe.student.model):
         what = (
             "a student is a transformer, and these are static embeddings: one vector per token, no layers to train"
