@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _checkpoints(run: Path, model: nn.Module, optimization: Optimization) -> None:
-    tally = ProgressState(
+    state = ProgressState(
         batches={}, term_counts={}, best_step=None, best_score=None, untrained_score=None, seconds=0.0
     )
 
@@ -60,7 +60,7 @@ def _checkpoints(run: Path, model: nn.Module, optimization: Optimization) -> Non
             task=model,
             optimization=optimization,
             term_sums={},
-            tally=tally,
+            state=state,
             metrics=b"",
         )
 

@@ -193,7 +193,7 @@ class TestExitCodes:
         }
         outcome = cli("check", toys.recipe(tmp_path, **sections))
         assert outcome.code == 2
-        assert "the student is 32 wide and the image features are 16" in outcome.err
+        assert "the student's dimension is 32 and the image features' is 16" in outcome.err
 
     def test_nan_in_a_feature_row(self, cli: Cli, toys: Toys, tmp_path: Path) -> None:
         features = toys.data.features.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -651,7 +652,7 @@ class TestCombinations:
         [problem] = conflicts_of(tmp_path, self.release(tree))
         assert problem.startswith("r.yaml:")
         assert "objective.cross_modal_alignment: space: raw" in problem
-        assert "the student is 32 wide and the image features are 16" in problem
+        assert "the student's dimension is 32 and the image features' is 16" in problem
 
     def test_raw_alignment_of_equal_dims_is_fine(
         self, tree: dict[str, Any], tmp_path: Path, tiny_data: TinyData
@@ -668,7 +669,7 @@ class TestCombinations:
     ) -> None:
         monkeypatch.setenv("DALR_DATA", str(tmp_path))
         import_matrix(tiny_data.matrix, tiny_data.ids, tmp_path / "flickr30k" / "clip-vit-l-14")
-        with pytest.raises(ConfigError, match="the student is 32 wide and the image features are 16"):
+        with pytest.raises(ConfigError, match="the student's dimension is 32 and the image features' is 16"):
             load_recipe("dalr-release", [f"student.model={tiny_bert}"])
 
     def test_token_states_of_a_teacher_of_another_dim_are_refused_with_both_numbers(
@@ -678,7 +679,7 @@ class TestCombinations:
         tree["objective"]["global_to_local"] = {}
         [problem] = conflicts_of(tmp_path, tree)
         assert "teachers.0: global_to_local compares" in problem
-        assert "the student is 32 wide and this teacher 24" in problem
+        assert "the student's dimension is 32 and this teacher's is 24" in problem
 
     def test_token_states_need_a_model(self, tree: dict[str, Any], tmp_path: Path) -> None:
         tree["teachers"] = [{"features": "store"}]
@@ -754,3 +755,9 @@ def test_a_recipe_and_its_data_are_checked_without_importing_torch(tree: dict[st
         check=False,
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_what_a_run_records_of_its_recipe_is_read_back(name: str) -> None:
+    recipe = load_recipe(name)
+    assert Recipe.model_validate_json(json.dumps(recipe.model_dump(mode="json"))) == recipe

@@ -249,6 +249,7 @@ def evaluate(
     *,
     data: str | Path | None = None,
     tasks: str | Sequence[str] = ("sts",),
+    graded_pairs: Mapping[str, str | Path] | None = None,
     classifier: str = "senteval",
     pooling: PoolingMode | None = None,
     num_layers: int | None = None,
@@ -263,6 +264,8 @@ def evaluate(
         data: a folder in SentEval's `downstream` layout; not needed for retrieval of a run alone.
         tasks: names or groups, such as `sts`, `transfer`, `geometry`, `retrieval`, `STS12`: a list, or one string
             with commas.
+        graded_pairs: your own pairs by name, a task each beside `tasks`: a TSV of score, sentence, sentence, or a
+            folder of such files, whose scores are averaged by subfolder.
         classifier: `senteval`, `senteval-fast` or `lbfgs`, for transfer tasks.
         console: where progress goes; None shows it on standard error.
 
@@ -272,6 +275,7 @@ def evaluate(
     request = Request(
         data=expanded(data, "data") if data is not None else None,
         tasks=[name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks),
+        graded_pairs={name: Path(path) for name, path in (graded_pairs or {}).items()},
         classifier=classifier,
         pooling=pooling,
         num_layers=num_layers,

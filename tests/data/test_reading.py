@@ -45,7 +45,7 @@ def test_a_recipe_has_the_same_three_keys() -> None:
     ("columns", "message"),
     [
         ("file", "--columns: expected image=NAME, caption=NAME, split=NAME with commas, found 'file'"),
-        ("image=a", "found 'image=a'"),
+        ("photo=a", "found 'photo=a'"),
         ("image=", "found 'image='"),
         ("image=a,", "found ''"),
         ("image=a,image=b", "--columns: image is given twice, 'a' and 'b'"),

@@ -142,7 +142,7 @@ def test_rejected_checkpoints_never_push_out_whole_ones(
     """With step 4 damaged and keep 1, sealing step 3 must not leave step 4 alone."""
     recipe, at, _ = whole
     run = copy(at, tmp_path / "run")
-    (run / "resume" / "step-000004" / "tally.json").write_text("{}")
+    (run / "resume" / "step-000004" / "state.json").write_text("{}")
     taken = snapshots(monkeypatch, tmp_path)
     train(recipe, run, *SETTINGS, "training.save_every=3", "training.keep=1", resume=True)
     assert [path.name for path in sorted((taken(3) / "resume").iterdir())] == ["step-000003"]

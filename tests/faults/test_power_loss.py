@@ -22,7 +22,7 @@ def save(run: Path, step: int, *, keep: int = 1) -> None:
     """A point with three small files of tensors, as `Progress` seals it."""
     torch.manual_seed(step)
     module = nn.Linear(2, 1)
-    tally = ProgressState(
+    state = ProgressState(
         batches={}, term_counts={}, best_step=None, best_score=None, untrained_score=None, seconds=float(step)
     )
     optimization = Optimization(module, TrainingConfig(), steps=4)
@@ -34,7 +34,7 @@ def save(run: Path, step: int, *, keep: int = 1) -> None:
         task=module,
         optimization=optimization,
         term_sums={},
-        tally=tally,
+        state=state,
         metrics=b'{"step": 1}\n',
     )
 

@@ -391,7 +391,7 @@ class TestOtherMakings:
         kept = content(made)
         found = self.refused(made, root, other)
         assert f"made with model {clip.reference!r}, now asked for {other.reference!r}" in found
-        assert "made with dimension 16, now asked for 24" in found
+        assert "made with dim 16, now asked for 24" in found
         assert content(made) == kept
 
     def test_other_processor_settings_are_refused(

@@ -173,12 +173,15 @@ class TestJson:
             ({"image": "ok.jpg"}, "image 'ok.jpg' occurs a second time"),
             ({"image_feat": None}, "image_feat: expected 1 vectors of numbers, found something else"),
             ({"image_feat": ["1"] * 4}, "image_feat: expected 1 vectors of numbers, found something else"),
-            ({"image_feat": [1, 2, 3]}, "image_feat: 3 wide, but the vectors before are 4 wide"),
+            ({"image_feat": [1, 2, 3]}, "image_feat: of dimension 3, but the vectors before are of dimension 4"),
             ({"image_feat": [0, 0, 0, 0]}, "image_feat: row 1: all zero, so it has no direction"),
             ({"image_feat": [1e30, 0, 0, 0]}, "image_feat: row 1: largest value 1e+30 is beyond fp16"),
             ({"lang_feat": [[1, 2, 3, 4]]}, "lang_feat: expected 2 vectors of numbers, found 1"),
             ({"lang_feat": [[1, 2, 3, 4], [1]]}, "lang_feat: expected 2 vectors of numbers, found something else"),
-            ({"lang_feat": [[1, 2, 3]] * 2}, "lang_feat: 3 wide, but the vectors before are 4 wide"),
+            (
+                {"lang_feat": [[1, 2, 3]] * 2},
+                "lang_feat: of dimension 3, but the vectors before are of dimension 4",
+            ),
         ],
     )
     def test_a_malformed_record_is_named(self, tmp_path: Path, changes: dict[str, Any], expected: str) -> None:

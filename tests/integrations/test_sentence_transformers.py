@@ -128,8 +128,8 @@ def test_the_loss_is_that_of_our_trainer(toys: Toys, tmp_path: Path, dims: tuple
             teacher_weights=(1.0,),
         ),
     )
-    dims = make_matryoshka(dimensions)
-    task = TrainingTask(student=model, heads=loss.heads, objective=OBJECTIVE, dims=dims)
+    nested = make_matryoshka(dims)
+    task = TrainingTask(student=model, heads=loss.heads, objective=OBJECTIVE, matryoshka=nested)
     ours = task.train()(batch)
     assert set(ours.terms) == {"infonce", "grounding", "consistency", "list_net"}
     assert theirs.item() == pytest.approx(ours.total.item(), rel=1e-5)

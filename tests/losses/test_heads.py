@@ -182,7 +182,7 @@ def test_saved_heads_ground_vectors_as_the_trained_modules_do(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("needs", "widths", "message"),
+    ("needs", "dims", "message"),
     [
         (frozenset[Need](), (6, 7), "no text_grounding in it; heads of a recipe with grounding are needed"),
         (EVERYTHING, (9, 7), "text_grounding expects vectors of dimension 6, found 9"),

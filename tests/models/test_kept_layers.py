@@ -66,11 +66,15 @@ def test_frozen_weights_have_no_optimizer_state_and_do_not_change(
     assert record(result.run)["trained_parameters"] == sum(parameters[name].numel() for name in trained)
 
 
-def test_one_layer_must_be_left(toys: Toys, tmp_path: Path) -> None:
+def test_something_must_be_left(toys: Toys, tmp_path: Path) -> None:
     recipe = toys.recipe(tmp_path)
-    with pytest.raises(ConfigError, match="2 layers are to be frozen, but the student has 2"):
-        load_recipe(str(recipe), ["student.freeze_layers=2"])
-    with pytest.raises(ConfigError, match="1 layers are to be frozen, but the student has 1"):
-        load_recipe(str(recipe), ["student.freeze_layers=1", "student.num_layers=1"])
+    with pytest.raises(ConfigError, match="3 layers are to be frozen, but the student has 2"):
+        load_recipe(str(recipe), ["student.freeze_layers=3"])
+    with pytest.raises(ConfigError, match="2 layers are to be frozen, but the student has 1"):
+        load_recipe(str(recipe), ["student.freeze_layers=2", "student.num_layers=1"])
+    with pytest.raises(ConfigError, match="all 2 layers and the embeddings are to be frozen"):
+        load_recipe(str(recipe), ["student.freeze_layers=2", "student.freeze_embeddings=true"])
+    with pytest.raises(ConfigError, match="and something must be trained"):
+        load_encoder(StudentConfig(model=str(toys.student), pooling="cls", freeze_layers=2, freeze_embeddings=True))
     with pytest.raises(ConfigError, match="freeze_layers is 3, but the encoder has 2 layers"):
         load_encoder(StudentConfig(model=str(toys.student), pooling="cls", freeze_layers=3))

@@ -127,7 +127,7 @@ def test_no_torchvision_is_imported(folders: dict[str, Path]) -> None:
     code = (
         "import sys; sys.modules['torchvision'] = None\n"
         "from dalr.models.vision import load_vision_model\n"
-        f"print(load_vision_model({str(folders['clip'])!r}).width)"
+        f"print(load_vision_model({str(folders['clip'])!r}).dim)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.split() == ["16"], done.stderr

@@ -181,7 +181,7 @@ def make_bench(toys: Toys, folder: Path, monkeypatch: pytest.MonkeyPatch, *, pag
     def load(request: Any) -> Any:
         from dalr.evaluation.run import Loaded
 
-        return Loaded(tasks=[], failed=[], mteb=[], pictures=None)
+        return Loaded(tasks=[], failed=[], mteb=[], images=None)
 
     def evaluate_one(place: Any, loaded: Any, request: Any) -> Evaluation:
         bench.examined.append(place.run.relative_to(bench.out).as_posix())

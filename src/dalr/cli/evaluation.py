@@ -39,7 +39,15 @@ def evaluate(
         str | None,
         typer.Option(
             help="Tasks or groups, with commas: sts, transfer, geometry, retrieval, STS12, ... "
-            "[default: sts; with --mteb: none]"
+            "[default: sts; with --mteb or --graded-pairs: none]"
+        ),
+    ] = None,
+    graded_pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Your own pairs as a task: a TSV of score, sentence, sentence, or a folder of such files, whose "
+            "scores are averaged by subfolder.",
         ),
     ] = None,
     mteb: Annotated[list[str] | None, typer.Option(metavar="TASK", help="A task of the mteb package.")] = None,
@@ -93,7 +101,8 @@ def evaluate(
         raise ConfigError(Problem(where="--fast", what=f"settings of the senteval classifier, not of {classifier}"))
     request = Request(
         data=data,
-        tasks=names_of(tasks if tasks is not None else "" if mteb else "sts"),
+        tasks=names_of(tasks if tasks is not None else "" if mteb or graded_pairs else "sts"),
+        graded_pairs=dict(map(_named_path, graded_pairs or ())),
         mteb=mteb or (),
         classifier="senteval-fast" if fast else classifier,
         pooling=pooling,
@@ -149,6 +158,14 @@ def report(
     write_report(results, out=out, markdown=markdown, latex=latex, title=title, console=console)
     for written in filter(None, (out, markdown, latex)):
         show(f"{written}: {size_of(written) / 1000:.0f} kB")
+
+
+def _named_path(given: str) -> tuple[str, Path]:
+    name, separator, path = given.partition("=")
+    if not separator or not name.strip() or not path.strip():
+        what = f"expected NAME=PATH, such as jargon=pairs/jargon.tsv, found {given!r}"
+        raise ConfigError(Problem(where="--graded-pairs", what=what))
+    return name.strip(), Path(path.strip())
 
 
 def _show_failed(failed: Failed) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dalr.data.formats.names import FormatName
+from dalr.data.choices import FormatName
 from dalr.errors import ConfigError, Problem
 from dalr.models.choices import PoolingMode
 

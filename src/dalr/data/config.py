@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from dalr.data.choices import FormatName
 from dalr.data.formats.arrow import HUB
 from dalr.data.formats.collecting import Columns
-from dalr.data.formats.names import FormatName
 from dalr.data.holdout import HoldoutConfig
 from dalr.data.reading import Reading
 from dalr.recipe.paths import expand

@@ -5,9 +5,9 @@ One type for both, so that vectors are computed for exactly the captions and ima
 
 from __future__ import annotations
 
+from dalr.data.choices import FormatName
 from dalr.data.formats.choice import FORMATS
 from dalr.data.formats.collecting import Columns
-from dalr.data.formats.names import FormatName
 from dalr.errors import ConfigError, Problem, did_you_mean
 from dalr.recipe.section import Section
 

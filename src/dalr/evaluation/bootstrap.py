@@ -15,7 +15,9 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from dalr.evaluation.results import Comparison, Evaluation, Queries, StsResult, TransferResult
+from dalr.evaluation.graded import mean_of_group_draws
+from dalr.evaluation.results import Comparison, Evaluation, PairDetails, Queries, StsResult, TransferResult
+from dalr.evaluation.sts import Aggregation
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.seed import generator
 
@@ -40,6 +42,28 @@ def spearman_draws(
             power = gold_power * (counts @ (each * each))
             draws[draw, model] = 100 * (weighted @ each) / np.sqrt(power) if power > 0 else np.nan
     return draws
+
+
+def task_draws(
+    cosine: Float64[np.ndarray, " items"],
+    gold: Float64[np.ndarray, " items"],
+    *,
+    name: str,
+    subset_sizes: Mapping[str, int],
+    aggregation: Aggregation,
+) -> Float64[np.ndarray, " draws"]:
+    """A task's Spearman × 100 on resamples of its items; those of averaged files are resampled file by file."""
+    if aggregation == "all":
+        draws: np.ndarray = spearman_draws(cosine[None], gold, name=name)[:, 0]
+        return draws
+    ends = np.cumsum(list(subset_sizes.values())).tolist()
+    rows = {each: slice(end - size, end) for (each, size), end in zip(subset_sizes.items(), ends, strict=True)}
+    return mean_of_group_draws(
+        {
+            each: spearman_draws(cosine[None, where], gold[where], name=f"{name}/{each}")[:, 0]
+            for each, where in rows.items()
+        }
+    )
 
 
 def share_draws(right: Bool[np.ndarray, "models items"], *, name: str) -> Float64[np.ndarray, "draws models"]:
@@ -125,10 +149,10 @@ def _resampled(pairs: Sequence[tuple[Evaluation, Evaluation]], task: str) -> _Re
     match [run.tasks[task] for run in runs]:
         case [StsResult(), *_] as results:
             kept = [run.details.sts[task] for run in runs if task in run.details.sts]
-            if len(kept) < len(runs) or any(each.gold != kept[0].gold for each in kept):
+            if len(kept) < len(runs) or any(_items(each) != _items(kept[0]) for each in kept):
                 return None
             scores += [each.spearman for each in results if isinstance(each, StsResult)]
-            draws = np.stack([_sts_draws(each.cosine, each.gold, task) for each in kept])
+            draws = np.stack([_sts_draws(each, task) for each in kept])
             metric = "spearman"
         case [TransferResult(), *_] as results:
             marks = [run.details.transfer.get(task, "") for run in runs]
@@ -162,11 +186,29 @@ def _resampled_queries(pairs: Sequence[tuple[Evaluation, Evaluation]], task: str
             )
 
 
+def _items(details: PairDetails) -> tuple[object, ...]:
+    """What must be the same of two runs whose items are resampled together."""
+    sizes = details.subset_sizes if details.aggregation == "groups" else {}
+    return details.gold, details.aggregation, tuple(sizes.items())
+
+
+def _sts_draws(details: PairDetails, task: str) -> Float64[np.ndarray, " draws"]:
+    sizes = tuple(details.subset_sizes.items())
+    return _kept_draws(details.cosine, details.gold, task, sizes, details.aggregation)
+
+
 @lru_cache(maxsize=512)
-def _sts_draws(cosine: tuple[float, ...], gold: tuple[float, ...], task: str) -> Float64[np.ndarray, " draws"]:
+def _kept_draws(
+    cosine: tuple[float, ...],
+    gold: tuple[float, ...],
+    task: str,
+    sizes: tuple[tuple[str, int], ...],
+    aggregation: Aggregation,
+) -> Float64[np.ndarray, " draws"]:
     """Resampled scores of one model, once for all that it is compared with."""
-    draws: np.ndarray = spearman_draws(np.array([cosine]), np.array(gold), name=task)[:, 0]
-    return draws
+    return task_draws(
+        np.array(cosine), np.array(gold), name=task, subset_sizes=dict(sizes), aggregation=aggregation
+    )
 
 
 def _comparison(task: str, found: _Resampled, a: str, b: str) -> Comparison:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class Request:
     data: Path | None = None
     """SentEval's `downstream` layout; not needed for retrieval alone."""
     tasks: Sequence[str] = ("sts",)
+    graded_pairs: Mapping[str, Path] = field(default_factory=dict)
+    """Name -> your own graded pairs, a file or a folder (`evaluation/graded.py`): a task each, beside `tasks`."""
     mteb: Sequence[str] = ()
     """Names of tasks of the mteb package."""
     classifier: str = "senteval"
@@ -59,6 +61,8 @@ class Request:
             value = getattr(self, each.name)
             if isinstance(value, Path):
                 object.__setattr__(self, each.name, expanded(value, each.name))
+        graded = {name: expanded(path, f"graded_pairs {name}") for name, path in self.graded_pairs.items()}
+        object.__setattr__(self, "graded_pairs", graded)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,8 @@ class StsResult(Result):
     split: str
     """`test` or `dev`."""
     aggregation: str
-    """How `spearman` and `pearson` treat the subsets: `all` puts their pairs together."""
+    """How `spearman` and `pearson` treat the subsets: `all` puts their pairs together, `groups` takes the mean over
+    groups of files."""
     pairs: int
     spearman: Correlation100
     pearson: Correlation100
@@ -81,6 +82,10 @@ class StsResult(Result):
     weighted_mean: Correlation
     """Mean over subsets, weighted by their pairs."""
     subsets: Mapping[str, SubsetCorrelation]
+    groups: Annotated[Mapping[str, Correlation], Field(exclude_if=lambda groups: not groups)] = {}
+    """Of files in groups: the mean over the files of each."""
+    pairs_sha256: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
+    """Content of a user's own pairs, by which a score of other pairs is known."""
     without_overlap: WithoutOverlap | None = None
 
 
@@ -218,6 +223,7 @@ class PairDetails(Result):
     cosine: tuple[float, ...]
     subset_sizes: Mapping[str, int]
     """Subset -> number of its pairs, in order: the first so many rows are the first subset's."""
+    aggregation: Annotated[Literal["all", "groups"], Field(exclude_if=lambda value: value == "all")] = "all"
     worst: tuple[WorstPair, ...]
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
 from dalr.evaluation.bootstrap import compare
-from dalr.evaluation.loaded import LoadedTask, Options, without_overlap
+from dalr.evaluation.graded import check_task_name, load_graded_pairs
+from dalr.evaluation.loaded import LoadedTask, Options, StsTask, without_overlap
 from dalr.evaluation.models import model_in_memory, multimodal_model, text_model
 from dalr.evaluation.mteb import MtebTask, find_mteb_tasks, score_mteb_tasks
 from dalr.evaluation.overlap import training_sentences
@@ -177,22 +178,49 @@ def _load(names: Sequence[str], request: Request) -> tuple[list[LoadedTask], lis
     if request.classifier not in CLASSIFIERS:
         what = f"unknown classifier {request.classifier!r}; known: {', '.join(CLASSIFIERS)}"
         raise ConfigError(Problem(where="--classifier", what=what))
+    tasks, failed = _graded(request)
     from_files = [name for name in names if name not in OWN_TASKS]
-    if not from_files:
-        return [], []
-    if request.data is None:
-        what = f"needed for {', '.join(from_files)}: a folder in SentEval's layout, as `dalr data get` makes one"
-        raise ConfigError(Problem(where="--data", what=what))
-    if not is_dir(request.data):
-        raise DataError(Problem(where="--data", what=f"no such folder: {request.data.absolute()}"))
-    options = Options(classifier=CLASSIFIERS[request.classifier], allow_changed_data=request.allow_changed_data)
-    tasks, failed = load_tasks(from_files, request.data, options)
-    if request.exclude_overlap is not None:
+    if from_files:
+        read, unread = load_tasks(from_files, _require_data(from_files, request), _options(request))
+        tasks, failed = [*read, *tasks], [*unread, *failed]
+    if tasks and request.exclude_overlap is not None:
         training = training_sentences(request.exclude_overlap)
         with request.console.bar("overlap", len(training), "sentence") as bar:
             tasks, report = without_overlap(tasks, training, bar.update)
         request.console.say(report.table())
     return tasks, failed
+
+
+def _graded(request: Request) -> tuple[list[LoadedTask], list[Failed]]:
+    """The user's own pairs as tasks, and those that could not be read."""
+    wrong = [
+        Problem(where="--graded-pairs", what=what)
+        for name in request.graded_pairs
+        if (what := check_task_name(name)) is not None
+    ]
+    if wrong:
+        raise ConfigError(wrong)
+    tasks: list[LoadedTask] = []
+    failed: list[Failed] = []
+    for name, path in request.graded_pairs.items():
+        try:
+            tasks.append(StsTask(pairs=load_graded_pairs(path, name)))
+        except DataError as error:
+            failed.append(failure(name, error))
+    return tasks, failed
+
+
+def _options(request: Request) -> Options:
+    return Options(classifier=CLASSIFIERS[request.classifier], allow_changed_data=request.allow_changed_data)
+
+
+def _require_data(from_files: Sequence[str], request: Request) -> Path:
+    if request.data is None:
+        what = f"needed for {', '.join(from_files)}: a folder in SentEval's layout, as `dalr data get` makes one"
+        raise ConfigError(Problem(where="--data", what=what))
+    if not is_dir(request.data):
+        raise DataError(Problem(where="--data", what=f"no such folder: {request.data.absolute()}"))
+    return request.data
 
 
 def keep(evaluation: Evaluation, path: Path, console: Console) -> Evaluation:

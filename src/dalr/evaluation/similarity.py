@@ -7,13 +7,15 @@ which it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from dalr.errors import NumericsError, Problem
-from dalr.evaluation.bootstrap import interval, spearman_draws
+from dalr.evaluation.bootstrap import interval, task_draws
+from dalr.evaluation.graded import group_means, kept, pairs_sha256
 from dalr.evaluation.metrics import cosines, pearson, require_usable, spearman
 from dalr.evaluation.results import (
     Correlation,
@@ -43,7 +45,7 @@ def score_pairs(pairs: ScoredPairs, vectors: Float[np.ndarray, "sentences d"]) -
     Raises:
         NumericsError: vectors or score undefined.
     """
-    return _correlation(pairs.name, pair_cosines(pairs, vectors), pairs.gold).spearman
+    return _headline(pairs, pair_cosines(pairs, vectors)).spearman
 
 
 def score_sts(
@@ -55,22 +57,21 @@ def score_sts(
         NumericsError: vectors or a score undefined.
     """
     cosine = pair_cosines(pairs, vectors)
-    together = _correlation(pairs.name, cosine, pairs.gold)
+    together = _headline(pairs, cosine)
     subsets = {
-        name: SubsetCorrelation(
-            pairs=rows.stop - rows.start,
-            **_correlation(f"{pairs.name} {name}", cosine[rows], pairs.gold[rows]).model_dump(),
-        )
-        for name, rows in pairs.subset_rows().items()
+        name: SubsetCorrelation(pairs=pairs.subset_sizes[name], **found.model_dump())
+        for name, found in _by_subset(pairs, cosine).items()
     }
     sizes = [subset.pairs for subset in subsets.values()]
     result = StsResult(
         split=pairs.split,
-        aggregation="all",
+        aggregation=pairs.aggregation,
         pairs=len(pairs.gold),
         spearman=together.spearman,
         pearson=together.pearson,
-        interval=interval(spearman_draws(cosine[None], pairs.gold, name=pairs.name)[:, 0]),
+        interval=interval(_draws(pairs, cosine, pairs.name)),
+        groups=_by_group(subsets) if pairs.aggregation == "groups" else {},
+        pairs_sha256=pairs_sha256(pairs) if pairs.split == "own" else None,
         mean=_mean(list(subsets.values()), [1] * len(sizes)),
         weighted_mean=_mean(list(subsets.values()), sizes),
         subsets=subsets,
@@ -80,6 +81,7 @@ def score_sts(
         gold=tuple(pairs.gold.tolist()),
         cosine=tuple(np.round(cosine, 6).tolist()),
         subset_sizes=pairs.subset_sizes,
+        aggregation=pairs.aggregation,
         worst=_worst(pairs, cosine),
     )
     return result, details
@@ -91,6 +93,32 @@ def pair_cosines(pairs: ScoredPairs, vectors: Float[np.ndarray, "sentences d"]) 
     return cosines(vectors[:half], vectors[half:])
 
 
+def _headline(pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"]) -> Correlation:
+    """The correlation of a task, as its pairs are aggregated."""
+    if pairs.aggregation == "all":
+        return _correlation(pairs.name, cosine, pairs.gold)
+    groups = list(_by_group(_by_subset(pairs, cosine)).values())
+    return _mean(groups, [1] * len(groups))
+
+
+def _by_subset(pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"]) -> dict[str, Correlation]:
+    return {
+        name: _correlation(f"{pairs.name} {name}", cosine[rows], pairs.gold[rows])
+        for name, rows in pairs.subset_rows().items()
+    }
+
+
+def _by_group(subsets: Mapping[str, Correlation]) -> dict[str, Correlation]:
+    """Group of files -> the mean over them."""
+    spearmans = group_means({name: each.spearman for name, each in subsets.items()})
+    pearsons = group_means({name: each.pearson for name, each in subsets.items()})
+    return {group: Correlation(spearman=spearmans[group], pearson=pearsons[group]) for group in spearmans}
+
+
+def _draws(pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"], name: str) -> Float64[np.ndarray, " draws"]:
+    return task_draws(cosine, pairs.gold, name=name, subset_sizes=pairs.subset_sizes, aggregation=pairs.aggregation)
+
+
 def _correlation(name: str, cosine: Float64[np.ndarray, " n"], gold: Float64[np.ndarray, " n"]) -> Correlation:
     values = 100 * spearman(cosine, gold), 100 * pearson(cosine, gold)
     if not np.isfinite(values).all():
@@ -99,7 +127,7 @@ def _correlation(name: str, cosine: Float64[np.ndarray, " n"], gold: Float64[np.
     return Correlation(spearman=values[0], pearson=values[1])
 
 
-def _mean(subsets: list[SubsetCorrelation], weights: list[int]) -> Correlation:
+def _mean(subsets: Sequence[Correlation], weights: list[int]) -> Correlation:
     return Correlation(
         spearman=float(np.average([subset.spearman for subset in subsets], weights=weights)),
         pearson=float(np.average([subset.pearson for subset in subsets], weights=weights)),
@@ -112,16 +140,29 @@ def _without(pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"], seen: Se
     if keep.sum() < 2:
         what = f"{keep.sum()} pairs are left of {len(keep)}, so the correlation is undefined"
         raise NumericsError(Problem(where=name, what=what))
-    score = _correlation(name, cosine[keep], pairs.gold[keep])
+    if pairs.aggregation == "groups":
+        keep &= _usable(pairs, cosine, keep)
+    left = replace(kept(pairs, keep), name=name)
+    score = _headline(left, cosine[keep])
     return WithoutOverlap(
         spearman=score.spearman,
         pearson=score.pearson,
         pairs=int(keep.sum()),
         left_out_exact=int(seen.exact.sum()),
         left_out_near=int(seen.near.sum()),
-        interval=interval(spearman_draws(cosine[None, keep], pairs.gold[keep], name=name)[:, 0]),
+        interval=interval(_draws(left, cosine[keep], name)),
         subsets=_subsets_without(pairs, cosine, keep),
     )
+
+
+def _usable(
+    pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"], keep: Bool[np.ndarray, " pairs"]
+) -> Bool[np.ndarray, " pairs"]:
+    """Pairs of the files of which enough is kept for a correlation."""
+    usable = np.zeros(len(keep), dtype=np.bool_)
+    for name, rows in pairs.subset_rows().items():
+        usable[rows] = name in _subsets_without(pairs, cosine, keep)
+    return usable
 
 
 def _subsets_without(

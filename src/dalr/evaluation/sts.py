@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,6 +19,9 @@ from dalr.io.text import read_lines
 
 Embed = Callable[[list[str]], np.ndarray]
 """Sentences to their vectors, row for row."""
+
+Aggregation = Literal["all", "groups"]
+"""`all`: the pairs of all subsets together. `groups`: the mean over groups of files (`evaluation/graded.py`)."""
 
 _SUBSETS: Mapping[str, tuple[str, ...]] = {
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
@@ -40,6 +44,7 @@ class ScoredPairs:
     gold: Float64[np.ndarray, " pairs"]
     subset_sizes: Mapping[str, int]
     """Pairs of each subset, in order; a task without subsets is its own only one."""
+    aggregation: Aggregation = "all"
 
     def sentences(self) -> list[str]:
         return [*self.first, *self.second]

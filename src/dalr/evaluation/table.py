@@ -171,6 +171,8 @@ def lines_of(result: TaskResult, *, all_numbers: bool = False) -> list[Line]:
 
 def _sts_lines(result: StsResult, all_numbers: bool) -> Iterator[Line]:
     together = "all subsets together" if len(result.subsets) > 1 else "all pairs"
+    if result.aggregation == "groups":
+        together = "mean of groups"
     where, items = f"{together}, {result.split}", str(result.pairs)
     yield Line(measure=f"Spearman, {where}", value=result.spearman, items=items, interval=result.interval)
     if (clean := result.without_overlap) is not None:
@@ -180,6 +182,8 @@ def _sts_lines(result: StsResult, all_numbers: bool) -> Iterator[Line]:
             items=str(clean.pairs),
             interval=clean.interval,
         )
+    for group, correlation in result.groups.items():
+        yield Line(measure=f"Spearman, {group}", value=correlation.spearman)
     if not all_numbers:
         return
     yield Line(measure=f"Pearson, {where}", value=result.pearson, items=items)

@@ -19,6 +19,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from dalr.errors import did_you_mean
 from dalr.losses.registry import TERMS, known_terms, source_sha256, term_class
 from dalr.losses.term import BatchKind, Need, Term
+from dalr.recipe.document import with_tuples
 from dalr.recipe.section import Section
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class ObjectiveBase(Section):
             return handler(data)
         errors: list[InitErrorDetails] = []
         known = {name: value for name, value in data.items() if name in TERMS}
+        if info.mode == "json":  # what is handed on counts as Python values, of which a list is no tuple
+            known = with_tuples(known)
         for name in (name for name in data if name not in TERMS):
             try:
                 known[name] = _read_term(str(name), data[name], as_json=info.mode == "json")

@@ -46,7 +46,7 @@ class StudentConfig(EncoderConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Hidden and attention dropout; None keeps the model's own (0.1 for BERT)."""
     freeze_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Layers, from the first on, that are not trained."""
+    """Layers, from the first on, that are not trained; with all of them frozen, the embeddings alone are."""
     freeze_embeddings: bool = False
     lora: LoraSection | None = None
 
@@ -90,6 +90,9 @@ class TeacherConfig(Section):
     """A feature store with the ids of the captions (and of the text lines, where terms apply to text)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """α_k; the weights of all teachers add up to 1."""
+    control: Annotated[Literal["shuffled"] | None, LEFT_OUT_IF_NONE] = None
+    """Train without what this teacher knows: its vectors are dealt out to the rows of each stream at random, under
+    the seed."""
 
     def encoder(self) -> EncoderConfig:
         assert self.model is not None

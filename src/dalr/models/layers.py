@@ -77,8 +77,9 @@ def freeze(encoder: SentenceTransformer, *, layers: int | None, embeddings: bool
     if layers is not None:
         backbone = backbone_of(encoder, where, "freeze_layers")
         _, stack = layer_stack(backbone, where, "freeze_layers")
-        if layers >= len(stack):
-            what = f"freeze_layers is {layers}, but the encoder has {len(stack)} layers and one must be trained"
+        if layers > len(stack) or (layers == len(stack) and embeddings):
+            left = "and something must be trained" if layers == len(stack) else ""
+            what = f"freeze_layers is {layers}, but the encoder has {len(stack)} layers {left}".rstrip()
             raise ConfigError(Problem(where=where, what=what))
         for layer in stack[:layers]:
             layer.requires_grad_(False)

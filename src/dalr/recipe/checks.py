@@ -162,6 +162,9 @@ def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         elif token_level is not None and teacher.model is None:
             what = "global_to_local reads token states, so the teacher must be a model, not stored vectors"
             yield Conflict(path=("teachers", number), what=what)
+        elif token_level is not None and teacher.control is not None:
+            what = "global_to_local reads token states, which are not dealt out; leave the term or the control out"
+            yield Conflict(path=("teachers", number, "control"), what=what)
 
 
 def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
@@ -195,8 +198,13 @@ def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
 
 def _freezing_conflicts(recipe: Recipe, depth: int | None) -> Iterator[Conflict]:
     frozen, kept = recipe.student.freeze_layers, recipe.student.num_layers or depth
-    if frozen is not None and kept is not None and frozen >= kept:
-        what = f"{frozen} layers are to be frozen, but the student has {kept}: one at least must be trained"
+    if frozen is not None and kept is not None and frozen > kept:
+        what = f"{frozen} layers are to be frozen, but the student has {kept}"
+        yield Conflict(path=("student", "freeze_layers"), what=what)
+    elif frozen is not None and frozen == kept and recipe.student.freeze_embeddings:
+        what = (
+            f"all {kept} layers and the embeddings are to be frozen; leave a layer or the embeddings to be trained"
+        )
         yield Conflict(path=("student", "freeze_layers"), what=what)
 
 

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from dalr.recipe.section import Section
+from dalr.study.names import with_seed
 
 Changes = Mapping[str, Any]
-"""Dotted key of a recipe -> value that takes the place of what is there; null removes a section."""
+"""Dotted key of a recipe -> value that takes the place of what is there; null removes a section. `${seed}` in
+a value is the seed of the run: each seed may have data of its own."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -71,8 +73,14 @@ def _without_removed(methods: object) -> object:
 
 
 class EvaluateConfig(Section):
-    """What the final runs, and only they, are scored on. Paths start at the current folder."""
+    """What the final runs, and only they, are scored on.
 
+    Paths start at the current folder; `${seed}` in them is the seed of the run.
+    """
+
+    graded_pairs: Mapping[str, str] = {}
+    """Name -> your own graded pairs, a file or a folder (`evaluation/graded.py`): a task each, beside `tasks`. The
+    first of them is what the study's verdict is about."""
     data: str | None = None
     """SentEval's `downstream` layout; not needed for retrieval alone."""
     tasks: tuple[str, ...] = ("sts",)
@@ -82,6 +90,11 @@ class EvaluateConfig(Section):
     exclude_overlap: str | None = None
     """Pairs or text that was trained on: STS is also scored without its sentences."""
     allow_changed_data: bool = False
+
+    def at(self, seed: int) -> EvaluateConfig:
+        """What runs of this seed are scored on."""
+        paths = ("graded_pairs", "data", "exclude_overlap")
+        return self.model_copy(update={path: with_seed(getattr(self, path), seed) for path in paths})
 
 
 class StudyConfig(Section):

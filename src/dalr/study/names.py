@@ -1,13 +1,16 @@
-"""What may methods and prepared runs be called? Folders carry their names; also `${prepared:NAME}`."""
+"""What may methods and prepared runs be called? Folders carry their names; also `${prepared:NAME}`, `${seed}`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
 _REFERENCE = re.compile(r"\$\{prepared:([^}]*)\}")
+
+
+_SEED = "${seed}"
 
 
 def check_name(name: str) -> str | None:
@@ -30,6 +33,24 @@ def references(value: Any) -> Iterator[str]:
                 yield from references(item)
         case _:
             pass
+
+
+def mentions_seed(value: Any) -> bool:
+    """Whether a value is another one under each seed."""
+    return bool(with_seed(value, 0) != value)
+
+
+def with_seed(value: Any, seed: int) -> Any:
+    """The value with the seed of its run in the place of each `${seed}`."""
+    match value:
+        case str():
+            return value.replace(_SEED, str(seed))
+        case Mapping():
+            return {key: with_seed(item, seed) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(with_seed(item, seed) for item in value)
+        case _:
+            return value
 
 
 def with_models(value: Any, model_of: Callable[[str], str]) -> Any:

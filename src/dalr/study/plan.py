@@ -21,7 +21,7 @@ from dalr.recipe.document import Change, dotted
 from dalr.recipe.loading import load_recipe
 from dalr.recipe.schema import Recipe
 from dalr.study.config import MethodConfig, PreparedConfig
-from dalr.study.names import references, with_models
+from dalr.study.names import mentions_seed, references, with_models, with_seed
 from dalr.study.reading import Study
 from dalr.study.search import Setting, trials_of
 
@@ -189,6 +189,7 @@ def _method_run(study: Study, out: Path, method: str, label: str, setting: Setti
         out,
         reference=study.recipe_of("methods", tuned_as, base.recipe),
         changes=changes,
+        seed=seed,
         method=method,
         label=label,
         setting=setting,
@@ -204,6 +205,7 @@ def _prepared_run(study: Study, out: Path, name: str) -> PlannedRun:
         out,
         reference=study.recipe_of("prepare", name, own.recipe),
         changes=[*study.changes(("prepare", name, "overrides"), own.overrides), *study.settings],
+        seed=None,
         method=name,
         label="prepared",
         setting={},
@@ -218,6 +220,7 @@ def _run(
     *,
     reference: str,
     changes: Sequence[Change],
+    seed: int | None,
     method: str,
     label: str,
     setting: Setting,
@@ -226,11 +229,17 @@ def _run(
 ) -> PlannedRun:
     everything = [*study.changes(("overrides",), study.config.overrides), *changes]
     mentioned = dict.fromkeys(name for change in everything for name in references(change.value))
+    if seed is None and (ours := [change for change in everything if mentions_seed(change.value)]):
+        what = "${seed} is the seed of a method's run; a prepared run is made once for all seeds and has none"
+        raise ConfigError([Problem(where=change.where, what=what) for change in ours])
     resolved = [
         Change(
             where=change.where,
             key=change.key,
-            value=with_models(change.value, lambda name: str(prepared_model(out, name))),
+            value=with_models(
+                with_seed(change.value, seed) if seed is not None else change.value,
+                lambda name: str(prepared_model(out, name)),
+            ),
         )
         for change in everything
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dalr.errors import ConfigError, Problem, did_you_mean
+from dalr.evaluation.graded import check_task_name
 from dalr.evaluation.senteval.selection import CLASSIFIERS
 from dalr.evaluation.tasks import GROUPS, RETRIEVAL, TASKS, resolve_tasks
 from dalr.recipe.document import Change, Document, Shelf, beside, change_of, dotted, validated
@@ -182,16 +183,25 @@ def _evaluate_conflicts(config: StudyConfig, evaluate: EvaluateConfig) -> Found:
             "leave it out, or choose by sts-b or tsv"
         )
         yield ("evaluate", "tasks"), what
+    for name in evaluate.graded_pairs:
+        if (wrong := check_task_name(name)) is not None:
+            yield ("evaluate", "graded_pairs", name), wrong
     if evaluate.data is None and any(name != RETRIEVAL for name in asked):
         yield ("evaluate",), "needs data: a folder in SentEval's layout, as `dalr data get` makes one"
     if evaluate.classifier not in CLASSIFIERS:
         what = f"unknown classifier {evaluate.classifier!r}; known: {', '.join(CLASSIFIERS)}"
         yield ("evaluate", "classifier"), what
-    for key, path in (("data", evaluate.data), ("exclude_overlap", evaluate.exclude_overlap)):
+    first = evaluate.at(config.seeds[0])
+    paths: list[tuple[tuple[str, ...], str | None]] = [
+        (("data",), first.data),
+        (("exclude_overlap",), first.exclude_overlap),
+        *((("graded_pairs", name), path) for name, path in first.graded_pairs.items()),
+    ]
+    for place, path in paths:
         try:
             expand(path) if path is not None else None
         except ConfigError as error:
-            yield ("evaluate", key), str(error)
+            yield ("evaluate", *place), str(error)
 
 
 def _refuse_test_selection(document: Document) -> None:

@@ -6,9 +6,9 @@ It holds no time and no path but those of runs inside the study's folder, so tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from dalr.study.statistics import Summary
 
@@ -109,6 +109,8 @@ class StudyResult(_Part):
     select_by: str
     unequal_trials: str | None
     baseline: str | None
+    graded: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
+    """Tasks of graded pairs; the first of them is what the study is about."""
     methods: Mapping[str, MethodResult]
     differences: tuple[Difference, ...]
     failures: tuple[FailedRun, ...]

@@ -31,7 +31,7 @@ from dalr.study.result import (
     StudyResult,
     TrialResult,
 )
-from dalr.study.scores import Evaluated, Scorer, scores_of
+from dalr.study.scores import Evaluated, Scorers, scores_of
 from dalr.study.statistics import item_tests, paired_difference, summary
 from dalr.study.training import Trained, impossible, make, recorded, settled
 from dalr.study.writing import write_study
@@ -86,7 +86,8 @@ def require_inputs(plan: Plan, console: Console) -> None:
         if not run.needs:
             attempt(partial(load_training_data, run.recipe, read_dataset=read_once))
     if plan.study.config.evaluate is not None:
-        attempt(Scorer(plan.study.config.evaluate, console).require_data)
+        scorers = Scorers(plan.study.config.evaluate, console)
+        attempt(partial(scorers.require_data, plan.study.config.seeds))
     attempt.require()
 
 
@@ -105,7 +106,7 @@ class _Run:
         self.records: dict[str, Trained] = {}
         self.done = 0
         for run in plan.prepared:
-            self.keys[run.method] = self._ticket(run).key
+            self.keys[run.method] = self._fingerprint(run).key
         self.known = Records(plan.out, self.config.name)
 
     def all(self) -> StudyResult:
@@ -113,7 +114,7 @@ class _Run:
         if not self.replace:
             self.finished()  # other runs in the folders are refused now, before hours are spent
         if scorer is not None:
-            scorer.require_data()
+            scorer.require_data(self.config.seeds)
         with self._bar() as bar:
             for run in self.plan.prepared:
                 self._prepare(run, bar, weights=False)
@@ -180,8 +181,8 @@ class _Run:
             return []
         return self.plan.finals(method, best.run if best is not None else None)
 
-    def _scorer(self) -> Scorer | None:
-        return Scorer(self.config.evaluate, self.inner) if self.config.evaluate is not None else None
+    def _scorer(self) -> Scorers | None:
+        return Scorers(self.config.evaluate, self.inner) if self.config.evaluate is not None else None
 
     def _refuse_others(self, runs: Iterable[PlannedRun]) -> None:
         """Raise if folders hold other runs than these, before any of them is trained."""
@@ -192,10 +193,10 @@ class _Run:
             attempt(partial(self._there, run, weights=False))
         attempt.require()
 
-    def _unscored(self, run: PlannedRun, seed: int, scorer: Scorer | None) -> bool:
+    def _unscored(self, run: PlannedRun, seed: int, scorer: Scorers | None) -> bool:
         """Whether the record of a final run lacks scores that its weights would give."""
-        found = self.known.find(run.path, self._ticket(run).key)
-        return scorer is not None and not scorer.has_scored(
+        found = self.known.find(run.path, self._fingerprint(run).key)
+        return scorer is not None and not scorer.at(seed).has_scored(
             run.recipe,
             found.evaluation if found is not None else None,
             first_seed=seed == self.config.seeds[0],
@@ -228,7 +229,7 @@ class _Run:
 
     def _there(self, run: PlannedRun, *, weights: bool) -> Trained | None:
         """The run if it is finished in its folder, or where no weights are wanted, known by its record."""
-        fingerprint = self._ticket(run)
+        fingerprint = self._fingerprint(run)
         trained = settled(run, fingerprint, replace=self.replace, console=self.inner)
         return recorded(run, fingerprint, self.known) if trained is None and not weights else trained
 
@@ -237,7 +238,7 @@ class _Run:
         fingerprint = read_fingerprint(trained.run.folder) if trained.has_weights else None
         if fingerprint is not None:
             asked = self.config.evaluate
-            overlap = asked.exclude_overlap if asked is not None else None
+            overlap = asked.at(trained.run.recipe.seed).exclude_overlap if asked is not None else None
             self.known.keep(record_of(trained.run, fingerprint, trained.record or {}, overlap_with=overlap))
 
     def _make(self, run: PlannedRun, bar: Bar) -> Trained:
@@ -249,14 +250,14 @@ class _Run:
         if missing:
             error = DataError(f"the prepared run {', '.join(missing)} that it needs has failed")
             return impossible(run, error)
-        return make(run, self._ticket(run), console=self.inner)
+        return make(run, self._fingerprint(run), console=self.inner)
 
-    def _ticket(self, run: PlannedRun) -> Fingerprint:
+    def _fingerprint(self, run: PlannedRun) -> Fingerprint:
         """The fingerprint of a run, with the keys of the prepared runs that it reads."""
         read = {str(prepared_model(self.plan.out, name)): self.keys[name] for name in run.needs}
         return make_fingerprint(run.recipe, read)
 
-    def _score(self, finals: Mapping[str, list[Trained]], scorer: Scorer | None) -> Scored:
+    def _score(self, finals: Mapping[str, list[Trained]], scorer: Scorers | None) -> Scored:
         scored: dict[str, list[tuple[int, Trained, Evaluated]]] = {}
         wanted = [each for runs in finals.values() for each in runs if each.failure is None]
         done = 0
@@ -271,7 +272,7 @@ class _Run:
                         first = seed == self.config.seeds[0]
                         recorded = trained.known_by.evaluation if trained.known_by is not None else None
                         run = trained.run
-                        found = scorer.score(run.recipe, run.folder, recorded=recorded, first_seed=first)
+                        found = scorer.at(seed).score(run.recipe, run.folder, recorded=recorded, first_seed=first)
                         self._keep(trained)
                         if found.earlier:
                             bar.skip(1)
@@ -313,6 +314,7 @@ class _Run:
             select_by=config.select_by,
             unequal_trials=config.unequal_trials,
             baseline=config.baseline,
+            graded=tuple(config.evaluate.graded_pairs) if config.evaluate is not None else (),
             methods=methods,
             differences=tuple(self._differences(methods, scored)),
             failures=tuple(self.failures),

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from dalr.errors import ConfigError, DalrError, DataError, Problem
+from dalr.errors import Attempts, ConfigError, DalrError, DataError, Problem
+from dalr.evaluation.graded import load_graded_pairs, pairs_sha256
 from dalr.evaluation.models import settings_of
 from dalr.evaluation.request import Request, locate
 from dalr.evaluation.results import (
@@ -49,12 +52,56 @@ class Evaluated:
     """Whether all of it was there already."""
 
 
+class Scorers:
+    """A scorer for each seed, since seeds may have data of their own; one for all where they have not."""
+
+    def __init__(self, config: EvaluateConfig, console: Console) -> None:
+        self.config, self.console = config, console
+        self._known: list[Scorer] = []
+
+    def at(self, seed: int) -> Scorer:
+        """The one that scores runs of this seed."""
+        config = self.config.at(seed)
+        found = next((each for each in self._known if each.config == config), None)
+        if found is None:
+            found = Scorer(config, self.console)
+            self._known.append(found)
+        return found
+
+    def require_data(self, seeds: Sequence[int]) -> None:
+        """Read what will be needed under every seed.
+
+        Raises:
+            ConfigError, DataError: as `Scorer.require_data`.
+        """
+        attempt = Attempts()
+        for scorer in {id(found): found for found in map(self.at, seeds)}.values():
+            attempt(scorer.require_data)
+        attempt.require()
+
+
 class Scorer:
     """Scores runs as one study asks for it; the data of all tasks is read once."""
 
     def __init__(self, config: EvaluateConfig, console: Console) -> None:
         self.config, self.console = config, console
         self._loaded: Loaded | None = None
+
+    @cached_property
+    def _graded(self) -> Mapping[str, str]:
+        """Content of the graded pairs, of those that can be read."""
+        found = {}
+        for name, path in self.config.graded_pairs.items():
+            with suppress(DataError):
+                found[name] = pairs_sha256(load_graded_pairs(expand(path), name))
+        return found
+
+    def _has(self, found: Evaluation, task: str) -> bool:
+        """Whether an evaluation has a task, of the pairs that the study's files hold now."""
+        result = found.tasks.get(task)
+        if isinstance(result, StsResult) and task in self._graded:
+            return result.pairs_sha256 == self._graded[task]
+        return result is not None
 
     def require_data(self) -> None:
         """Read what will be needed, so that a study does not train for days towards missing files.
@@ -77,14 +124,15 @@ class Scorer:
     def has_scored(self, recipe: Recipe, recorded: Evaluation | None, *, first_seed: bool) -> bool:
         """Whether a run's record has all that is asked of it."""
         earlier = self._of_these_settings(recorded)
-        return earlier is not None and set(self._tasks(recipe, first_seed=first_seed)) <= set(earlier.tasks)
+        wanted = self._tasks(recipe, first_seed=first_seed)
+        return earlier is not None and all(self._has(earlier, task) for task in wanted)
 
     def score(self, recipe: Recipe, folder: Path, *, recorded: Evaluation | None, first_seed: bool) -> Evaluated:
         """The scores of a finished run: those of its record where it is known by that, or else of its folder."""
         try:
             tasks = self._tasks(recipe, first_seed=first_seed)
             earlier = self._of_these_settings(recorded) if recorded is not None else self._earlier(folder)
-            missing = [task for task in tasks if earlier is None or task not in earlier.tasks]
+            missing = [task for task in tasks if earlier is None or not self._has(earlier, task)]
             if missing:
                 request = self._request(missing)
                 evaluation = evaluate_one(locate(str(folder), request), self._those(missing), request)
@@ -96,7 +144,8 @@ class Scorer:
     def _tasks(self, recipe: Recipe, *, first_seed: bool) -> list[str]:
         names = [*self.config.tasks, *(self.config.on_first_seed if first_seed else ())]
         cannot = {RETRIEVAL: not finds_images(recipe), CAPTIONS: not _tests_captions(recipe)}
-        return [name for name in resolve_tasks(names) if not cannot.get(name, False)]
+        tasks = [name for name in resolve_tasks(names) if not cannot.get(name, False)]
+        return [*tasks, *self.config.graded_pairs]
 
     def _those(self, tasks: Sequence[str]) -> Loaded:
         """These tasks out of all."""
@@ -114,6 +163,7 @@ class Scorer:
         return Request(
             data=expand(config.data) if config.data is not None else None,
             tasks=tasks,
+            graded_pairs={name: expand(path) for name, path in config.graded_pairs.items()},
             classifier=config.classifier,
             exclude_overlap=expand(config.exclude_overlap) if config.exclude_overlap is not None else None,
             allow_changed_data=config.allow_changed_data,
@@ -174,6 +224,7 @@ def scores_of(evaluation: Evaluation | None, validation: float | None) -> dict[s
         match result:
             case StsResult():
                 found[name] = result.spearman
+                found |= {f"{name}/{group}": each.spearman for group, each in result.groups.items()}
                 found |= {f"{name}/{subset}": each.spearman for subset, each in result.subsets.items()}
                 if result.without_overlap is not None:
                     left = result.without_overlap

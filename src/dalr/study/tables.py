@@ -36,6 +36,7 @@ def study_tables(result: StudyResult) -> list[Table]:
         sts_table(result),
         transfer_table(result),
         retrieval_table(result),
+        *(graded_table(result, name) for name in result.graded),
         overlap_table(result),
         photo_table(result),
         difference_table(result),
@@ -79,6 +80,36 @@ def transfer_table(result: StudyResult) -> Table | None:
         published=Group(rows=rows, title=f"{PUBLISHED}; acc or devacc unclear"),
         notes=[TRANSFER_NOTE],
     )
+
+
+def graded_table(result: StudyResult, task: str) -> Table | None:
+    """Graded pairs of the user's own: the mean, its groups and their files."""
+    names = _graded_names(result, task)
+    if not names:
+        return None
+    number = result.graded.index(task) + 1
+    return _score_table(
+        result,
+        names,
+        columns=[each.removeprefix(f"{task}/").replace(WITHOUT_OVERLAP, " w/o overlap") for each in names],
+        name=f"study-graded-{number}",
+        caption=f"Graded pairs, {task} (Spearman × 100)",
+        published=None,
+        notes=[
+            f"{task} is the mean of its groups, a group the mean of its files." if len(names) > 1 else "",
+        ],
+    )
+
+
+def _graded_names(result: StudyResult, task: str) -> list[str]:
+    """The scores of a task of graded pairs: the mean, its groups, their files; each kind also without overlap."""
+    measured = dict.fromkeys(
+        name
+        for method in result.methods.values()
+        for name in method.summary
+        if name.removesuffix(WITHOUT_OVERLAP) == task or name.startswith(f"{task}/")
+    )
+    return sorted(measured, key=lambda name: (name.count("/"), WITHOUT_OVERLAP in name))
 
 
 def retrieval_table(result: StudyResult) -> Table | None:
@@ -142,6 +173,7 @@ def difference_table(result: StudyResult, scores: Sequence[str] = _DIFFERENCES) 
     pairs = list(dict.fromkeys((each.a, each.b) for each in result.differences))
     if not pairs:
         return None
+    scores = [*(name for task in result.graded for name in _graded_names(result, task)), *scores]
     groups = [
         Group(
             title=f"{a} minus {b}",

@@ -29,7 +29,7 @@ def verdict(result: StudyResult) -> list[str]:
 
     A validation score decides only where nothing was tested. Empty with a single seed.
     """
-    for score in _DECIDING:
+    for score in (*result.graded, *_DECIDING):
         found = [each for each in result.differences if each.score == score and each.seeds.interval is not None]
         if found:
             most = max(each.seeds.n for each in found)

@@ -91,11 +91,12 @@ class ValidationConfig(Section):
     """The score by which the best weights are chosen."""
 
     kind: Literal["sts-b", "tsv", "retrieval", "function"] = "sts-b"
-    """`sts-b`: STS-B dev in a SentEval folder. `tsv`: your own file of score, sentence, sentence. `retrieval`:
-    mean R@1 of both directions over the held-out images, in the grounding space. `function`: what a program passes
-    as `validation` to `dalr.train`."""
+    """`sts-b`: STS-B dev in a SentEval folder. `tsv`: your own file of score, sentence, sentence, or a
+    folder of such files, whose scores are averaged by subfolder (`evaluation/graded.py`). `retrieval`: mean R@1 of
+    both directions over the held-out images, in the grounding space. `function`: what a program passes as
+    `validation` to `dalr.train`."""
     data: str | None = None
-    """The SentEval folder or the TSV file."""
+    """The SentEval folder, the TSV file or the folder of these."""
     every: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 125
     """Steps between scores; the last step is always scored."""
     patience: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None

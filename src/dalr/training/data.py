@@ -17,7 +17,8 @@ from dalr.data.dataset import Dataset, load_dataset
 from dalr.data.rows import CaptionedImage, Kind, Sentences, Text, comparable
 from dalr.data.schedule import Plan, Stream, numbered, pair_interval
 from dalr.errors import Attempts, ConfigError, DataError, Problem
-from dalr.evaluation.sts import ScoredPairs, load_scored_tsv, load_sts
+from dalr.evaluation.graded import load_graded_pairs
+from dalr.evaluation.sts import ScoredPairs, load_sts
 from dalr.features.source import open_features
 from dalr.features.store import FeatureStore, StoredVectors
 from dalr.losses import Need
@@ -290,4 +291,4 @@ def _validation_pairs(recipe: Recipe) -> ScoredPairs | None:
     if config is None or config.data is None or config.kind not in ("sts-b", "tsv"):
         return None
     path = recipe.data.path(config.data)
-    return load_sts(path, "sts-b-dev") if config.kind == "sts-b" else load_scored_tsv(path)
+    return load_sts(path, "sts-b-dev") if config.kind == "sts-b" else load_graded_pairs(path)

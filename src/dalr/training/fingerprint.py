@@ -14,6 +14,7 @@ from typing import Any
 
 from dalr.data.rows import sentences_sha256
 from dalr.errors import Problem
+from dalr.evaluation.graded import pairs_sha256
 from dalr.features.store import FORMAT, VERSION, FeatureStore
 from dalr.io.sealed import read_manifest
 from dalr.models.loading import encoder_sha256
@@ -57,7 +58,7 @@ def _content(recipe: Recipe, data: TrainingData) -> Iterator[tuple[str, str]]:
     if held_out is not None:
         yield "held-out captions", sentences_sha256([*held_out.caption_ids, *held_out.captions])
     if scored is not None:
-        yield "validation pairs", sentences_sha256([*scored.sentences(), *map(repr, scored.gold.tolist())])
+        yield "validation pairs", pairs_sha256(scored)
     for name, vectors in (("image features", data.images), ("caption features", data.clip_text)):
         if vectors is not None:
             yield name, _store_sha256(vectors.store)

@@ -21,6 +21,7 @@ from dalr.io.console import Bar, Console
 from dalr.losses import Need
 from dalr.losses.matryoshka import make_matryoshka
 from dalr.losses.token_level import GlobalToLocal
+from dalr.models.config import TeacherConfig
 from dalr.models.embedding import pad_token_id
 from dalr.models.export import record_matryoshka_dims
 from dalr.models.heads import Heads
@@ -31,7 +32,7 @@ from dalr.models.prompts import prompt_of
 from dalr.models.reference import token_positions
 from dalr.models.token_teacher import TokenTeacher
 from dalr.recipe.schema import Recipe
-from dalr.seed import seed_everything
+from dalr.seed import generator, seed_everything
 from dalr.training.batch import BatchDataset, StreamData, TokenRows
 from dalr.training.callbacks import ValidationFunction
 from dalr.training.data import TrainingData
@@ -226,19 +227,27 @@ def _teacher_vectors(
     recipe: Recipe, data: TrainingData, stream: Sentences, console: Console
 ) -> tuple[StoredVectors, ...]:
     what = "caption" if stream.kind == "pair" else "text line"
-    found = []
+    found: list[StoredVectors] = []
     for number, (teacher, stored) in enumerate(
         zip(recipe.teachers, data.teachers[stream.kind], strict=True), start=1
     ):
         if stored is not None:
-            found.append(stored)
+            found.append(_controlled(stored, teacher, recipe.seed, f"teacher {number} {stream.kind}"))
             continue
         with _bar_if_needed(console, f"teacher {number}, {what}s", len(set(stream.sentences))) as advance:
             store = cached_text_store(
                 encoder=teacher.encoder(), ids=stream.ids, sentences=stream.sentences, progress=advance
             )
-        found.append(StoredVectors(store=store, rows=store.rows_of(stream.ids, what=what)))
+        vectors = StoredVectors(store=store, rows=store.rows_of(stream.ids, what=what))
+        found.append(_controlled(vectors, teacher, recipe.seed, f"teacher {number} {stream.kind}"))
     return tuple(found)
+
+
+def _controlled(vectors: StoredVectors, teacher: TeacherConfig, seed: int, name: str) -> StoredVectors:
+    """A teacher's vectors, its own or those of other rows."""
+    if teacher.control is None:
+        return vectors
+    return replace(vectors, rows=generator(seed, "teacher_control", name).permutation(vectors.rows))
 
 
 @contextmanager

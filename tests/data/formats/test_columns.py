@@ -137,8 +137,8 @@ def test_keys_of_a_list_may_have_other_names(tmp_path: Path) -> None:
         ([{"image": "a", "caption": []}], "[0]: image 'a' has no caption"),
         ([{"image": 3, "caption": "x"}], "[0]: expected a string under 'image', found 3"),
         (
-            [{"image": "a", "text": "x"}],
-            "[0]: expected a string under 'image', found None; its keys are image, text",
+            [{"photo": "a", "text": "x"}],
+            "[0]: expected a string under 'image', found None; its keys are photo, text",
         ),
     ],
 )

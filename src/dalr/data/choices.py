@@ -1,4 +1,4 @@
-"""Which formats of image-caption pairs are there? Names alone, so that `dalr --help` imports nothing heavy."""
+"""Which formats of pairs may an option name? Apart from readers, so that `dalr --help` imports nothing heavy."""
 
 from __future__ import annotations
 
