@@ -131,6 +131,19 @@ def test_a_run_begins_with_the_weights_and_heads_of_another(
     assert json.loads((tmp_path / "second" / "run.json").read_text())["init_from"] == str(first)
 
 
+def test_a_chain_of_runs_is_compared_with_what_the_first_began_as(
+    cli: Cli, toys: Toys, run: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = run("a", "data.holdout.last=4")
+    recipe = toys.recipe(tmp_path, training={"batch_size": 4, "max_steps": 1})
+    options = ("-s", "data.holdout.last=4", "--init-from", first, "-q")
+    assert cli("train", recipe, "--out", tmp_path / "second", *options).code == 0
+    outcome = cli("compare", tmp_path / "second", "-q")
+    assert outcome.code == 0, outcome.err
+    assert f"{toys.student} (untouched)" in outcome.out
+    assert f"{first}/model (untouched)" not in outcome.out
+
+
 def test_what_is_begun_with_is_a_finished_run(cli: Cli, toys: Toys, tmp_path: Path) -> None:
     outcome = cli("train", toys.recipe(tmp_path), "--init-from", toys.student, "--out", tmp_path / "run")
     assert outcome.code == 2

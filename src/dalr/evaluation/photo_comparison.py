@@ -22,13 +22,17 @@ from dalr.evaluation.own_scores import CAPTIONS_MAP, IMAGE_TO_TEXT, TEXT_TO_IMAG
 from dalr.evaluation.request import Place, Request, locate
 from dalr.evaluation.results import CaptionsResult, Comparison, Evaluation, Evaluations, Failed, RetrievalResult
 from dalr.evaluation.retrieval_data import OwnData, captions_task, text_retrieval
+from dalr.evaluation.runs import recipe_of_run
 from dalr.evaluation.score import EvaluatedModel, failure
 from dalr.evaluation.score import evaluate as score
 from dalr.features.source import open_features
 from dalr.features.store import FeatureStore
-from dalr.models.config import EncoderConfig
+from dalr.io.paths import is_file
+from dalr.models.config import EncoderConfig, StudentConfig
+from dalr.recipe.schema import Recipe
 
 _TASKS = ("retrieval", "captions")
+_LONGEST_CHAIN = 100
 _QUESTIONS = {
     TEXT_TO_IMAGE: "finds the image first for {} % of captions",
     IMAGE_TO_TEXT: "finds a right caption first for {} % of images",
@@ -136,7 +140,7 @@ def _require_unseen(place: Place, own: OwnData, test: OwnSet) -> None:
 
 def _with_untouched(photos: RunPhotos, others: Sequence[Place]) -> list[Place]:
     """The encoder that the run began as, then the other models."""
-    student = photos.recipe.student
+    student = _first_student(photos.recipe)
     encoder = EncoderConfig(
         model=student.model,
         revision=student.revision,
@@ -146,6 +150,17 @@ def _with_untouched(photos: RunPhotos, others: Sequence[Place]) -> list[Place]:
     )
     untouched = Place(name=f"{student.model} (untouched)", encoder=encoder)
     return [untouched, *others]
+
+
+def _first_student(recipe: Recipe) -> StudentConfig:
+    """The encoder that a chain of runs, each begun with the one before, began as."""
+    student = recipe.student
+    for _ in range(_LONGEST_CHAIN):
+        run = Path(student.model).parent
+        if not is_file(run / "run.json"):
+            break
+        student = recipe_of_run(run).student
+    return student
 
 
 def _scored(place: Place, own: OwnData, request: Request) -> Evaluation:
