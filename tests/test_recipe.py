@@ -68,7 +68,14 @@ def conflicts_of(folder: Path, tree: dict[str, Any], *overrides: str) -> list[st
 
 class TestShipped:
     def test_the_methods_are_there(self) -> None:
-        assert shipped_recipes() == sorted([*METHODS, *VARIANTS])
+        assert shipped_recipes() == sorted(["adapt", *METHODS, *VARIANTS])
+
+    def test_adapt_is_taught_by_its_frozen_self(self) -> None:
+        recipe = load_recipe("adapt")
+        assert [teacher.model for teacher in recipe.teachers] == [recipe.student.model]
+        assert recipe.data.holdout is not None
+        assert recipe.data.holdout.drop_leaking
+        assert recipe.training.head_learning_rate is not None
 
     @pytest.mark.parametrize("name", METHODS)
     def test_a_shipped_recipe_loads(self, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -687,15 +694,15 @@ class TestCombinations:
         [problem] = conflicts_of(tmp_path, tree)
         assert "the teacher must be a model, not stored vectors" in problem
 
-    @pytest.mark.parametrize("held_out", [0, 1])
-    def test_retrieval_without_held_out_images(self, tree: dict[str, Any], tmp_path: Path, held_out: int) -> None:
-        tree["data"]["held_out_images"] = held_out
+    @pytest.mark.parametrize("holdout", [None, {"last": 1}, {"test_fraction": 0.2}])
+    def test_retrieval_without_validation_images(self, tree: dict[str, Any], tmp_path: Path, holdout: Any) -> None:
+        tree["data"]["holdout"] = holdout
         tree["validation"] = {"kind": "retrieval"}
         [problem] = conflicts_of(tmp_path, tree)
-        assert "validation.kind: retrieval needs data.held_out_images of 2 or more" in problem
+        assert "validation.kind: retrieval needs images of its own: data.holdout with" in problem
 
     def test_retrieval_without_grounding_heads(self, tree: dict[str, Any], tmp_path: Path) -> None:
-        tree["data"]["held_out_images"] = 4
+        tree["data"]["holdout"] = {"last": 4}
         tree["validation"] = {"kind": "retrieval"}
         tree["objective"] = {"infonce": {}, "consistency": {}}
         [problem] = conflicts_of(tmp_path, tree)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from dalr.data.holdout import read_sides
 from dalr.recipe.loading import load_recipe
 from tiny import Outcome, TinyData, Toys, write_data, write_pairs
 
@@ -48,7 +50,10 @@ def test_check_accepts_it_as_it_stands(
     recipe = load_recipe(str(out))
     assert (recipe.data.text is not None) == with_text
     assert (recipe.objective.term("grounding") is not None) == with_store
-    assert recipe.data.held_out_images == (4 if with_store else 0)
+    assert recipe.data.holdout is not None
+    assert recipe.data.holdout.file == str(tmp_path / "mine.split.jsonl")
+    sides = read_sides(tmp_path / "mine.split.jsonl")
+    assert Counter(sides.values()) == {"test": 2, "validation": 2}
 
 
 def test_the_marked_lines_are_a_recipe_with_pictures_once_there_is_a_store(

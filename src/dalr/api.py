@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -23,10 +23,10 @@ from dalr.evaluation.run import evaluate_model
 from dalr.features.importing import read_ids
 from dalr.features.source import features_in_memory
 from dalr.io.console import Console
-from dalr.io.paths import expanded
+from dalr.io.paths import expanded, is_file
 from dalr.models.choices import PoolingMode
 from dalr.recipe.checks import conflicts
-from dalr.recipe.document import Change
+from dalr.recipe.document import Change, with_tuples
 from dalr.recipe.loading import Overrides, Reference, load_recipe
 from dalr.recipe.schema import Recipe
 from dalr.training.callbacks import Callback, ValidationFunction
@@ -64,6 +64,7 @@ def train(
     resume: bool = ...,
     allow_changed: bool = ...,
     console: Console | None = ...,
+    init_from: str | Path | None = ...,
     dry_run: Literal[False] = ...,
 ) -> TrainResult: ...
 @overload
@@ -94,6 +95,7 @@ def train(
     resume: bool = False,
     allow_changed: bool = False,
     console: Console | None = None,
+    init_from: str | Path | None = None,
     dry_run: bool = False,
 ) -> TrainResult | DryRun:
     """Train a recipe and return where its product is.
@@ -114,6 +116,7 @@ def train(
             validation and callbacks that came as objects are given again.
         allow_changed: resume although recipe, data or versions differ, which `run.json` then says.
         console: where progress goes; None shows it on standard error.
+        init_from: a finished run whose weights and heads are begun with, in place of the recipe's student.
         dry_run: only try a batch of each kind and return shapes, terms, memory, and the time that all would take;
             `out` is not touched.
 
@@ -122,6 +125,9 @@ def train(
     """
     objects = _Objects.of(pairs, text, image_features, image_ids, validation, callbacks)
     loaded = _loaded(recipe, overrides, objects)
+    program = objects.program
+    if init_from is not None:
+        loaded, program = _begun_with(expanded(init_from, "init_from"), loaded, program)
     if dry_run:
         return try_batches(loaded, console=console or Console(), program=objects.program)
     if (resume or allow_changed) and out is None:
@@ -133,8 +139,24 @@ def train(
         out=expanded(out if out is not None else default_run_folder(loaded.name), "out"),
         console=console or Console(),
         resume=Resume(read_recipe=_with_defaults_of_today, allow_changed=allow_changed) if resume else None,
-        program=objects.program,
+        program=program,
     )
+
+
+def _begun_with(run: Path, recipe: Recipe, program: FromProgram) -> tuple[Recipe, FromProgram]:
+    """A recipe and what goes with it, begun with the weights and heads of a finished run.
+
+    Raises:
+        ConfigError: not a finished run.
+    """
+    if not (is_file(run / "heads.safetensors") and is_file(run / "run.json")):
+        what = (
+            f"expected a finished run (run.json, model, heads.safetensors), found {run}; train it to its end first"
+        )
+        raise ConfigError(Problem(where="--init-from", what=what))
+    named = {"model": str(run / "model"), "revision": None, "pooling": None, "num_layers": None}
+    recipe = recipe.model_copy(update={"student": recipe.student.model_copy(update=named)})
+    return recipe, dataclasses.replace(program, initial_heads=run / "heads.safetensors")
 
 
 class _Objects:
@@ -275,7 +297,7 @@ def evaluate(
 def _with_defaults_of_today(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
     """The recipe of an earlier run as this dalr would write it; as it is, where this dalr does not know it."""
     with suppress(ValidationError):
-        return Recipe.model_validate_json(json.dumps(recipe)).model_dump(mode="json")
+        return Recipe.model_validate(with_tuples(dict(recipe))).model_dump(mode="json")
     return recipe
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from dalr.data.config import DataConfig
 from dalr.data.dataset import Dataset, load_dataset
+from dalr.data.holdout import HoldoutConfig
 from dalr.data.rows import comparable, is_blank
 from dalr.errors import DataError
 from tiny import CAPTIONS_PER_IMAGE, IMAGES, LINES, TinyData, write_pairs
@@ -148,7 +149,7 @@ def test_missing_files_come_together(tmp_path: Path) -> None:
 
 
 def test_the_last_images_are_held_out(tiny_data: TinyData) -> None:
-    data = load(tiny_data.pairs, held_out_images=5)
+    data = load(tiny_data.pairs, holdout=HoldoutConfig(last=5))
     assert data.pairs is not None
     assert data.held_out is not None
     assert set(data.pairs.image_of.tolist()) == set(range(IMAGES - 5))
@@ -161,14 +162,14 @@ def test_the_last_images_are_held_out(tiny_data: TinyData) -> None:
 
 @pytest.mark.parametrize("number", [IMAGES, IMAGES + 1])
 def test_holding_out_everything_is_an_error_with_both_numbers(tiny_data: TinyData, number: int) -> None:
-    [problem] = refused(pairs=tiny_data.pairs, held_out_images=number)
-    assert f"held_out_images is {number}, but there are only {IMAGES} images" in problem
+    [problem] = refused(pairs=tiny_data.pairs, holdout=HoldoutConfig(last=number))
+    assert f"holdout.last is {number}, but there are only {IMAGES} images" in problem
 
 
 @pytest.mark.parametrize("per_image", [1, 2])
 def test_captions_are_drawn_once_under_the_seed(tiny_data: TinyData, per_image: int) -> None:
     def drawn(seed: int) -> tuple[str, ...]:
-        data = load(tiny_data.pairs, captions_per_image=per_image, held_out_images=4, seed=seed)
+        data = load(tiny_data.pairs, captions_per_image=per_image, holdout=HoldoutConfig(last=4), seed=seed)
         assert data.pairs is not None
         assert data.held_out is not None
         assert set(Counter(data.pairs.image_of.tolist()).values()) == {per_image}
@@ -214,8 +215,8 @@ def test_names_of_images_are_data_and_come_back_as_they_are(tmp_path: Path, name
 
 
 def test_broken_pairing_deals_the_training_captions_out_at_random(tiny_data: TinyData) -> None:
-    whole = load(tiny_data.pairs, held_out_images=4)
-    broken = load(tiny_data.pairs, held_out_images=4, pairing_control="broken")
+    whole = load(tiny_data.pairs, holdout=HoldoutConfig(last=4))
+    broken = load(tiny_data.pairs, holdout=HoldoutConfig(last=4), pairing_control="broken")
     assert whole.pairs is not None
     assert broken.pairs is not None
     assert broken.held_out is not None
@@ -228,8 +229,8 @@ def test_broken_pairing_deals_the_training_captions_out_at_random(tiny_data: Tin
     assert broken.report["captions_with_a_strange_image"] == moved
     assert broken.report["pairing_control"] == "broken"
     assert broken.held_out.image_of.tolist() == whole.held_out.image_of.tolist()
-    again = load(tiny_data.pairs, held_out_images=4, pairing_control="broken")
-    other = load(tiny_data.pairs, held_out_images=4, pairing_control="broken", seed=1)
+    again = load(tiny_data.pairs, holdout=HoldoutConfig(last=4), pairing_control="broken")
+    other = load(tiny_data.pairs, holdout=HoldoutConfig(last=4), pairing_control="broken", seed=1)
     assert again.pairs is not None
     assert other.pairs is not None
     assert broken.pairs.image_of.tolist() == again.pairs.image_of.tolist() != other.pairs.image_of.tolist()

@@ -36,7 +36,7 @@ def make_run(folder: Path, student: Path, *, space: str | None) -> Trained:
     flat = captions(IMAGES * CAPTIONS_PER_IMAGE)
     pairs = write_pairs(folder / "pairs.jsonl", names, [flat[number::IMAGES] for number in range(IMAGES)])
     tree: dict[str, Any] = recipe_tree(write_data(folder / "data"), student)
-    tree["data"] |= {"pairs": str(pairs), "held_out_images": 5}
+    tree["data"] |= {"pairs": str(pairs), "holdout": {"last": 5}}
     tree["features"] = {"image": str(folder / "store")}
     tree["validation"] = {"kind": "retrieval", "every": 2}
     if space is not None:

@@ -357,7 +357,7 @@ def trained_invocations(world: World) -> Iterator[Invocation]:
         "heads.grounding_dim",
         "heads.aligner_dim",
         "data.max_tokens",
-        "data.held_out_images",
+        "data.holdout.last",
         "student.dropout",
     ]
     keys += ["data.captions_per_image", "student.num_layers", "student.freeze_layers", "validation.every"]

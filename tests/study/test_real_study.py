@@ -20,7 +20,7 @@ def write(toys: Toys, folder: Path, recipe: Path) -> str:
         "seeds": [0, 1],
         "select_by": "tsv",
         "trials": 2,
-        "overrides": {"training.max_steps": 2, "data.held_out_images": 4},
+        "overrides": {"training.max_steps": 2, "data.holdout.last": 4},
         "prepare": {
             "teacher": {
                 "recipe": str(recipe),

@@ -44,3 +44,13 @@ def test_a_validation_score_decides_where_nothing_was_tested() -> None:
 
 def test_one_seed_says_nothing() -> None:
     assert verdict(result(difference("a", "b", 1.0, None))) == []
+
+
+def test_two_seeds_or_seeds_that_agree_by_chance_have_no_winner() -> None:
+    two = Difference(
+        a="a", b="b", score="STS avg", seeds=Summary(mean=0.2, std=0.0, interval=(0.2, 0.2), n=2), items=None
+    )
+    assert verdict(result(two)) == ["STS avg: not enough seeds for a verdict (2; it takes 3 or more)."]
+    assert verdict(result(difference("a", "b", 0.2, 0.0001))) == [
+        "STS avg, 95 % intervals over 3 seeds: a is not told apart from b (+0.20)."
+    ]

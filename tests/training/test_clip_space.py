@@ -20,7 +20,7 @@ CLIP = {"infonce": {"temperature": 0.05}, "grounding": {"weight": 0.1, "space": 
 
 def recipe_of(toys: Toys, folder: Path, **sections: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    data = {"pairs": str(toys.data.pairs), "text": str(toys.data.text), "max_tokens": 16, "held_out_images": 4}
+    data = {"pairs": str(toys.data.pairs), "text": str(toys.data.text), "max_tokens": 16, "holdout": {"last": 4}}
     heads = {"grounding_dim": IMAGE_WIDTH, "aligner_dim": 8}
     scored = {"kind": "retrieval", "every": 2}
     return toys.recipe(

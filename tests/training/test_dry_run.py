@@ -56,8 +56,11 @@ def test_numbers_are_those_of_the_training(toys: Toys, tmp_path: Path) -> None:
     assert moments <= found.optimizer_bytes <= moments + 4 * 200, "two moments, and a step count a tensor"
     assert found.validation_seconds is not None
     assert found.seconds == pytest.approx(
-        sum(trial.steps * trial.seconds for trial in found.trials) + 5 * found.validation_seconds
+        sum(trial.steps * trial.seconds for trial in found.trials)
+        + 5 * found.validation_seconds
+        + found.teacher_seconds
     )
+    assert found.teacher_seconds > 0
 
 
 def test_the_first_losses_are_those_of_the_first_steps(toys: Toys, tmp_path: Path) -> None:

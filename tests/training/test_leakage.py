@@ -9,7 +9,7 @@ from pathlib import Path
 from tiny import Outcome, Toys, write_pairs
 
 Cli = Callable[..., Outcome]
-HELD_OUT = ("-s", "data.held_out_images=6", "-s", "validation.every=2", "-s", "training.max_steps=2")
+HELD_OUT = ("-s", "data.holdout.last=6", "-s", "validation.every=2", "-s", "training.max_steps=2")
 
 
 def captions_of(toys: Toys, change: Callable[[int, str], str], path: Path) -> Path:
@@ -34,7 +34,7 @@ def test_the_count_and_the_first_five_are_said(cli: Cli, toys: Toys, tmp_path: P
     [line] = [line for line in outcome.err.splitlines() if "captions held out for validation" in line]
     assert line.startswith("warning: 7 of 18 captions held out for validation are also trained on")
     assert line.count("'Caption ") == 5
-    assert line.endswith(", …")
+    assert line.endswith(", …; data.holdout.drop_leaking: true takes them out of training")
 
 
 def test_long_captions_are_shortened_and_harmless_on_a_terminal(cli: Cli, toys: Toys, tmp_path: Path) -> None:

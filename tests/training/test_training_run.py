@@ -236,7 +236,7 @@ class TestChoosing:
     ) -> None:
         inside = look_inside(monkeypatch)
         recipe = toys.recipe(tmp_path, validation={"kind": "retrieval", "every": 2})
-        result = train(recipe, tmp_path / "run", "data.held_out_images=4")
+        result = train(recipe, tmp_path / "run", "data.holdout.last=4")
         assert result.validation is not None
         assert "R@1" in result.validation
         assert result.best_score is not None
@@ -416,12 +416,12 @@ class TestRefusals:
         (tmp_path / "ids.txt").write_text("".join(f"{name}\n" for name in toys.data.images[:-4]))
         features = {"image": str(tmp_path / "fewer.npy"), "image_ids": str(tmp_path / "ids.txt")}
         recipe = toys.recipe(tmp_path, features=features)
-        train(recipe, tmp_path / "run", "data.held_out_images=4", "training.max_steps=1")
+        train(recipe, tmp_path / "run", "data.holdout.last=4", "training.max_steps=1")
         with pytest.raises(DataError, match=r"held-out image '020\.jpg'"):
             train(
                 recipe,
                 tmp_path / "other",
-                "data.held_out_images=4",
+                "data.holdout.last=4",
                 "validation.kind=retrieval",
                 "validation.data=null",
             )

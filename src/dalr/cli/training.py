@@ -113,6 +113,9 @@ def train(
             "--allow-changed", help="Resume although recipe, data or versions differ; recorded in run.json."
         ),
     ] = False,
+    init_from: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Begin with the weights and heads of this finished run.")
+    ] = None,
     nproc: Annotated[int, typer.Option(min=1, max=1024, help="Ranks on this machine, one per GPU.")] = 1,
     dry_run: Annotated[
         bool,
@@ -137,6 +140,7 @@ def train(
         changed = [part for setting in settings or [] for part in ("-s", setting)]
         changed += [part for each in plugin or [] for part in ("--plugin", each)]
         where = ["--out", str(out)] if out is not None else []
+        where += ["--init-from", str(init_from)] if init_from is not None else []
         raise typer.Exit(launch(["train", recipe, *changed, *where, *shown], processes=nproc))
     from dalr.api import train as run_training
 
@@ -151,6 +155,7 @@ def train(
         resume=resume,
         allow_changed=allow_changed,
         console=console,
+        init_from=init_from,
     )
     if process_rank() > 0:
         return

@@ -14,9 +14,10 @@ from pydantic import Field
 from dalr.data.choices import FormatName
 from dalr.data.formats.arrow import HUB
 from dalr.data.formats.collecting import Columns
+from dalr.data.holdout import HoldoutConfig
 from dalr.data.reading import Reading
 from dalr.recipe.paths import expand
-from dalr.recipe.section import Section
+from dalr.recipe.section import LEFT_OUT_IF_NONE, Section
 
 
 class DataConfig(Section):
@@ -36,9 +37,8 @@ class DataConfig(Section):
     """Split or splits of the pairs to train on, or `all`; required where the file has more than one."""
     text: str | None = None
     """Plain text file, one sentence per line. Null: train on pairs alone."""
-    held_out_images: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
-    """How many images, from the end of the pairs file, are held out: never trained on, used for retrieval
-    scores."""
+    holdout: Annotated[HoldoutConfig | None, LEFT_OUT_IF_NONE] = None
+    """Images that are kept out of training, for validation and for the test (`data/holdout.py`). Null: none."""
     on_empty: Literal["error", "drop"] = "error"
     """What to do about empty captions and lines: stop with an error, or drop and count them."""
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] = 32

@@ -17,6 +17,7 @@ import numpy as np
 
 from dalr.data.config import DataConfig
 from dalr.data.formats import read_pairs_file
+from dalr.data.holdout import SIDES, Side, sides_of
 from dalr.data.memory import IN_MEMORY
 from dalr.data.reading import Reading
 from dalr.data.rows import (
@@ -43,9 +44,22 @@ class Dataset:
 
     pairs: Pairs | None
     held_out: Pairs | None
-    """Captions of the images that are never trained on."""
+    """Captions of all images that are never trained on."""
     text: Text | None
     report: dict[str, int | str] = field(default_factory=dict)
+    validation: Pairs | None = None
+    """Of the held-out captions, those that may choose the weights."""
+    test: Pairs | None = None
+    """Those for the final scores; with `holdout.last` the same ones."""
+
+    def sides(self) -> dict[str, Side]:
+        """The side of every image; with `holdout.last` a held-out image counts as test."""
+        several: tuple[tuple[Side, Pairs | None], ...] = (
+            ("train", self.pairs),
+            ("validation", self.validation),
+            ("test", self.test),
+        )
+        return {name: side for side, pairs in several if pairs is not None for name in pairs.image_names}
 
     @cached_property
     def streams(self) -> tuple[Sentences, ...]:
@@ -71,7 +85,8 @@ def load_dataset(
     """
     problems: list[Problem] = []
     report: dict[str, int | str] = {}
-    training = held_out = lines = None
+    split = _Split()
+    lines = None
     if pairs is not None or config.pairs is not None:
         if pairs is not None:
             everything = checked_pairs(pairs, IN_MEMORY, problems, report, on_empty=config.on_empty)
@@ -79,14 +94,26 @@ def load_dataset(
             everything = read_pairs(
                 config.path(str(config.pairs)), problems, report, on_empty=config.on_empty, reading=config.reading
             )
-        training, held_out = _split(everything, config, seed, problems, report)
+        split = _split(everything, config, problems, report)
     if text is not None:
         lines = checked_text(text, IN_MEMORY, problems, report, on_empty=config.on_empty)
     elif config.text is not None:
         lines = read_text(config.path(config.text), problems, report, on_empty=config.on_empty)
+    training = split.training
+    if config.holdout is not None and config.holdout.drop_leaking and split.held_out is not None:
+        training, lines = _without_leaks(split, lines, problems, report)
+    if training is not None:
+        training = _drawn(training, config, seed, report)
     if problems:
         raise DataError(problems)
-    return Dataset(pairs=training, held_out=held_out, text=lines, report=report)
+    return Dataset(
+        pairs=training,
+        held_out=split.held_out,
+        validation=split.validation,
+        test=split.test,
+        text=lines,
+        report=report,
+    )
 
 
 def read_pairs(
@@ -229,26 +256,78 @@ def _of_splits(
     return [row for row in rows if row.split in names]
 
 
-def _split(
-    everything: Pairs, config: DataConfig, seed: int, problems: list[Problem], report: dict[str, int | str]
-) -> tuple[Pairs, Pairs | None]:
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """The captions on each side."""
+
+    training: Pairs | None = None
+    validation: Pairs | None = None
+    test: Pairs | None = None
+    held_out: Pairs | None = None
+
+
+def _split(everything: Pairs, config: DataConfig, problems: list[Problem], report: dict[str, int | str]) -> _Split:
     """Training captions and the captions of the held-out images."""
-    count = len(everything.images)
-    if config.held_out_images and config.held_out_images >= count > 0:
-        where = str(report.get("pairs_file", ""))
-        what = f"data.held_out_images is {config.held_out_images}, but there are only {count} images"
-        problems.append(Problem(where=where, what=what))
-        return everything, None
-    border = count - config.held_out_images
-    training = everything.subset(np.flatnonzero(everything.image_of < border).tolist())
+    holdout, where = config.holdout, str(report.get("pairs_file", ""))
+    if holdout is None:
+        report["images_held_out"] = 0
+        return _Split(training=everything)
+    if holdout.last is not None:
+        count = len(everything.images)
+        if holdout.last >= count > 0:
+            what = f"data.holdout.last is {holdout.last}, but there are only {count} images"
+            problems.append(Problem(where=where, what=what))
+            return _Split(training=everything)
+        border = count - holdout.last
+        held_out = everything.subset(np.flatnonzero(everything.image_of >= border).tolist())
+        training = everything.subset(np.flatnonzero(everything.image_of < border).tolist())
+        report["images_held_out"] = holdout.last
+        return _Split(training=training, validation=held_out, test=held_out, held_out=held_out)
+    file = config.path(holdout.file) if holdout.file is not None else None
+    sides = sides_of(everything.images, holdout, file, where, problems)
+    side_of = np.array([SIDES.index(side) for side in sides], np.int64)[everything.image_of]
+    parts = {side: everything.subset(np.flatnonzero(side_of == SIDES.index(side)).tolist()) for side in SIDES}
+    report |= {
+        "images_held_out": len(sides) - sides.count("train"),
+        "images_for_validation": sides.count("validation"),
+        "images_for_test": sides.count("test"),
+    }
+    return _Split(
+        training=parts["train"],
+        validation=parts["validation"] if "validation" in sides else None,
+        test=parts["test"] if "test" in sides else None,
+        held_out=everything.subset(np.flatnonzero(side_of != SIDES.index("train")).tolist()),
+    )
+
+
+def _without_leaks(
+    split: _Split, lines: Text | None, problems: list[Problem], report: dict[str, int | str]
+) -> tuple[Pairs | None, Text | None]:
+    """Training captions and text without the sentences that are also held-out captions."""
+    training, held_out = split.training, split.held_out
+    assert training is not None
+    assert held_out is not None
+    leaking = {comparable(caption) for caption in held_out.captions}
+    kept = [n for n, caption in enumerate(training.captions) if comparable(caption) not in leaking]
+    report["captions_dropped_leaking"] = len(training.captions) - len(kept)
+    if not kept and training.captions:
+        what = "data.holdout.drop_leaking leaves no caption: every one is also the caption of a held-out image"
+        problems.append(Problem(where=str(report.get("pairs_file", "")), what=what))
+    if lines is not None:
+        stay = [n for n, line in enumerate(lines.lines) if comparable(line) not in leaking]
+        report["text_dropped_leaking"] = len(lines.lines) - len(stay)
+        lines = Text(lines=tuple(lines.lines[n] for n in stay), ids=tuple(lines.ids[n] for n in stay))
+    return training.subset(kept), lines
+
+
+def _drawn(training: Pairs, config: DataConfig, seed: int, report: dict[str, int | str]) -> Pairs:
+    """The captions that are trained on, each with the image that it is trained with."""
     training = _draw_captions(training, config.captions_per_image, seed)
-    report |= {"images_held_out": config.held_out_images, "captions_trained_on": len(training.captions)}
+    report["captions_trained_on"] = len(training.captions)
     if config.pairing_control is not None:
         training, moved = _break_pairing(training, seed)
         report |= {"pairing_control": config.pairing_control, "captions_with_a_strange_image": moved}
-    if not config.held_out_images:
-        return training, None
-    return training, everything.subset(np.flatnonzero(everything.image_of >= border).tolist())
+    return training
 
 
 def _draw_captions(pairs: Pairs, per_image: int | Literal["all"], seed: int) -> Pairs:

@@ -81,7 +81,7 @@ def _recipe(
         "name": f"demo-{name}",
         "description": f"{name} on the demo's world",
         "seed": seed,
-        "data": {"pairs": _path(world.pairs), "text": _path(world.text), "held_out_images": held_out},
+        "data": {"pairs": _path(world.pairs), "text": _path(world.text), "holdout": {"last": held_out}},
         "student": {"model": _path(ingredients.student), "pooling": "mean"},
         "heads": {"sentence": False, "grounding_dim": GROUNDING_DIM, "aligner_dim": GROUNDING_DIM},
         # copies, because YAML would write an object met twice as an alias, which recipes do not have

@@ -8,7 +8,7 @@ the trained model (and classifier); it says nothing about other seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from dalr.evaluation.graded import mean_of_group_draws
-from dalr.evaluation.results import Comparison, Evaluation, PairDetails, StsResult, TransferResult
+from dalr.evaluation.results import Comparison, Evaluation, PairDetails, Queries, StsResult, TransferResult
 from dalr.evaluation.sts import Aggregation
 from dalr.evaluation.tasks import STS_TASKS, TRANSFER_TASKS
 from dalr.seed import generator
@@ -79,6 +79,24 @@ def share_draws(right: Bool[np.ndarray, "models items"], *, name: str) -> Float6
     return draws
 
 
+def image_draws(found: Queries, measure: str, *, name: str) -> Float64[np.ndarray, " draws"]:
+    """The mean of a measure × 100 over its queries, on resamples of the images that they are of.
+
+    Captions of an image are not independent, so that all of its queries are drawn together. All models and both
+    directions on the same set see the same resamples.
+    """
+    image, values = np.array(found.image), np.array(found.values[measure], np.float64)
+    numbers, place = np.unique(image, return_inverse=True)
+    sums = np.bincount(place, weights=values, minlength=len(numbers))
+    queries = np.bincount(place, minlength=len(numbers)).astype(np.float64)
+    random = generator(0, "bootstrap", name)
+    draws = np.empty(DRAWS)
+    for draw in range(DRAWS):
+        counts = np.bincount(random.integers(len(numbers), size=len(numbers)), minlength=len(numbers))
+        draws[draw] = (counts @ sums) / (counts @ queries)
+    return draws
+
+
 def interval(draws: Float64[np.ndarray, " draws"]) -> tuple[float, float]:
     """The middle 95 % of the draws."""
     tail = (100 - _LEVEL) / 2
@@ -94,11 +112,13 @@ def compare(*pairs: tuple[Evaluation, Evaluation]) -> list[Comparison]:
     """
     a, b = pairs[0]
     paired: dict[str, _Resampled] = {}
+    own: list[tuple[str, _Resampled]] = []
     for task in a.tasks:
         having = [(one, other) for one, other in pairs if task in one.tasks and task in other.tasks]
         found = _resampled(having, task) if having else None
         if found is not None:
             paired[task] = found
+        own += [(task, each) for each in _resampled_queries(having, task)]
     averages: Mapping[str, tuple[tuple[str, ...], str]] = {
         "STS avg": (STS_TASKS, "mean spearman"),
         "transfer avg": (TRANSFER_TASKS, "mean acc"),
@@ -109,7 +129,7 @@ def compare(*pairs: tuple[Evaluation, Evaluation]) -> list[Comparison]:
             difference = sum(each.difference for each in several) / len(tasks)
             draws = np.mean([each.draws for each in several], axis=0)
             paired[name] = _Resampled(metric=metric, pairs=several[0].pairs, difference=difference, draws=draws)
-    return [_comparison(name, each, a.model, b.model) for name, each in paired.items()]
+    return [_comparison(name, each, a.model, b.model) for name, each in (*paired.items(), *own)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +166,24 @@ def _resampled(pairs: Sequence[tuple[Evaluation, Evaluation]], task: str) -> _Re
     signs = np.array([1, -1] * len(pairs)) / len(pairs)
     difference = float(signs @ np.array(scores))
     return _Resampled(metric=metric, pairs=len(pairs), difference=difference, draws=signs @ draws)
+
+
+def _resampled_queries(pairs: Sequence[tuple[Evaluation, Evaluation]], task: str) -> Iterator[_Resampled]:
+    """The mean differences of a task on one's own images; none where the images are not the same for all."""
+    runs = [run for pair in pairs for run in pair]
+    kept = [run.details.queries[task] for run in runs if task in run.details.queries]
+    items = {getattr(run.tasks[task], "items", "") for run in runs}
+    if len(kept) < len(runs) or not runs or len(items) != 1 or not all(items):
+        return
+    signs = np.array([1, -1] * len(pairs)) / len(pairs)
+    for direction, first in enumerate(kept[0]):
+        for measure in first.values:
+            several = [each[direction] for each in kept]
+            scores = np.array([np.mean(each.values[measure]) for each in several])
+            draws = np.stack([image_draws(each, measure, name=min(items)) for each in several])
+            yield _Resampled(
+                metric=measure, pairs=len(pairs), difference=float(signs @ scores), draws=signs @ draws
+            )
 
 
 def _items(details: PairDetails) -> tuple[object, ...]:

@@ -15,13 +15,15 @@ from jaxtyping import Float32, Int64
 
 from dalr.errors import DataError
 from dalr.evaluation.bootstrap import interval, share_draws
+from dalr.evaluation.captions import captions_score
 from dalr.evaluation.geometry import score_geometry
 from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.official import check_task
 from dalr.evaluation.overlap import OverlapReport, audit
+from dalr.evaluation.own_scores import scored_captions, scored_retrieval
 from dalr.evaluation.results import (
     PairDetails,
-    RetrievalResult,
+    Queries,
     TaskResult,
     TransferResult,
 )
@@ -29,7 +31,7 @@ from dalr.evaluation.retrieval import retrieval_score
 from dalr.evaluation.senteval.selection import CLASSIFIERS, Classifier
 from dalr.evaluation.similarity import Seen, score_sts
 from dalr.evaluation.sts import ScoredPairs, load_sts
-from dalr.evaluation.tasks import GEOMETRY, RETRIEVAL, STS_DEV, STS_TASKS, TRANSFER_TASKS
+from dalr.evaluation.tasks import CAPTIONS, GEOMETRY, RETRIEVAL, STS_DEV, STS_TASKS, TRANSFER_TASKS
 from dalr.evaluation.transfer import TransferTask, load_transfer
 from dalr.io.console import Console
 
@@ -43,6 +45,7 @@ class Scored:
     result: TaskResult
     pairs: PairDetails | None = None
     right: str | None = None
+    queries: tuple[Queries, ...] = ()
 
 
 @runtime_checkable  # beartype asks, in the tests
@@ -125,26 +128,46 @@ class RetrievalTask:
     """Image of each caption: a row of what `project` gives for images."""
     space: str
     project: Callable[[Vectors], tuple[np.ndarray, np.ndarray]]
-    """Sentence vectors (captions, dimension) to (captions, g) and images (images, g)."""
+    """Sentence vectors (captions, width) to (captions, g) and images (images, g)."""
+    split: str
+    items: str
+    """Fingerprint of images and captions."""
+    also: tuple[str, ...] = ()
+    """Further sentences, whose vectors `project` gets behind those of the captions."""
     changed: tuple[str, ...] = ()
     name: str = RETRIEVAL
+
+    def sentences(self) -> list[str]:
+        return [*self.captions, *self.also]
+
+    def score(self, vectors: Vectors, console: Console) -> Scored:
+        require_usable(vectors, self.name)
+        sentences, images = self.project(vectors)
+        found = retrieval_score(sentences, images, self.owner)
+        result, queries = scored_retrieval(found, self.owner, split=self.split, items=self.items, space=self.space)
+        return Scored(result=result, queries=queries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionsTask:
+    """Captions that are to find the other captions of their image."""
+
+    captions: tuple[str, ...]
+    owner: Int64[np.ndarray, " captions"]
+    """Number of the image of each caption."""
+    split: str
+    items: str
+    changed: tuple[str, ...] = ()
+    name: str = CAPTIONS
 
     def sentences(self) -> list[str]:
         return list(self.captions)
 
     def score(self, vectors: Vectors, console: Console) -> Scored:
         require_usable(vectors, self.name)
-        sentences, images = self.project(vectors)
-        found = retrieval_score(sentences, images, self.owner)
-        return Scored(
-            result=RetrievalResult(
-                space=self.space,
-                images=len(images),
-                captions=len(sentences),
-                text_to_image=found.text_to_image,
-                image_to_text=found.image_to_text,
-            )
-        )
+        found = captions_score(vectors, self.owner)
+        result, queries = scored_captions(found, self.owner, split=self.split, items=self.items)
+        return Scored(result=result, queries=(queries,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +180,7 @@ class Options:
 
 
 def load_task(name: str, data: Path, options: Options) -> LoadedTask:
-    """One of `TASKS` but for retrieval, whose data is the user's own.
+    """One of `TASKS` but for those on the user's own captions and images.
 
     Raises:
         DataError: files missing, different from the official ones, or with lines that are not theirs.

@@ -114,19 +114,46 @@ class Recall(Result):
     r5: Annotated[Percent, Field(alias="R@5")]
     r10: Annotated[Percent, Field(alias="R@10")]
     median_rank: float
+    intervals: Mapping[str, tuple[float, float]] = {}
+    """95 % bootstrap over images, by the name of the recall."""
 
 
 class RetrievalResult(Result):
     """Image–text retrieval."""
 
     kind: Literal["retrieval"] = "retrieval"
+    split: str = "held out"
+    """Which images these are: `test`, or what was named."""
+    items: str = ""
+    """Fingerprint of the images and captions: scores of the same ones may be compared."""
     space: str
-    """`grounding` (trained heads), `clip` (that of the image features, with a trained head for sentences) or
-    `model` (a multimodal model's own space)."""
+    """`grounding` (trained heads), `clip` (that of the image features, with a trained head for sentences),
+    `linear map` (fitted on training images) or `model` (a multimodal model's own space)."""
     images: int
     captions: int
     text_to_image: Recall
     image_to_text: Recall
+
+
+class CaptionsResult(Result):
+    """Finding the other captions of an image among the captions of all."""
+
+    kind: Literal["captions"] = "captions"
+    split: str
+    items: str
+    """As of retrieval."""
+    images: int
+    captions: int
+    queries: int
+    """Captions that have others of the same image."""
+    r1: Annotated[Percent, Field(alias="R@1")]
+    """In % of the queries: a caption of the same image is the nearest."""
+    r10: Annotated[Percent, Field(alias="R@10")]
+    """One is among the ten nearest."""
+    map: Percent
+    """Mean average precision × 100."""
+    intervals: Mapping[str, tuple[float, float]]
+    """95 % bootstrap over images, by `R@1`, `R@10`, `MAP`."""
 
 
 class GeometryResult(Result):
@@ -164,7 +191,8 @@ class MtebResult(Result):
 
 
 TaskResult = Annotated[
-    StsResult | TransferResult | RetrievalResult | GeometryResult | MtebResult, Field(discriminator="kind")
+    StsResult | TransferResult | RetrievalResult | CaptionsResult | GeometryResult | MtebResult,
+    Field(discriminator="kind"),
 ]
 
 
@@ -210,8 +238,20 @@ class EmbeddingMap(Result):
     task: tuple[str, ...]
 
 
+class Queries(Result):
+    """How each query of a task on one's own images came out, for tests between models."""
+
+    image: tuple[int, ...]
+    """The image that each query is of, by its number in the set; resampled together."""
+    values: Mapping[str, tuple[float, ...]]
+    """Measure -> × 100 for each query; the score is their mean."""
+
+
 class Details(Result):
     """What plots and tests between models are made of."""
+
+    queries: Mapping[str, tuple[Queries, ...]] = {}
+    """Task -> one entry a direction."""
 
     sts: Mapping[str, PairDetails] = {}
     transfer: Mapping[str, str] = {}
@@ -287,6 +327,8 @@ class Evaluations(Result):
     comparisons: tuple[Comparison, ...] = ()
     failed: tuple[Failed, ...] = ()
     """Models that have no scores; `task` is the model's name."""
+    verdict: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
+    """What `dalr compare` says of the first model, in sentences."""
 
 
 def sts_average(tasks: Mapping[str, TaskResult]) -> float | None:
@@ -322,6 +364,7 @@ def merged(earlier: Evaluation, later: Evaluation) -> Evaluation:
             "details": Details(
                 sts={**earlier.details.sts, **later.details.sts},
                 transfer={**earlier.details.transfer, **later.details.transfer},
+                queries={**earlier.details.queries, **later.details.queries},
                 map=later.details.map or earlier.details.map,
             ),
         }

@@ -7,7 +7,7 @@ is why they are saved; or in the own space of a multimodal model, without any tr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -25,6 +25,9 @@ class RetrievalScore:
 
     text_to_image: Recall
     image_to_text: Recall
+    text_ranks: Int64[np.ndarray, " captions"] = field(compare=False)
+    """Of each caption, the number of images before its own; of each image, the captions before its first own."""
+    image_ranks: Int64[np.ndarray, " images"] = field(compare=False)
 
     @property
     def mean_r1(self) -> float:
@@ -54,7 +57,12 @@ def retrieval_score(
     for rows, similarity in _blocks(sentences, images, block):
         is_own = owner[rows, None] == np.arange(len(images))[None]
         image_to_text += ((similarity >= best_own[None]) & ~is_own).sum(axis=0)
-    return RetrievalScore(text_to_image=_recall(text_to_image), image_to_text=_recall(image_to_text))
+    return RetrievalScore(
+        text_to_image=_recall(text_to_image),
+        image_to_text=_recall(image_to_text),
+        text_ranks=text_to_image,
+        image_ranks=image_to_text,
+    )
 
 
 def _recall(ranks: Int64[np.ndarray, " queries"]) -> Recall:

@@ -1,120 +1,225 @@
-"""On which captions and images is retrieval measured? Those of the options, or those a run held out."""
+"""Captions and images of one's own for the tasks on them: those that the options name, or the test of a run."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
-from dalr.data.dataset import load_dataset, read_pairs
+from dalr.data.dataset import read_pairs
 from dalr.data.rows import Pairs
 from dalr.errors import ConfigError, DataError, ModelFileError, Problem
-from dalr.evaluation.loaded import RetrievalTask
+from dalr.evaluation.linear_map import Captioned, fit_linear_map
+from dalr.evaluation.loaded import CaptionsTask, RetrievalTask
+from dalr.evaluation.own_photos import OwnSet, RunPhotos, own_set, photos_of
 from dalr.evaluation.request import Place, Request
-from dalr.evaluation.runs import recipe_of_run
 from dalr.features.source import is_matrix, open_features
 from dalr.features.store import FeatureStore, open_store
-from dalr.io.paths import refusal, regular
+from dalr.io.paths import is_file, refusal, regular
+from dalr.models.config import EncoderConfig
 
 if TYPE_CHECKING:
     from dalr.models.vision import VisionModel
 
-
-@dataclass(frozen=True, kw_only=True)
-class RetrievalImages:
-    """Captions, and vectors of the images that they belong to."""
-
-    captions: tuple[str, ...]
-    owner: Int64[np.ndarray, " captions"]
-    """Row of each caption's image."""
-    images: Float32[np.ndarray, "images dim"]
+_REMEDY = "name --pairs and --features"
 
 
-def images_for_heads(run: Path | None, request: Request) -> RetrievalImages:
-    """Those of `--pairs` and `--features`, or those that the run held out.
+@dataclass(kw_only=True)
+class OwnData:
+    """The images and captions of a request, or of the runs that are evaluated; each is read once."""
+
+    request: Request
+    common: Path | None = None
+    """The run whose test images all models are scored on, where no pairs are named."""
+    _runs: dict[Path, RunPhotos] = field(default_factory=dict)
+
+    def photos(self, run: Path) -> RunPhotos:
+        if run not in self._runs:
+            self._runs[run] = photos_of(run)
+        return self._runs[run]
+
+    def captions(self, place: Place) -> OwnSet:
+        """The captions that a model is scored on.
+
+        Raises:
+            ConfigError: none are named, and no run has any.
+            DataError: files with problems.
+        """
+        if self.request.pairs is not None:
+            return self._named
+        run = self.common or place.run
+        if run is None:
+            what = f"the tasks on your own images need captions and images; {_REMEDY}, or a run that held some out"
+            if self.request.heads is not None or place.heads is not None:
+                what = f"retrieval needs captions and images; {_REMEDY}"
+            raise ConfigError(Problem(where="--pairs", what=what))
+        return self.photos(run).require_test()
+
+    def images(self, place: Place, found: OwnSet) -> Float32[np.ndarray, "images w"]:
+        """Features of the images for the heads of a place: those of its own run, or of the common one."""
+        if self.request.pairs is not None:
+            return found.vectors(self._store)
+        run = place.run or self.common
+        assert run is not None
+        return found.vectors(self.photos(run).features())
+
+    @cached_property
+    def _named(self) -> OwnSet:
+        assert self.request.pairs is not None
+        split = self.request.reading.split
+        said = "" if split in (None, "all") else f", {split if isinstance(split, str) else '+'.join(split or ())}"
+        pairs = _read(self.request.pairs, self.request)
+        return own_set(pairs, str(self.request.pairs), f"{self.request.pairs.name}{said}")
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        request = self.request
+        assert request.pairs is not None
+        if request.features is None:
+            raise ConfigError(Problem(where="--features", what="retrieval needs the image features of --pairs"))
+        ids = request.image_ids or (request.pairs if is_matrix(request.features) else None)
+        return open_features(request.features, ids)
+
+
+def captions_task(place: Place, own: OwnData) -> CaptionsTask:
+    """Captions that find the others of their image."""
+    found = own.captions(place)
+    return CaptionsTask(captions=found.captions, owner=found.owner, split=found.split, items=found.items)
+
+
+def text_retrieval(place: Place, own: OwnData) -> RetrievalTask:
+    """Retrieval of a text encoder: by its trained heads, or by a linear map where a run gives one training images.
 
     Raises:
-        ConfigError: neither is there.
-        DataError: files with problems.
-    """
-    if request.pairs is not None:
-        return _of_store(*_named(request))
-    remedy = "name --pairs and --features"
-    if run is None:
-        raise ConfigError(Problem(where="--pairs", what=f"retrieval needs captions and images; {remedy}"))
-    recipe = recipe_of_run(run)
-    dataset = load_dataset(recipe.data, seed=recipe.seed)
-    if recipe.features.image is None:
-        what = f"the run read no image features, so that it has no grounding space; {remedy}"
-        raise ConfigError(Problem(where=str(run), what=what))
-    if dataset.held_out is None:
-        what = f"the run held out no images (data.held_out_images); {remedy}"
-        raise ConfigError(Problem(where=str(run), what=what))
-    path, ids = recipe.data.path(recipe.features.image), recipe.features.image_ids
-    return _of_store(dataset.held_out, open_features(path, recipe.data.path(ids) if ids is not None else None))
-
-
-def grounded_retrieval(place: Place, images_of: Callable[[Path | None], RetrievalImages]) -> RetrievalTask:
-    """Retrieval by trained heads.
-
-    Raises:
-        ConfigError: there are none.
+        ConfigError: neither is there, or the heads were trained with another encoder.
         ModelFileError: they cannot be read.
     """
-    if place.heads is None:
-        what = "retrieval is measured in the grounding space; name the heads of a training run with --heads"
-        raise ConfigError(Problem(where=place.name, what=what))
-    heads: Path = place.heads
+    if place.heads is not None:
+        return _grounded(place, place.heads, own)
+    if own.request.pairs is None and (run := own.common or place.run) is not None:
+        return linear_map_retrieval(own.captions(place), own.photos(run))
+    what = "retrieval is measured in the grounding space; name the heads of a training run with --heads"
+    run = Path(place.encoder.model).parent
+    if is_file(run / "heads.safetensors"):
+        what += f", or the run itself: {run}"
+    raise ConfigError(Problem(where=place.name, what=what))
+
+
+def _grounded(place: Place, heads: Path, own: OwnData) -> RetrievalTask:
+    from dalr.models.heads import ground, stated_space
+
     try:
         regular(heads)
     except (OSError, ValueError) as error:
         raise refusal(heads, error, ModelFileError) from None
-    images = images_of(place.run)
+    found = own.captions(place)
+    images = own.images(place, found)
+    _require_own_heads(place, heads)
 
     def project(sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        from dalr.models.heads import ground
+        return ground(heads, sentences=sentences, images=images)
 
-        return ground(heads, sentences=sentences, images=images.images)
+    return RetrievalTask(
+        captions=found.captions,
+        owner=found.owner,
+        space=stated_space(heads),
+        project=project,
+        split=found.split,
+        items=found.items,
+    )
 
-    from dalr.models.heads import stated_space
 
-    space = stated_space(heads)
-    return RetrievalTask(captions=images.captions, owner=images.owner, space=space, project=project)
+def _require_own_heads(place: Place, heads: Path) -> None:
+    """Refuse heads that were trained with another encoder: they take its vectors and make numbers of them."""
+    from dalr.models.heads import student_of
+    from dalr.models.loading import encoder_sha256
+
+    trained_with, encoder = student_of(heads), place.encoder
+    if trained_with is None or place.in_memory or encoder.num_layers is not None or encoder.pooling is not None:
+        return
+    found = encoder_sha256(EncoderConfig(model=encoder.model, revision=encoder.revision))
+    if found != trained_with:
+        what = (
+            f"{heads} were trained with another encoder (sha256 {trained_with[:12]}…) than {place.name} "
+            f"({found[:12]}…); `dalr compare RUN {place.name}` gives it a linear map of its own"
+        )
+        raise ConfigError(Problem(where="--heads", what=what))
 
 
-def zero_training_retrieval(vision: VisionModel, request: Request) -> RetrievalTask:
+def linear_map_retrieval(found: OwnSet, photos: RunPhotos) -> RetrievalTask:
+    """Retrieval by a linear map that is fitted on the training images of a run.
+
+    Raises:
+        ConfigError, DataError, CorruptFileError: the run's image features.
+    """
+    store = photos.features()
+    training, validation = photos.fitting()
+    images = found.vectors(store)
+    borders = np.cumsum([len(found.captions), len(training.captions)])
+
+    def project(sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        own, fitted, chosen = np.split(sentences, borders)
+        linear = fit_linear_map(
+            Captioned(sentences=fitted, images=training.vectors(store), owner=training.owner),
+            Captioned(sentences=chosen, images=validation.vectors(store), owner=validation.owner),
+        )
+        return linear.project(own, images)
+
+    return RetrievalTask(
+        captions=found.captions,
+        owner=found.owner,
+        space="linear map",
+        project=project,
+        split=found.split,
+        items=found.items,
+        also=(*training.captions, *validation.captions),
+    )
+
+
+def zero_training_retrieval(vision: VisionModel, own: OwnData, place: Place) -> RetrievalTask:
     """Retrieval in the own space of a multimodal model: its vectors of the captions and of the images.
 
     Raises:
         ConfigError: no images are named, or vectors that another model made.
     """
-    if request.pairs is None or (request.images is None and request.features is None):
-        what = f"{vision.reference} is multimodal: retrieval needs --pairs, and --images or --features made with it"
-        raise ConfigError(Problem(where="--pairs", what=what))
-    if request.features is not None:
-        pairs, store = _named(request)
+    request = own.request
+    needed = f"{vision.reference} is multimodal: retrieval needs --pairs, and --images or --features made with it"
+    if request.pairs is None and own.common is None:
+        raise ConfigError(Problem(where="--pairs", what=needed))
+    found = own.captions(place)
+    if request.pairs is not None and request.features is None:
+        if request.images is None:
+            raise ConfigError(Problem(where="--pairs", what=needed))
+        images = _computed(vision, found, request)
+    else:
+        store = own._store if request.pairs is not None else own.photos(_known(own.common)).features()
         made_with = store.source.get("sha256")
         if made_with not in (None, vision.source["sha256"]):
             what = f"made with {store.source.get('model')!r} (sha256 {made_with}), not with {vision.reference!r}"
-            raise ConfigError(Problem(where=str(request.features), what=what))
-        images = _of_store(pairs, store)
-    else:
-        images = _computed(vision, _read(request.pairs, request), request)
+            raise ConfigError(Problem(where=str(request.features or store.folder), what=what))
+        images = found.vectors(store)
     return RetrievalTask(
-        captions=images.captions,
-        owner=images.owner,
+        captions=found.captions,
+        owner=found.owner,
         space="model",
-        project=lambda sentences: (sentences, images.images),
+        project=lambda sentences: (sentences, images),
+        split=found.split,
+        items=found.items,
     )
 
 
-def _computed(vision: VisionModel, pairs: Pairs, request: Request) -> RetrievalImages:
-    """With vectors that are computed now and not kept."""
+def _known(run: Path | None) -> Path:
+    assert run is not None
+    return run
+
+
+def _computed(vision: VisionModel, found: OwnSet, request: Request) -> Float32[np.ndarray, "images w"]:
+    """Vectors that are computed now and not kept."""
     from dalr.features.images import write_image_store
 
     assert request.images is not None
@@ -122,31 +227,13 @@ def _computed(vision: VisionModel, pairs: Pairs, request: Request) -> RetrievalI
         store = Path(folder) / "images"
         write_image_store(
             store,
-            ids=pairs.images,
+            ids=found.names,
             root=request.images,
             model=vision,
             follow_links=request.follow_links,
             console=request.console,
         )
-        return _of_store(pairs, open_store(store))
-
-
-def _of_store(pairs: Pairs, store: FeatureStore) -> RetrievalImages:
-    numbers, owner = np.unique(pairs.image_of, return_inverse=True)
-    names = [pairs.images[number] for number in numbers]
-    return RetrievalImages(
-        captions=pairs.captions,
-        owner=owner.astype(np.int64),
-        images=store.read(store.rows_of(names, what="image")),
-    )
-
-
-def _named(request: Request) -> tuple[Pairs, FeatureStore]:
-    assert request.pairs is not None
-    if request.features is None:
-        raise ConfigError(Problem(where="--features", what="retrieval needs the image features of --pairs"))
-    ids = request.image_ids or (request.pairs if is_matrix(request.features) else None)
-    return _read(request.pairs, request), open_features(request.features, ids)
+        return found.vectors(open_store(store))
 
 
 def _read(path: Path, request: Request) -> Pairs:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from dalr.evaluation.loaded import LoadedTask, Options, StsTask, without_overlap
 from dalr.evaluation.models import model_in_memory, multimodal_model, text_model
 from dalr.evaluation.mteb import MtebTask, find_mteb_tasks, score_mteb_tasks
 from dalr.evaluation.overlap import training_sentences
+from dalr.evaluation.own_photos import OwnSet, require_one_set
 from dalr.evaluation.request import Place, Request, locate
 from dalr.evaluation.results import (
     RUN_RESULT,
@@ -26,16 +27,11 @@ from dalr.evaluation.results import (
     read_results,
     write_results,
 )
-from dalr.evaluation.retrieval_data import (
-    RetrievalImages,
-    grounded_retrieval,
-    images_for_heads,
-    zero_training_retrieval,
-)
+from dalr.evaluation.retrieval_data import OwnData, captions_task, text_retrieval, zero_training_retrieval
 from dalr.evaluation.score import evaluate as score
 from dalr.evaluation.score import failure, load_tasks
 from dalr.evaluation.senteval.selection import CLASSIFIERS
-from dalr.evaluation.tasks import RETRIEVAL, resolve_tasks
+from dalr.evaluation.tasks import CAPTIONS, OWN_TASKS, RETRIEVAL, resolve_tasks
 from dalr.io.console import Console
 from dalr.io.lock import locked_output
 from dalr.io.paths import is_dir, is_file
@@ -43,6 +39,8 @@ from dalr.models.config import EncoderConfig
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from dalr.models.vision import VisionModel
 
 _RECORD_SECONDS = 10.0
 """How long another process may take to write a run's record, which takes a moment."""
@@ -55,8 +53,10 @@ class Loaded:
     tasks: Sequence[LoadedTask]
     failed: Sequence[Failed]
     mteb: Sequence[MtebTask]
-    images: Callable[[Path | None], RetrievalImages] | None
-    """For retrieval by heads: captions and images of the request, or those that a run held out."""
+    own: OwnData
+    """Captions and images of the request, or those that runs held out."""
+    own_tasks: Sequence[str]
+    """Which of the tasks on them are asked for."""
 
 
 def evaluate(models: Sequence[str], request: Request) -> Evaluations:
@@ -70,6 +70,8 @@ def evaluate(models: Sequence[str], request: Request) -> Evaluations:
         ModelFileError, CorruptFileError: the one model cannot be loaded.
     """
     loaded = load(request)
+    if loaded.own_tasks and request.pairs is None:
+        loaded.own.common = _common_run(models, loaded.own, request)
     evaluations: list[Evaluation] = []
     failed: list[Failed] = []
     for model in models:
@@ -84,6 +86,22 @@ def evaluate(models: Sequence[str], request: Request) -> Evaluations:
         for b in evaluations[index + 1 :]:
             comparisons += compare((a, b))
     return Evaluations(models=tuple(evaluations), comparisons=tuple(comparisons), failed=tuple(failed))
+
+
+def _common_run(models: Sequence[str], own: OwnData, request: Request) -> Path | None:
+    """The run whose test images all are scored on; a run without any says so when its turn comes.
+
+    Raises:
+        ConfigError: runs with different test images.
+    """
+    found: dict[Path, OwnSet] = {}
+    for model in models:
+        with suppress(DalrError):
+            place = locate(model, request)
+            if place.run is not None and (test := own.photos(place.run).test) is not None:
+                found[place.run] = test
+    require_one_set(list(found.values()))
+    return next(iter(found), None)
 
 
 def _evaluate_named(model: str, loaded: Loaded, request: Request) -> Evaluation:
@@ -115,12 +133,14 @@ def evaluate_model(model: SentenceTransformer, request: Request) -> Evaluation:
     evaluated = model_in_memory(model, request)
     loaded = load(request)
     tasks = list(loaded.tasks)
-    if loaded.images is not None:
-        if request.heads is None:
+    if loaded.own_tasks:
+        if RETRIEVAL in loaded.own_tasks and request.heads is None:
             what = "retrieval is measured in the grounding space, and a model in memory has no heads; name the run"
             raise ConfigError(Problem(where="tasks", what=what))
-        place = Place(name=evaluated.name, encoder=EncoderConfig(model=evaluated.name), heads=request.heads)
-        tasks.append(grounded_retrieval(place, loaded.images))
+        place = Place(
+            name=evaluated.name, encoder=EncoderConfig(model=evaluated.name), heads=request.heads, in_memory=True
+        )
+        tasks += _own_tasks(place, loaded)
     return score(evaluated, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
 
 
@@ -134,11 +154,19 @@ def load(request: Request) -> Loaded:
     mteb = find_mteb_tasks(request.mteb)
     tasks, failed = _load(names, request)
 
-    @cache
-    def images(run: Path | None) -> RetrievalImages:
-        return images_for_heads(run, request)
+    own_tasks = [name for name in names if name in OWN_TASKS]
+    return Loaded(tasks=tasks, failed=failed, mteb=mteb, own=OwnData(request=request), own_tasks=own_tasks)
 
-    return Loaded(tasks=tasks, failed=failed, mteb=mteb, images=images if RETRIEVAL in names else None)
+
+def _own_tasks(place: Place, loaded: Loaded, vision: VisionModel | None = None) -> Iterator[LoadedTask]:
+    """The tasks on one's own images, in the order asked for."""
+    for name in loaded.own_tasks:
+        if name == CAPTIONS:
+            yield captions_task(place, loaded.own)
+        elif vision is not None:
+            yield zero_training_retrieval(vision, loaded.own, place)
+        else:
+            yield text_retrieval(place, loaded.own)
 
 
 def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
@@ -148,10 +176,10 @@ def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
     tasks = list(loaded.tasks)
     if has_text_tower(place.encoder.model):
         vision = load_vision_model(place.encoder.model, device=request.device)
-        tasks += [zero_training_retrieval(vision, request)] if loaded.images is not None else []
+        tasks += _own_tasks(place, loaded, vision)
         model = multimodal_model(place, vision, request)
     else:
-        tasks += [grounded_retrieval(place, loaded.images)] if loaded.images is not None else []
+        tasks += _own_tasks(place, loaded)
         model = text_model(place, request)
     evaluation = score(model, tasks, failed=loaded.failed, map_method=request.map_method, console=request.console)
     results, failed = score_mteb_tasks(loaded.mteb, model, request.console)
@@ -161,12 +189,12 @@ def evaluate_one(place: Place, loaded: Loaded, request: Request) -> Evaluation:
 
 
 def _load(names: Sequence[str], request: Request) -> tuple[list[LoadedTask], list[Failed]]:
-    """All tasks but retrieval, which depends on the model."""
+    """All tasks but those on one's own images, which depend on the model."""
     if request.classifier not in CLASSIFIERS:
         what = f"unknown classifier {request.classifier!r}; known: {', '.join(CLASSIFIERS)}"
         raise ConfigError(Problem(where="--classifier", what=what))
     tasks, failed = _graded(request)
-    from_files = [name for name in names if name != RETRIEVAL]
+    from_files = [name for name in names if name not in OWN_TASKS]
     if from_files:
         read, unread = load_tasks(from_files, _require_data(from_files, request), _options(request))
         tasks, failed = [*read, *tasks], [*unread, *failed]

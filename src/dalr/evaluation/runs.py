@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dalr.errors import DataError, Problem
 from dalr.io.paths import regular
 from dalr.io.records import parse_record
+from dalr.recipe.document import with_tuples
 from dalr.recipe.schema import Recipe
 
 
@@ -20,7 +20,7 @@ def recipe_of_run(run: Path) -> Recipe:
     """
     record = run_record(run)
     try:
-        return Recipe.model_validate_json(json.dumps(record["recipe"]))
+        return Recipe.model_validate(with_tuples(record["recipe"]))
     except (KeyError, ValueError, RecursionError) as error:
         what = f"its recipe cannot be read by this dalr: {error}"
         raise DataError(Problem(where=str(run / "run.json"), what=what)) from None

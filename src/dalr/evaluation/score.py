@@ -92,6 +92,7 @@ def evaluate(
         failed=tuple(all_failed),
         details=Details(
             sts={name: each.pairs for name, each in scored.items() if each.pairs is not None},
+            queries={name: each.queries for name, each in scored.items() if each.queries},
             transfer={name: each.right for name, each in scored.items() if each.right is not None},
             map=embedding_map(
                 {task.name: task.sentences() for task in tasks if task.name in scored}, vectors.of, map_method

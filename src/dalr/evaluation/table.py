@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dalr.evaluation.bootstrap import DRAWS
 from dalr.evaluation.results import (
+    CaptionsResult,
     Comparison,
     Evaluation,
     GeometryResult,
@@ -59,7 +60,14 @@ def as_table(
         body.append([task, measure, items, *(line.cell() if line is not None else _DASH for line in found)])
     tables = [markdown(["task", "measure", "items", *map(_column, evaluations)], body, left=2)]
     if any(line.interval is not None for each in lines for line in each.values()):
-        tables.append("[…]: 95 % bootstrap over the items of the task, for this trained model.")
+        tables.append("[…]: 95 % bootstrap over the items of the task (your own: images), for this trained model.")
+    if spaces := [
+        f"{each.model} {result.space}"
+        for each in evaluations
+        for result in each.tasks.values()
+        if isinstance(result, RetrievalResult)
+    ]:
+        tables.append(f"Retrieval in the space of: {', '.join(spaces)}.")
     if changed := sorted({path for each in evaluations for path in each.settings.data_changed}):
         tables.append(f"Not the official data, scored anyway: {', '.join(changed)}.")
     if comparisons:
@@ -126,7 +134,12 @@ def lines_of(result: TaskResult, *, all_numbers: bool = False) -> list[Line]:
             ]
         case RetrievalResult():
             return [
-                Line(measure=f"{way} {name}, {result.space} space", value=value, items=str(queries))
+                Line(
+                    measure=f"{way} {name}, {result.split}",
+                    value=value,
+                    items=str(queries),
+                    interval=recall.intervals.get(name),
+                )
                 for way, queries, recall in (
                     ("text→image", result.captions, result.text_to_image),
                     ("image→text", result.images, result.image_to_text),
@@ -137,6 +150,16 @@ def lines_of(result: TaskResult, *, all_numbers: bool = False) -> list[Line]:
                     ("R@10", recall.r10),
                     ("median rank", recall.median_rank),
                 )
+            ]
+        case CaptionsResult():
+            return [
+                Line(
+                    measure=f"other captions of the image, {name}, {result.split}",
+                    value=value,
+                    items=str(result.queries),
+                    interval=result.intervals.get(name),
+                )
+                for name, value in (("R@1", result.r1), ("R@10", result.r10), ("MAP", result.map))
             ]
         case GeometryResult():
             return list(_geometry_lines(result))

@@ -14,9 +14,12 @@ STS_DEV = "sts-b-dev"
 
 TRANSFER_TASKS: tuple[str, ...] = ("MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC")
 
-GEOMETRY, RETRIEVAL = "geometry", "retrieval"
+GEOMETRY, RETRIEVAL, CAPTIONS = "geometry", "retrieval", "captions"
 
-TASKS: tuple[str, ...] = (*STS_TASKS, STS_DEV, *TRANSFER_TASKS, GEOMETRY, RETRIEVAL)
+OWN_TASKS: tuple[str, ...] = (RETRIEVAL, CAPTIONS)
+"""Tasks on one's own captions and images, which `--data` does not hold."""
+
+TASKS: tuple[str, ...] = (*STS_TASKS, STS_DEV, *TRANSFER_TASKS, GEOMETRY, RETRIEVAL, CAPTIONS)
 
 Classifier = Literal["senteval", "senteval-fast", "lbfgs"]
 """How transfer tasks are solved (`evaluation/classifier`)."""

@@ -23,8 +23,9 @@ from dalr.models.config import HeadsConfig
 from dalr.models.verification import verify_heads
 
 GROUNDING_SPACE, CLIP_SPACE = "grounding", "clip"
-"""A space of trained heads; or that of the image features, into which a trained head leads sentences alone. A heads
+"""A space of trained heads; or that of the image features, into which a trained head maps sentences alone. A heads
 file of the second kind says so in its metadata."""
+_STUDENT = "student_sha256"
 
 
 class Heads(nn.Module):
@@ -108,12 +109,13 @@ def _bounded(value: Tensor, low: float, high: float) -> Tensor:
     return value + (value.clamp(low, high) - value).detach()
 
 
-def save_heads(heads: Heads, path: Path) -> None:
-    """Write the heads as safetensors under their stable names."""
+def save_heads(heads: Heads, path: Path, *, student: str | None = None) -> None:
+    """Write the heads as safetensors under their stable names, with the fingerprint of the student beside them."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in heads.state_dict().items()}
     metadata = {"format": "dalr-heads-1"} | ({"space": CLIP_SPACE} if heads.clip_space else {})
+    metadata |= {_STUDENT: student} if student else {}
     write_with(
         path,
         lambda temporary: save_file(tensors, temporary, metadata=metadata),
@@ -187,6 +189,52 @@ def stated_space(path: Path) -> str:
             return str((file.metadata() or {}).get("space", GROUNDING_SPACE))
     except (OSError, ValueError, SafetensorError):
         return GROUNDING_SPACE
+
+
+def load_heads(heads: Heads, path: Path) -> int:
+    """Begin with the trained heads of a file; heads that it lacks stay as they are. How many tensors were taken.
+
+    Raises:
+        ModelFileError: not a heads file, or heads of other dimensions.
+        CorruptFileError: it is not as its run or checkpoint wrote it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    verify_heads(path)
+    try:
+        found = load_file(regular(path))
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
+    if (space := stated_space(path)) != (CLIP_SPACE if heads.clip_space else GROUNDING_SPACE):
+        what = f"heads of the space {space!r}, and the recipe asks for another (objective.grounding.space)"
+        raise ModelFileError(Problem(where=str(path), what=what))
+    own = heads.state_dict()
+    both = {name: tensor for name, tensor in found.items() if name in own}
+    problems = [
+        Problem(where=str(path), what=f"{name} is {tuple(tensor.shape)}, and the recipe's {tuple(own[name].shape)}")
+        for name, tensor in both.items()
+        if tensor.shape != own[name].shape
+    ]
+    if problems:
+        raise ModelFileError(problems)
+    heads.load_state_dict(both, strict=False)
+    return len(both)
+
+
+def student_of(path: Path) -> str | None:
+    """Fingerprint of the student that heads were trained with; None for heads that do not say it.
+
+    Raises:
+        ModelFileError: not a heads file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(regular(path), framework="np") as file:
+            return (file.metadata() or {}).get(_STUDENT)
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
 
 
 def ground(

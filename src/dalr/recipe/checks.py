@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from dalr.data.config import DataConfig
 from dalr.errors import DalrError
 from dalr.features.source import features_dim, is_matrix
-from dalr.io.paths import is_dir
+from dalr.io.paths import is_dir, is_file
 from dalr.losses import Need
 from dalr.losses.alignment import CrossModalAlignment
 from dalr.losses.contrastive import Grounding
@@ -68,6 +69,7 @@ def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         ("data", "root"): recipe.data.root,
         ("data", "pairs"): recipe.data.pairs,
         ("data", "text"): recipe.data.text,
+        ("data", "holdout", "file"): recipe.data.holdout.file if recipe.data.holdout else None,
         ("features", "image"): recipe.features.image,
         ("features", "image_ids"): recipe.features.image_ids,
         ("features", "clip_text"): recipe.features.clip_text,
@@ -144,7 +146,8 @@ def _need_conflicts(recipe: Recipe) -> Iterator[Conflict]:
             what = "soft labels need the consistency term, which trains the aligners; add it"
             yield Conflict(path=(*path, "soft_label_mix"), what=what)
         if term.needs & {Need.TEACHERS, Need.TEACHER_TOKENS} and not recipe.teachers:
-            yield Conflict(path=path, what="the term learns from teachers, but the recipe has none")
+            what = "the term learns from teachers, but the recipe has none; add `teachers:` with `- {model: NAME}`"
+            yield Conflict(path=path, what=what)
 
 
 def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
@@ -170,6 +173,10 @@ def _encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     if positions is not None and recipe.data.max_tokens > positions:
         what = f"{recipe.data.max_tokens} tokens, but the student has {positions} positions"
         yield Conflict(path=("data", "max_tokens"), what=what)
+    if "$" not in recipe.student.model and is_file(Path(recipe.student.model) / "run.json"):
+        run = recipe.student.model
+        what = f"a run folder; use its model: {run}/model, or dalr train … --init-from {run}"
+        yield Conflict(path=("student", "model"), what=what)
     if is_static(recipe.student.model):
         what = (
             "a student is a transformer, and these are static embeddings: one vector per token, no layers to train"
@@ -265,8 +272,9 @@ def _validation_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         wanted = "a SentEval folder" if validation.kind == "sts-b" else "a file of score, sentence, sentence"
         yield Conflict(path=("validation",), what=f"kind {validation.kind} needs data: {wanted}")
     if validation.kind == "retrieval":
-        if recipe.data.held_out_images < 2:
-            yield Conflict(path=("validation", "kind"), what="retrieval needs data.held_out_images of 2 or more")
+        if recipe.data.holdout is None or not recipe.data.holdout.may_validate:
+            what = "retrieval needs images of its own: data.holdout with a validation_fraction, or last: 2 or more"
+            yield Conflict(path=("validation", "kind"), what=what)
         if not any(Need.GROUNDING in term.needs for _, term in recipe.objective.active()):
             what = "retrieval is measured in the grounding space, but no term trains grounding heads"
             yield Conflict(path=("validation", "kind"), what=what)

@@ -8,6 +8,7 @@ keep the file and line that they came from through all of it, so that every prob
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Shelf:
             pass
         except (OSError, ValueError) as error:
             raise refusal(Path(reference), error, ConfigError) from None
-        hint = did_you_mean(reference, known)
+        hint = _near_file(reference) or did_you_mean(reference, known)
         what = f"no such file, and no shipped {self.kind} of that name; {hint}shipped: {', '.join(known)}"
         raise ConfigError(Problem(where=f"{self.kind} {reference!r}", what=what))
 
@@ -129,6 +130,17 @@ class Document:
     def file(self, path: KeyPath) -> str:
         """The file that says a key: relative paths in its value start there."""
         return _LINE.sub("", self.place(path))
+
+
+def _near_file(reference: str) -> str:
+    """A hint at a document beside, where the name is nearly its own."""
+    place = Path(reference)
+    try:
+        beside_it = sorted(each.name for each in place.parent.iterdir() if each.suffix in (".yaml", ".yml"))
+    except (OSError, ValueError):
+        return ""
+    close = difflib.get_close_matches(place.name, beside_it, n=1, cutoff=0.8)
+    return f"did you mean {place.with_name(close[0])}? " if close else ""
 
 
 def _read(shelf: Shelf, reference: str, *, depth: int) -> Document:

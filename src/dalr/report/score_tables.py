@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from dalr.evaluation.published import AVERAGE, PublishedRow, load_published
 from dalr.evaluation.results import (
+    CaptionsResult,
     Evaluation,
     MtebResult,
     Recall,
@@ -201,19 +202,65 @@ def retrieval_table(sources: Sources) -> Table | None:
                 rows=tuple(
                     Row(
                         head=model.label,
-                        about=f"{result.space} space, {result.images:,} images, {result.captions:,} captions",
+                        about=f"{result.space}, {_own_items(result)}",
                         colour=model_colour(model.number),
                         cells=(*_recalls(result.text_to_image), *_recalls(result.image_to_text)),
                     )
                     for model, _, result in found
                 ),
                 title="Measured",
-                ranked=len({(result.images, result.captions, name) for _, name, result in found}) == 1,
+                ranked=len({(result.images, result.captions, result.split, result.items) for *_, result in found})
+                == 1,
             ),
             Group(rows=tuple(published), title=f"{PUBLISHED}; protocol not stated"),
         ],
         notes=["The more images there are to choose from, the lower every recall: compare rows of one size only."],
     )
+
+
+def captions_table(sources: Sources) -> Table | None:
+    """Captions that find the others of their image."""
+    found = [
+        (model, result) for model, each in sources.evaluated for result in results_of(each, CaptionsResult).values()
+    ]
+    if not found:
+        return None
+    return table(
+        name="captions",
+        caption="Captions that find the other captions of their image among all",
+        head="model",
+        columns=[
+            Column(name="R@1", better="higher", explained="% of captions whose nearest is of the same image"),
+            Column(name="R@10", better="higher", explained="% with one of the same image among the ten nearest"),
+            Column(name="MAP", better="higher", explained="mean average precision × 100"),
+        ],
+        groups=[
+            Group(
+                rows=tuple(
+                    Row(
+                        head=model.label,
+                        about=_own_items(result),
+                        colour=model_colour(model.number),
+                        cells=tuple(
+                            number(value, detail=_reach(result.intervals.get(name)))
+                            for name, value in (("R@1", result.r1), ("R@10", result.r10), ("MAP", result.map))
+                        ),
+                    )
+                    for model, result in found
+                ),
+                title="Measured",
+                ranked=len({result.items for _, result in found}) == 1,
+            )
+        ],
+    )
+
+
+def _own_items(result: RetrievalResult | CaptionsResult) -> str:
+    return f"{result.split}: {result.images:,} images, {result.captions:,} captions"
+
+
+def _reach(bounds: tuple[float, float] | None) -> str:
+    return interval(bounds) if bounds is not None else ""
 
 
 _RECALLS: Sequence[tuple[str, Literal["higher", "lower"], str]] = (
@@ -225,7 +272,9 @@ _RECALLS: Sequence[tuple[str, Literal["higher", "lower"], str]] = (
 
 
 def _recalls(recall: Recall) -> tuple[Cell, ...]:
-    return (number(recall.r1), number(recall.r5), number(recall.r10), number(recall.median_rank, 1))
+    several = (("R@1", recall.r1), ("R@5", recall.r5), ("R@10", recall.r10))
+    found = (number(value, detail=_reach(recall.intervals.get(name))) for name, value in several)
+    return (*found, number(recall.median_rank, 1))
 
 
 def mteb_table(sources: Sources) -> Table | None:

@@ -95,6 +95,7 @@ def paper_tables(sources: Sources) -> list[Table]:
         score_tables.sts_table(sources),
         score_tables.transfer_table(sources),
         score_tables.retrieval_table(sources),
+        score_tables.captions_table(sources),
         diagnostic_tables.geometry_table(sources),
         score_tables.mteb_table(sources),
         diagnostic_tables.comparison_table(sources.comparisons),

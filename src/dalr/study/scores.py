@@ -18,6 +18,7 @@ from dalr.evaluation.models import settings_of
 from dalr.evaluation.request import Request, locate
 from dalr.evaluation.results import (
     RUN_RESULT,
+    CaptionsResult,
     Evaluation,
     RetrievalResult,
     Settings,
@@ -26,7 +27,7 @@ from dalr.evaluation.results import (
     read_results,
 )
 from dalr.evaluation.run import Loaded, evaluate_one, keep, load
-from dalr.evaluation.tasks import RETRIEVAL, STS_TASKS, resolve_tasks
+from dalr.evaluation.tasks import CAPTIONS, RETRIEVAL, STS_TASKS, resolve_tasks
 from dalr.io.console import Console
 from dalr.io.paths import exists, is_dir
 from dalr.losses import Need
@@ -142,7 +143,8 @@ class Scorer:
 
     def _tasks(self, recipe: Recipe, *, first_seed: bool) -> list[str]:
         names = [*self.config.tasks, *(self.config.on_first_seed if first_seed else ())]
-        tasks = [name for name in resolve_tasks(names) if name != RETRIEVAL or finds_images(recipe)]
+        cannot = {RETRIEVAL: not finds_images(recipe), CAPTIONS: not _tests_captions(recipe)}
+        tasks = [name for name in resolve_tasks(names) if not cannot.get(name, False)]
         return [*tasks, *self.config.graded_pairs]
 
     def _those(self, tasks: Sequence[str]) -> Loaded:
@@ -153,7 +155,7 @@ class Scorer:
             self._loaded,
             tasks=[each for each in self._loaded.tasks if each.name in tasks],
             failed=[each for each in self._loaded.failed if each.task in tasks],
-            images=self._loaded.images if RETRIEVAL in tasks else None,
+            own_tasks=[each for each in self._loaded.own_tasks if each in tasks],
         )
 
     def _request(self, tasks: Sequence[str]) -> Request:
@@ -199,7 +201,17 @@ class Scorer:
 def finds_images(recipe: Recipe) -> bool:
     """Whether a run trains grounding heads and holds out images to find."""
     grounded = any(Need.GROUNDING in term.needs for _, term in recipe.objective.active())
-    return grounded and recipe.data.held_out_images > 1 and recipe.features.image is not None
+    return (
+        grounded
+        and recipe.data.holdout is not None
+        and recipe.data.holdout.may_test
+        and recipe.features.image is not None
+    )
+
+
+def _tests_captions(recipe: Recipe) -> bool:
+    """Whether a run holds out captions for a test."""
+    return recipe.data.pairs is not None and recipe.data.holdout is not None and recipe.data.holdout.may_test
 
 
 def scores_of(evaluation: Evaluation | None, validation: float | None) -> dict[str, float]:
@@ -225,6 +237,8 @@ def scores_of(evaluation: Evaluation | None, validation: float | None) -> dict[s
             case RetrievalResult():
                 for arrow, recall in (("t→i", result.text_to_image), ("i→t", result.image_to_text)):
                     found |= {f"{arrow} R@1": recall.r1, f"{arrow} R@5": recall.r5, f"{arrow} R@10": recall.r10}
+            case CaptionsResult():
+                found |= {"captions R@1": result.r1, "captions R@10": result.r10, "captions MAP": result.map}
             case _:
                 pass
     found |= {STS_AVG: evaluation.sts_avg, TRANSFER_AVG: evaluation.transfer_avg}

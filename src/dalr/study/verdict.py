@@ -9,6 +9,7 @@ from dalr.report.tables import formatted
 from dalr.study.result import Difference, StudyResult
 from dalr.study.scores import DEV, STS_AVG
 
+_FEWEST_SEEDS = 3
 _DECIDING = (STS_AVG, "t→i R@1", DEV)
 
 
@@ -31,6 +32,9 @@ def verdict(result: StudyResult) -> list[str]:
     for score in (*result.graded, *_DECIDING):
         found = [each for each in result.differences if each.score == score and each.seeds.interval is not None]
         if found:
+            most = max(each.seeds.n for each in found)
+            if most < _FEWEST_SEEDS:
+                return [f"{score}: not enough seeds for a verdict ({most}; it takes {_FEWEST_SEEDS} or more)."]
             sides = [_seen(each, result.baseline) for each in found]
             models = dict.fromkeys(each.model for each in sides)
             said = [_sentence(name, [each for each in sides if each.model == name]) for name in models]
@@ -44,6 +48,8 @@ def _seen(each: Difference, baseline: str | None) -> _Side:
     assert each.seeds.interval is not None
     low, high = each.seeds.interval
     sign = int(low > 0) - int(high < 0)
+    if each.seeds.n < _FEWEST_SEEDS or formatted(low) == formatted(high):
+        sign = 0  # two seeds, or seeds that agree to the last digit shown, say nothing of further ones
     turned = -1 if each.b == baseline else 1
     model, other = (each.b, each.a) if each.b == baseline else (each.a, each.b)
     return _Side(model=model, other=other, mean=turned * each.seeds.mean, sign=turned * sign)

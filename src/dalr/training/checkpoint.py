@@ -25,8 +25,10 @@ from dalr.io.sealed import (
     well_formed,
     write_sealed,
 )
+from dalr.models.config import EncoderConfig
 from dalr.models.export import save_encoder, seal_model
 from dalr.models.heads import save_heads
+from dalr.models.loading import encoder_sha256
 from dalr.models.verification import CHECKPOINT, HEADS, MODEL, VERSION
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ def save_checkpoint(task: TrainingTask, run: Path, *, step: int, score: float | 
 
     def fill(temporary: Path) -> None:
         save_encoder(task.student, temporary / MODEL)
-        save_heads(task.heads, temporary / HEADS)
+        student = encoder_sha256(EncoderConfig(model=str(temporary / MODEL)))
+        save_heads(task.heads, temporary / HEADS, student=student)
 
     metadata: Mapping[str, object] = {"step": step, "score": score}
     if exists(folder, StorageError):  # of a run that went on from before it; no resume point names it

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -26,7 +27,7 @@ from dalr.models.prompts import stated_prompts
 from dalr.models.reference import require_if_local
 from dalr.recipe.schema import Recipe
 from dalr.training.callbacks import Callback, ValidationFunction
-from dalr.training.leakage import leakage_warnings
+from dalr.training.leakage import leakage_warnings, without_near_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class FromProgram:
     data: InMemory = InMemory()
     validation: ValidationFunction | None = None
     callbacks: tuple[Callback, ...] = ()
+    initial_heads: Path | None = None
+    """Trained heads to begin with, of an earlier run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,8 @@ class TrainingData:
     dataset: Dataset
     images: StoredVectors | None
     """Of the distinct images that are trained on, in the order of `dataset.pairs.image_numbers`."""
-    held_out_images: StoredVectors | None
-    """Of the distinct held-out images, where a validation score asks for them."""
+    validation_images: StoredVectors | None
+    """Of the distinct validation images, where the validation metric asks for them."""
     clip_text: StoredVectors | None
     """Of the captions."""
     teachers: Mapping[Kind, tuple[StoredVectors | None, ...]]
@@ -88,6 +91,15 @@ def load_training_data(
     dataset = attempt(lambda: read_dataset(recipe.data, seed=recipe.seed, **given))
     stores = _Stores.open(recipe, memory, attempt)
     pairs = attempt(lambda: _validation_pairs(recipe))
+    said: tuple[str, ...] = ()
+    if dataset is not None:
+        everything = dataset
+        dataset, said = attempt(
+            lambda: without_near_duplicates(everything, stores.images, recipe.data.holdout)
+        ) or (
+            dataset,
+            (),
+        )
     found = stores.looked_up(recipe, dataset, attempt) if dataset is not None else _Lookups()
     plan = make_plan(recipe, dataset) if dataset is not None else None
     if plan is not None:
@@ -101,13 +113,13 @@ def load_training_data(
     return TrainingData(
         dataset=dataset,
         images=found.images,
-        held_out_images=found.held_out_images,
+        validation_images=found.validation_images,
         clip_text=found.clip_text,
         teachers=found.teachers or {},
         teacher_stores=stores.teachers,
         validation_pairs=pairs,
         plan=plan,
-        warnings=leakage_warnings(dataset, pairs),
+        warnings=(*leakage_warnings(dataset, pairs, remedy=recipe.data.holdout is not None), *said),
     )
 
 
@@ -160,7 +172,7 @@ def few_rows(recipe: Recipe, data: TrainingData, rows: Mapping[Kind, Int64[np.nd
 @dataclass(frozen=True, kw_only=True)
 class _Lookups:
     images: StoredVectors | None = None
-    held_out_images: StoredVectors | None = None
+    validation_images: StoredVectors | None = None
     clip_text: StoredVectors | None = None
     teachers: Mapping[Kind, tuple[StoredVectors | None, ...]] | None = None
 
@@ -195,9 +207,8 @@ class _Stores:
 
     def looked_up(self, recipe: Recipe, dataset: Dataset, attempt: Attempts) -> _Lookups:
         """The vectors of every row that training will ask for."""
-        pairs, held_out = dataset.pairs, dataset.held_out
-        if not _scores_retrieval(recipe):
-            held_out = None
+        pairs = dataset.pairs
+        validation = dataset.validation if _scores_retrieval(recipe) else None
 
         def find(store: FeatureStore | None, ids: Sequence[str], what: str) -> StoredVectors | None:
             if store is None:
@@ -210,8 +221,8 @@ class _Stores:
 
         return _Lookups(
             images=find(self.images, pairs.image_names, "image") if pairs is not None else None,
-            held_out_images=find(self.images, held_out.image_names, "held-out image")
-            if held_out is not None
+            validation_images=find(self.images, validation.image_names, "held-out image")
+            if validation is not None
             else None,
             clip_text=find(self.clip_text, pairs.caption_ids, "caption") if pairs is not None else None,
             teachers={

@@ -24,7 +24,7 @@ from dalr.io.console import Console, duration
 from dalr.models.device import pick_device
 from dalr.recipe.schema import Recipe
 from dalr.seed import seed_everything
-from dalr.training.data import FromProgram, few_rows, load_training_data
+from dalr.training.data import FromProgram, TrainingData, few_rows, load_training_data
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _COUNTED_EPOCHS = 20
 """Epochs whose batches are counted one by one; counting millions would take hours."""
+_TIMED_SENTENCES, _WARM_UP = 128, 8
+"""Sentences that a teacher is timed on."""
 _TIMED = 3
 """Steps of each kind that are timed; the median counts."""
 
@@ -74,12 +76,18 @@ class DryRun:
     """Of the best checkpoint: exported model and heads, without the tokenizer's files."""
     optimizer_bytes: int
     """Of the optimizer's state, which resuming needs beside the weights."""
+    teacher_seconds: float = 0.0
+    """Of asking the teachers about every distinct sentence once, which a later run finds in the cache."""
 
     @property
     def seconds(self) -> float:
-        """Of the whole training: its steps and validation scores, without teachers, tokenising and saving."""
-        steps = sum(trial.steps * trial.seconds for trial in self.trials)
-        return steps + self.validation_scores * (self.validation_seconds or 0.0)
+        """Of the whole: teachers, steps and validation scores, without loading, tokenising and saving."""
+        return self.teacher_seconds + self.step_seconds + self.validation_scores * (self.validation_seconds or 0.0)
+
+    @property
+    def step_seconds(self) -> float:
+        """Of the steps alone."""
+        return sum(trial.steps * trial.seconds for trial in self.trials)
 
     def table(self) -> str:
         """For a terminal: a block for each kind of batch, then the whole."""
@@ -94,8 +102,13 @@ class DryRun:
             rows.append((part, f"{self.trained[part]:,} parameters trained, {self.frozen[part]:,} frozen"))
         kinds = ", ".join(f"{trial.steps} {trial.kind}" for trial in self.trials)
         rows.append(("steps", f"{sum(trial.steps for trial in self.trials)} ({kinds})"))
+        if self.teacher_seconds:
+            rows.append(("teachers", f"about {duration(self.teacher_seconds)}, once: then they are in the cache"))
+        rows.append(("training", f"about {duration(self.step_seconds)}"))
         if self.validation_seconds is not None:
-            rows.append(("validation", f"{self.validation_scores} scores of {self.validation_seconds:.2f} s"))
+            whole = duration(self.validation_scores * self.validation_seconds)
+            scores = f"{self.validation_scores} scores of {self.validation_seconds:.2f} s"
+            rows.append(("validation", f"{scores}, about {whole}"))
         rows.append(("whole training", f"about {duration(self.seconds)} on {self.device} in {self.precision}"))
         saved = f"{_size(self.checkpoint_bytes)} (two of them for a moment)"
         rows.append(("checkpoint", f"{saved}; optimizer state {_size(self.optimizer_bytes)}"))
@@ -150,7 +163,27 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
             validation_scores=1 + -(-steps // every) if validation is not None else 0,
             checkpoint_bytes=_checkpoint_bytes(task),
             optimizer_bytes=_optimizer_bytes(optimization.optimizer),
+            teacher_seconds=_teacher_seconds(recipe, data),
         )
+
+
+def _teacher_seconds(recipe: Recipe, data: TrainingData) -> float:
+    """What the teachers take that are models: timed on a sample of the sentences that they are asked about."""
+    from dalr.models.embedding import embed
+    from dalr.models.loading import load_encoder
+
+    asked = [each for each in data.dataset.streams if each.kind in data.teachers]
+    distinct = list(dict.fromkeys(sentence for each in asked for sentence in each.sentences))
+    sample = distinct[:: max(len(distinct) // _TIMED_SENTENCES, 1)][:_TIMED_SENTENCES]
+    total = 0.0
+    for teacher in recipe.teachers:
+        if teacher.model is None or not sample:
+            continue
+        model, longest = load_encoder(teacher.encoder()).to(pick_device("cpu")), teacher.max_tokens
+        embed(model, sample[:_WARM_UP], max_tokens=longest)
+        seconds = _timed(lambda model=model, longest=longest: embed(model, sample, max_tokens=longest))  # type: ignore[misc]
+        total += seconds / len(sample) * len(distinct)
+    return total
 
 
 def _first_batches(plan: Plan) -> list[PlannedBatch]:

@@ -1,6 +1,7 @@
 """What is a training run? Data checked, vectors and tokens ready, student trained, best weights exported.
 
 RUN/run.json            resolved recipe, versions, data report, git commit, result
+RUN/split.jsonl         which image was trained on, chose the weights, or is for the test
 RUN/metrics.jsonl       terms and validation scores while training
 RUN/checkpoints/        the best checkpoint, sealed
 RUN/resume/             where a stopped run resumes; removed when it has finished
@@ -20,8 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dalr.data.holdout import SPLIT, sides_text
 from dalr.errors import ConfigError, CorruptFileError, DalrError, Problem, StorageError
-from dalr.io.atomic import storage_errors, write_json
+from dalr.io.atomic import storage_errors, write_json, write_text
 from dalr.io.claim import require_ours
 from dalr.io.console import Console
 from dalr.io.environment import process_rank, require_meeting
@@ -188,6 +190,7 @@ def _train(
     out: Path,
     console: Console,
 ) -> TrainResult:
+    from dalr.models.heads import load_heads
     from dalr.training.loop import fit
     from dalr.training.optim import Optimization
     from dalr.training.progress import Progress
@@ -198,6 +201,9 @@ def _train(
     seed_everything(recipe.seed)
     with ranks.main_first():
         setup = prepare(recipe, data, console, ranks, program.validation)
+        if program.initial_heads is not None and earlier is None:
+            kept = load_heads(setup.task.heads, program.initial_heads)
+            console.detail(f"{kept} tensors of {program.initial_heads} are begun with")
     steps = recipe.training.max_steps or setup.plan.steps(recipe.training.epochs)
     optimization = Optimization(setup.task, recipe.training, steps=steps, heads=setup.task.heads)
     run_id = ranks.agree(earlier["id"] if earlier is not None else uuid.uuid4().hex)
@@ -216,9 +222,12 @@ def _train(
         "steps": steps,
         **provenance(setup.task),
         **({"space": setup.task.heads.space} if setup.task.heads.space is not None else {}),
+        **({"init_from": str(program.initial_heads.parent)} if program.initial_heads is not None else {}),
         "resumed_at": _resumptions(earlier, point, allowed),
     }
     _write_record(ranks, out, record | {"status": "training"})
+    if ranks.main and data.dataset.held_out is not None:
+        write_text(out / SPLIT, sides_text(data.dataset.sides()))
     reporters = recipe.training.report_to if ranks.main else ()
     with (
         reports(reporters, run=out, project=recipe.name, recipe=start["recipe"]) as reported,
@@ -340,7 +349,7 @@ def _require_ours(out: Path, resume: Resume | None) -> None:
 
 def _sweep(out: Path) -> None:
     """Delete what a killed process left half-written."""
-    sweep(out, "run.json", "metrics.jsonl", "heads.safetensors", "model", "bad_batch.json")
+    sweep(out, "run.json", SPLIT, "metrics.jsonl", "heads.safetensors", "model", "bad_batch.json")
     sweep(out / "model", "README.md")
     sweep(out / "checkpoints", "step-")
     sweep(out / "resume", "step-")

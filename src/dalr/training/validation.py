@@ -59,7 +59,7 @@ def make_validation_score(
             raise ConfigError(Problem(where="validation.kind", what=what))
         return ValidationScore(name="validation", score=lambda task: _scored(function, task))
     if config.kind == "retrieval":
-        held_out, images = data.dataset.held_out, data.held_out_images
+        held_out, images = data.dataset.validation, data.validation_images
         assert held_out is not None
         assert images is not None
         return _at_dims("held-out R@1", held_out.captions, _retrieval(held_out, images), dims)
