@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from dalr.cli import data, evaluation, features, others, recipes, training
+from dalr.cli import data, encode, evaluation, features, others, recipes, search, training
 from dalr.errors import ConfigError, DalrError, Problem, StorageError
 from dalr.io.console import occupy_standard_streams, show, tell
 from dalr.io.paths import expanded
@@ -41,6 +41,9 @@ for _command in (
     evaluation.evaluate,
     training.study,
     evaluation.report,
+    search.search,
+    encode.encode,
+    search.index,
 ):
     app.command()(_command)
 app.command("import")(others.import_model)

@@ -182,7 +182,7 @@ class ImageEncoder:
             PictureBatch(files=tuple(files[start : start + _IMAGES_PER_BATCH]))
             for start in range(0, len(files), _IMAGES_PER_BATCH)
         ]
-        out = np.empty((len(rows), self.vision.width), np.float32)
+        out = np.empty((len(rows), self.vision.dim), np.float32)
         refused: dict[int, str] = {}
         for batch in decoded_ahead(batches, self.vision.pixels, workers=0):
             refused |= batch.refused

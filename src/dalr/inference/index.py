@@ -163,8 +163,8 @@ def query_vectors(
         if file_sha256(heads) != index.making["heads_sha256"]:
             what = f"made with other heads than those of {model}; search it with the run that it was made with"
             raise ConfigError(Problem(where=str(index.folder), what=what))
-        width = int(index.making["image_dim"])
-        vectors = ground(heads, sentences=vectors, images=np.zeros((1, width), np.float32))[0]
+        image_dim = int(index.making["image_dim"])
+        vectors = ground(heads, sentences=vectors, images=np.zeros((1, image_dim), np.float32))[0]
     return unit(vectors)
 
 
@@ -215,7 +215,7 @@ def _of_images(model: str, store: FeatureStore, out: Path, kind: Kind) -> IndexR
             yield Rows(ids=names, texts=[""] * len(names), vectors=grounded(numbers))
 
     making = {"model": dict(encoder.source), "normalized": True, "head": _IMAGE_HEAD}
-    making |= {"heads_sha256": file_sha256(heads), "image_dim": store.width}
+    making |= {"heads_sha256": file_sha256(heads), "image_dim": store.dim}
     dim = grounded(np.zeros(1, np.int64)).shape[1]
     write_index(out, blocks(), kind=kind, count=len(store), dim=dim, next_id=len(store) + 1, making=_stated(making))
     return _report(out)

@@ -75,15 +75,15 @@ def stored(
 
 def quantized(vectors: Float32[np.ndarray, "n d"], ranges: Ranges) -> Int8[np.ndarray, "n d"]:
     """One byte a number: -128 at the low end of a dimension's range, 127 at the high end."""
-    width = np.maximum(ranges.high - ranges.low, np.finfo(np.float32).tiny)
-    steps = np.rint((vectors - ranges.low) / width * _STEPS)
+    span = np.maximum(ranges.high - ranges.low, np.finfo(np.float32).tiny)
+    steps = np.rint((vectors - ranges.low) / span * _STEPS)
     return (np.clip(steps, 0, _STEPS) - 128).astype(np.int8)
 
 
 def restored(vectors: Int8[np.ndarray, "n d"], ranges: Ranges) -> Float32[np.ndarray, "n d"]:
     """What `quantized` was made of, to half a step."""
-    width = ranges.high - ranges.low
-    return ((vectors.astype(np.float32) + 128) / _STEPS * width + ranges.low).astype(np.float32)
+    span = ranges.high - ranges.low
+    return ((vectors.astype(np.float32) + 128) / _STEPS * span + ranges.low).astype(np.float32)
 
 
 def signs(vectors: Float32[np.ndarray, "n d"]) -> UInt8[np.ndarray, "n e"]:

@@ -114,7 +114,7 @@ class Searcher:
         """
         vector, known = self._image_vector(str(image), vision)
         if within == "captions":
-            return self._hits(unit(self._image_grounded(vector)), self._captions_grounded, k, within)
+            return self._hits(unit(self._image_grounded(vector)), self._captions_grounded, k, within)[0]
         hits = self._hits(unit(vector), unit(self.collection.vectors), k + 1, within)[0]
         others = [hit for hit in hits if hit.id != known][:k]
         return [_ranked(hit, rank) for rank, hit in enumerate(others, start=1)]
@@ -189,12 +189,10 @@ class Searcher:
             )
             raise ConfigError(Problem(where=f"--image {path}", what=what))
         model = load_vision_model(name, revision=source.get("revision"), device=self.device)
-        width = self.collection.required_store().width
+        dim = self.collection.required_store().dim
         made_by = source.get("sha256")
-        if model.width != width or (source.get("kind") == "images" and made_by != model.source["sha256"]):
-            what = (
-                f"{name} gives other vectors ({model.width} numbers) than those of the collection ({width} numbers)"
-            )
+        if model.dim != dim or (source.get("kind") == "images" and made_by != model.source["sha256"]):
+            what = f"{name} gives other vectors ({model.dim} numbers) than those of the collection ({dim} numbers)"
             raise ConfigError(Problem(where="--vision", what=f"{what}; name the model that made them"))
         try:
             return model.embed_images([read_image(path)])
