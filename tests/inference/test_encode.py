@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 import dalr
@@ -26,6 +27,7 @@ from dalr.inference.rows import Source, parts
 from dalr.inference.work import Share
 from dalr.io.console import Console
 from tiny import Outcome, captions, save_tiny_encoder
+from tiny_images import save_tiny_image_model
 
 Cli = Callable[..., Outcome]
 QUIET = Console(quiet=True)
@@ -434,3 +436,27 @@ def test_memory_does_not_grow_with_the_input() -> None:
 
     rows = (Row(str(number), "x" * (1 << 20)) for number in range(40))
     assert max(sum(map(len, part.texts)) for part in parts(rows)) <= 17 << 20
+
+
+def test_images_of_a_folder_are_encoded_under_their_paths(tmp_path: Path, cli: Cli) -> None:
+    model = save_tiny_image_model(tmp_path / "clip", "clip")
+    (tmp_path / "images" / "b").mkdir(parents=True)
+    for name in ("c.png", "a.jpg", "b/d.png"):
+        Image.new("RGB", (40, 30), (len(name) * 20, 10, 200)).save(tmp_path / "images" / name)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    arguments = ("encode", model, tmp_path / "images", "--device", "cpu")
+    done = cli(*arguments, "--out", tmp_path / "store")
+    assert done.code == 0, done.err
+    store = open_store(tmp_path / "store")
+    assert store.ids == ("a.jpg", "b/d.png", "c.png")
+    assert np.isfinite(store.read(np.arange(3))).all()
+    (tmp_path / "images" / "e.png").write_bytes(b"no image")
+    bad = cli(*arguments, "--out", tmp_path / "other")
+    assert (bad.code, "e.png" in bad.err) == (3, True), bad.err
+
+
+def test_the_text_tower_of_a_clip_encodes_sentences(tmp_path: Path) -> None:
+    model = save_tiny_image_model(tmp_path / "clip", "clip")
+    found = dalr.encode(model, ["a dog", "a cat", "a dog"], device="cpu")
+    assert (found[0] == found[2]).all()
+    assert found.shape[0] == 3

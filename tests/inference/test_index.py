@@ -73,7 +73,7 @@ def test_ids_survive_deleting_reloading_and_adding(tiny_teacher: Path, tmp_path:
     opened = open_index(out)
     ids = [opened.ids[number] for number in range(len(opened))]
     kept = [str(number) for number in range(1, 41) if number not in (1, 7, 40)]
-    assert ids == kept + ["41", "42", "43", "44", "45"], "an id is never used a second time"
+    assert ids == [*kept, "41", "42", "43", "44", "45"], "an id is never used a second time"
     for name in ("2", "39", "43"):
         sentence = captions(45)[int(name) - 1]
         assert search_index(out, str(model), sentence, k=1, device="cpu")[0].id == name
@@ -119,7 +119,7 @@ def test_an_index_that_was_cut_short_or_damaged_is_refused(index: Path, tmp_path
     shutil.copytree(index, damaged)
     with open(damaged / "vectors.npy", "r+b") as file:
         file.truncate(200)
-    with pytest.raises(CorruptFileError, match="expected .* bytes, found 200; make the index again"):
+    with pytest.raises(CorruptFileError, match=r"expected .* bytes, found 200; make the index again"):
         open_index(damaged)
     with pytest.raises(CorruptFileError, match=r"no manifest.json"):
         open_index(tmp_path)

@@ -12,7 +12,8 @@ _BLOCK = 65_536
 def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     """Rows at length 1; a row of zeros stays."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    scaled: np.ndarray = (vectors / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    return scaled
 
 
 def nearest(

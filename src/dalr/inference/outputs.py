@@ -93,7 +93,12 @@ def write_output(
     else:
         _write_store(out, parts, counted, making)
     if kind != "store":
-        stated = {"rows": totals.rows, "dim": dim, "cut_rows": totals.cut, "blank_rows": totals.blank}
+        stated: dict[str, Any] = {
+            "rows": totals.rows,
+            "dim": dim,
+            "cut_rows": totals.cut,
+            "blank_rows": totals.blank,
+        }
         stated |= {"input_sha256": totals.sha256, "file_sha256": file_sha256(out)}
         write_json(sidecar(out), {"format": "dalr-vectors", "version": 1, **making, **stated})
     return totals

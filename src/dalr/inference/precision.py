@@ -60,7 +60,8 @@ def shortened(vectors: Float32[np.ndarray, "n d"], *, dim: int | None, unit: boo
     if not unit:
         return kept
     lengths = np.linalg.norm(kept, axis=1, keepdims=True)
-    return (kept / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    scaled: np.ndarray = (kept / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    return scaled
 
 
 def stored(
@@ -77,13 +78,15 @@ def quantized(vectors: Float32[np.ndarray, "n d"], ranges: Ranges) -> Int8[np.nd
     """One byte a number: -128 at the low end of a dimension's range, 127 at the high end."""
     span = np.maximum(ranges.high - ranges.low, np.finfo(np.float32).tiny)
     steps = np.rint((vectors - ranges.low) / span * _STEPS)
-    return (np.clip(steps, 0, _STEPS) - 128).astype(np.int8)
+    bytes_: np.ndarray = (np.clip(steps, 0, _STEPS) - 128).astype(np.int8)
+    return bytes_
 
 
 def restored(vectors: Int8[np.ndarray, "n d"], ranges: Ranges) -> Float32[np.ndarray, "n d"]:
     """What `quantized` was made of, to half a step."""
     span = ranges.high - ranges.low
-    return ((vectors.astype(np.float32) + 128) / _STEPS * span + ranges.low).astype(np.float32)
+    numbers: np.ndarray = ((vectors.astype(np.float32) + 128) / _STEPS * span + ranges.low).astype(np.float32)
+    return numbers
 
 
 def signs(vectors: Float32[np.ndarray, "n d"]) -> UInt8[np.ndarray, "n e"]:
