@@ -1,6 +1,6 @@
 """Rows a second of `dalr.encode` beside `SentenceTransformer.encode`, in one run, and what bf16 does to STS.
 
-Captions are those of $DALR_SHARED/data/captions. The two take turns, and the best of the rounds counts: on a machine
+Captions are those of $DALR_SHARED/data/captions. All take turns, and the best of the rounds counts: on a machine
 that others use, a single time says little.
 """
 
@@ -85,14 +85,14 @@ def sts(model: str) -> dict[str, float]:
     """STS average of the vectors of both precisions."""
     from dalr.evaluation.similarity import score_pairs
 
-    pairs = [load_sts(name, SHARED / "senteval") for name in STS_TASKS]
+    pairs = [load_sts(SHARED / "senteval", name) for name in STS_TASKS]
     sentences = list(dict.fromkeys(sentence for each in pairs for sentence in each.sentences()))
     place = {sentence: row for row, sentence in enumerate(sentences)}
     found = {}
     for name in ("fp32", "bf16"):
         vectors = dalr.encode(model, sentences, precision=name, device="cpu")
         scores = [score_pairs(each, vectors[[place[s] for s in each.sentences()]]) for each in pairs]
-        found[f"{name}: STS average"] = float(np.mean([score.spearman for score in scores]))
+        found[f"{name}: STS average"] = float(np.mean(scores))
     return found
 
 

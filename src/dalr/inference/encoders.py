@@ -175,19 +175,19 @@ class ImageEncoder:
         Raises:
             DataError: naming each file that cannot be used.
         """
-        from dalr.features.decode_ahead import PictureBatch, decoded_ahead
+        from dalr.features.decode_ahead import ImageBatch, decoded_ahead
 
         files = [(number, self.root / name) for number, name in enumerate(rows)]
         batches = [
-            PictureBatch(files=tuple(files[start : start + _IMAGES_PER_BATCH]))
+            ImageBatch(files=tuple(files[start : start + _IMAGES_PER_BATCH]))
             for start in range(0, len(files), _IMAGES_PER_BATCH)
         ]
         out = np.empty((len(rows), self.vision.dim), np.float32)
         refused: dict[int, str] = {}
         for batch in decoded_ahead(batches, self.vision.pixels, workers=0):
             refused |= batch.refused
-            if batch.pictures:
-                out[list(batch.pictures)] = self.vision.vectors(batch.pixels)
+            if batch.numbers:
+                out[list(batch.numbers)] = self.vision.vectors(batch.pixels)
         if refused:
             advice = "dalr features images --max-bad-images leaves out what cannot be used"
             problems = few(sorted(refused), lambda row: Problem(where=str(files[row][1]), what=refused[row]))
