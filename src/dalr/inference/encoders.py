@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 OnLong = Literal["truncate", "error"]
 TOKENS_PER_BATCH = {"cpu": 4_096}
 _OTHER_TOKENS_PER_BATCH = 16_384
+_MANY = 2_048
+"""Rows of which batches of one length each are worth it: attention then takes a batch at once, without a copy."""
 _TOKENISED = 1_000
 _IMAGES_PER_BATCH = 32
 
@@ -97,7 +99,8 @@ class TextEncoder:
         device = self.encoder.device
         out = np.empty((len(ids), self.encoder.get_embedding_dimension() or 0), np.float32)
         budget = TOKENS_PER_BATCH.get(device.type, _OTHER_TOKENS_PER_BATCH)
-        for batch in by_falling_length(ids, budget, equal=self.layout == "equal"):
+        equal = self.layout == "equal" or len(ids) >= _MANY
+        for batch in by_falling_length(ids, budget, equal=equal):
             chosen = [ids[index] for index in batch]
             tokens, mask = (each.to(device) for each in pad(chosen, pad_id=pad_token_id(self.encoder)))
             lengths = [len(row) for row in chosen]
@@ -208,6 +211,7 @@ def open_text_encoder(
     """
     import torch
 
+    from dalr.models.onednn import use_onednn
     from dalr.models.packing import best_layout
     from dalr.models.vision import has_text_tower, load_vision_model
 
@@ -218,6 +222,9 @@ def open_text_encoder(
         return TowerEncoder(vision=load_vision_model(config.model, revision=config.revision, device=device))
     encoder = load_encoder(config).to(pick_device(device))
     dtype = torch.bfloat16 if bf16 else None
+    layout = best_layout(encoder, dtype=dtype) if packed and not is_static(encoder) else "padded"
+    if not bf16:
+        use_onednn(encoder)
     limit = longest_input(encoder, config.max_tokens)
     source = {
         "model": config.model,
@@ -229,7 +236,7 @@ def open_text_encoder(
     }
     return TextEncoder(
         encoder=encoder,
-        layout=best_layout(encoder, dtype=dtype) if packed and not is_static(encoder) else "padded",
+        layout=layout,
         dtype=dtype,
         max_tokens=limit,
         source=source,
