@@ -22,7 +22,7 @@ def use_onednn(model: nn.Module) -> int:
 
     Weights that are changed afterwards have no effect.
     """
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return 0
     layers = [each for each in model.modules() if type(each) is nn.Linear and each.weight.device.type == "cpu"]
     layers = [each for each in layers if each.weight.dtype == torch.float32]
