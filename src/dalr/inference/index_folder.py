@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,7 +115,7 @@ class IndexFolder:
             raise ConfigError(Problem(where=str(self.folder), what=f"{what}; use the model it was made with"))
         if self.kind == "exact":
             return nearest(queries, self.vectors, k)
-        scores, numbers = self._graph().search(queries, min(k, len(self)))
+        scores, numbers = self._graph.search(queries, min(k, len(self)))
         return numbers.astype(np.int64), scores
 
     def blocks(self, keep: np.ndarray, size: int = 8_192) -> Iterator[Rows]:
@@ -127,6 +128,7 @@ class IndexFolder:
                 vectors=np.asarray(self.vectors[some]),
             )
 
+    @cached_property
     def _graph(self) -> Any:
         faiss = require_faiss()
         manifest = read_manifest(self.folder, format=FORMAT, version=VERSION, remedy=REMEDY)
