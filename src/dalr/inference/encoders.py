@@ -17,6 +17,7 @@ from jaxtyping import Float32
 
 from dalr.data.long_text import in_batches, within_tokens
 from dalr.errors import ConfigError, DataError, Problem, few
+from dalr.io.paths import resolve
 from dalr.models.config import EncoderConfig
 from dalr.models.device import pick_device
 from dalr.models.embedding import by_falling_length, embed, is_static, pad, pad_token_id
@@ -179,21 +180,30 @@ class ImageEncoder:
             DataError: naming each file that cannot be used.
         """
         from dalr.features.decode_ahead import ImageBatch, decoded_ahead
+        from dalr.features.decoding import ImageRefusedError, locate
 
-        files = [(number, self.root / name) for number, name in enumerate(rows)]
+        files: list[tuple[int, Path]] = []
+        refused: dict[int, str] = {}
+        root = resolve(self.root)
+        for number, name in enumerate(rows):
+            try:
+                files.append((number, locate(root, name)))
+            except ImageRefusedError as error:
+                refused[number] = str(error)
         batches = [
             ImageBatch(files=tuple(files[start : start + _IMAGES_PER_BATCH]))
             for start in range(0, len(files), _IMAGES_PER_BATCH)
         ]
         out = np.empty((len(rows), self.vision.dim), np.float32)
-        refused: dict[int, str] = {}
         for batch in decoded_ahead(batches, self.vision.pixels, workers=0):
             refused |= batch.refused
             if batch.numbers:
                 out[list(batch.numbers)] = self.vision.vectors(batch.pixels)
         if refused:
             advice = "dalr features images --max-bad-images leaves out what cannot be used"
-            problems = few(sorted(refused), lambda row: Problem(where=str(files[row][1]), what=refused[row]))
+            problems = few(
+                sorted(refused), lambda row: Problem(where=str(self.root / rows[row]), what=refused[row])
+            )
             raise DataError([*problems, Problem(where=str(self.root), what=advice)])
         return Encoded(vectors=out)
 

@@ -244,8 +244,16 @@ def _below(root: Path, folder: Path) -> Iterator[str]:
             continue
         if path.suffix.lower() in _IMAGES and is_file(path):
             yield path.relative_to(root).as_posix()
-        elif is_dir(path) and not path.is_symlink():
+        elif is_dir(path) and not _is_link(path):
             yield from _below(root, path)
+
+
+def _is_link(path: Path) -> bool:
+    """Whether a folder is a link: it may lead back to where it lies, so it is not followed."""
+    try:
+        return path.is_symlink()
+    except (OSError, ValueError):
+        return True
 
 
 def _require_columns(source: Source, found: list[str], where: str) -> None:
