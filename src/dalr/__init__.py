@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         NumericsError,
         StorageError,
     )
+    from dalr.inference.encode import encode
+    from dalr.inference.searcher import Searcher
     from dalr.losses import Inputs, Need, Objective, Term, register_term
     from dalr.recipe.schema import Recipe
     from dalr.training.callbacks import Callback
@@ -42,10 +44,12 @@ __all__ = [
     "NumericsError",
     "Objective",
     "Recipe",
+    "Searcher",
     "StorageError",
     "Term",
     "TrainResult",
     "__version__",
+    "encode",
     "evaluate",
     "load_recipe",
     "register_term",
@@ -73,6 +77,14 @@ def __getattr__(name: str) -> object:
         from dalr.training.callbacks import Callback
 
         return Callback
+    if name == "encode":
+        from dalr.inference.encode import encode
+
+        return encode
+    if name == "Searcher":
+        from dalr.inference.searcher import Searcher
+
+        return Searcher
     if name in __all__:
         from dalr import api
 

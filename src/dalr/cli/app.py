@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from dalr.cli import compare, data, evaluation, exporting, features, others, recipes, training
+from dalr.cli import compare, data, encode, evaluation, exporting, features, others, recipes, search, training
 from dalr.errors import ConfigError, DalrError, Problem, StorageError
 from dalr.io.console import BROKEN_PIPE, occupy_standard_streams, show, silence, tell
 from dalr.io.paths import expanded
@@ -42,6 +42,9 @@ for _command in (
     compare.compare,
     training.study,
     evaluation.report,
+    search.search,
+    encode.encode,
+    search.index,
     exporting.export,
     exporting.push,
 ):

@@ -48,7 +48,7 @@ def embed(
 
     place = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
     distinct = list(place)
-    rows = _token_ids(encoder, distinct, max_tokens)
+    rows = token_ids(encoder, distinct, max_tokens)
     budget = tokens_per_batch or TOKENS_PER_BATCH.get(encoder.device.type, _OTHER_TOKENS_PER_BATCH)
     compute = _static if is_static(encoder) else _padded
     was_training = encoder.training
@@ -57,7 +57,7 @@ def embed(
     done = 0
     try:
         with torch.inference_mode():
-            for batch in _batches(rows, budget, equal=compute is _padded and reads_padding(encoder)):
+            for batch in by_falling_length(rows, budget, equal=compute is _padded and reads_padding(encoder)):
                 vectors = compute(encoder, [rows[index] for index in batch]).float().cpu().numpy()
                 if out is None:
                     out = np.empty((len(distinct), vectors.shape[1]), np.float32)
@@ -185,7 +185,7 @@ def pad_token_id(encoder: SentenceTransformer) -> int:
     return int(encoder.tokenizer.pad_token_id or 0)
 
 
-def _token_ids(encoder: SentenceTransformer, sentences: list[str], max_tokens: int | None) -> list[list[int]]:
+def token_ids(encoder: SentenceTransformer, sentences: list[str], max_tokens: int | None) -> list[list[int]]:
     limit, prompt = longest_input(encoder, max_tokens), prompt_of(encoder)
     cut: dict[str, Any] = {} if limit is None else {"truncation": True, "max_length": limit}
     rows: list[list[int]] = []
@@ -202,7 +202,7 @@ def _token_ids(encoder: SentenceTransformer, sentences: list[str], max_tokens: i
     return rows
 
 
-def _batches(rows: list[list[int]], budget: int, *, equal: bool = False) -> Iterator[list[int]]:
+def by_falling_length(rows: list[list[int]], budget: int, *, equal: bool = False) -> Iterator[list[int]]:
     """Indices by falling length (the largest batch comes first, so too little memory shows at once).
 
     With `equal`, all rows of a batch have one length.

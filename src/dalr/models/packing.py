@@ -279,7 +279,7 @@ def _dense_groups(
         near = _band(length, window, q.device) if window is not None and length > window else None
         out = _dense(q, k, v, near, dropout, scaling)
         parts.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _dense(

@@ -203,6 +203,11 @@ def has_text_tower(reference: str, revision: str | None = None) -> bool:
     return OUTPUTS.get(_model_type(_network_folder(find_model(reference, revision)))) == "projected"
 
 
+def is_image_model(reference: str, revision: str | None = None) -> bool:
+    """Whether the model reads images, told from its configuration before anything is loaded."""
+    return _model_type(_network_folder(find_model(reference, revision))) in OUTPUTS
+
+
 def _load_network(folder: Path, output: str) -> Any:
     """The weights in eval mode; parameters without weights in the files are refused, but for an unused pooler."""
     with quiet_libraries():

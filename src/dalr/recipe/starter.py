@@ -245,9 +245,9 @@ def _inside(folder: Path, name: str, follow: Path | None) -> bool:
 def _lines(found: _Found, out: Path) -> Iterator[str]:
     yield f"# Written by `dalr init` for {found.pairs}."
     if found.minilm:
-        yield "# The recipe `adapt`: the student learns to rank as its frozen self, so that it forgets little, and is"
-        yield "# grounded in your images. Expect a gain where captions have words of their own; in plain language it"
-        yield "# may not beat the untouched encoder. `dalr compare RUN` says so, on images that it has never seen."
+        yield "# The recipe `adapt`: the student learns to rank as its frozen self, so that it forgets little, and"
+        yield "# is grounded in your images. Expect a gain where captions have words of their own; in plain"
+        yield "# language it may not beat the untouched encoder. `dalr compare RUN` says so, on held-out images."
     yield f"# All keys: dalr recipe show {found.out} --resolved"
     yield "# Relative paths start at the current folder."
     yield f"name: {_quoted(_name(found, out))}"

@@ -1,0 +1,106 @@
+"""Which command turns rows into vectors? `dalr encode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dalr.cli.options import Device, Pooling, Prompt, Quiet, Revision, Verbose
+from dalr.errors import ConfigError, Problem
+from dalr.io.console import Console, show, tell
+
+if TYPE_CHECKING:
+    from dalr.inference.work import Share
+
+
+def encode(
+    model: Annotated[str | None, typer.Argument(help="Run folder, model folder or hub id.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="INPUT", help="Text, JSONL, CSV, TSV or Parquet file, - or a folder of images."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.npy, FILE.parquet (id, vector), or a folder: a feature store.")
+    ] = None,
+    column: Annotated[str, typer.Option(help="Column or key that holds the sentences.")] = "text",
+    id_column: Annotated[str | None, typer.Option(help="Column of the ids [default: row number from 1].")] = None,
+    format: Annotated[
+        Literal["lines", "jsonl", "csv", "tsv", "parquet", "images"] | None,
+        typer.Option(help="What INPUT is [default: told by its name]."),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16", "int8", "binary"],
+        typer.Option(help="bf16 computes faster; int8 and binary store a byte, or a bit, per dimension."),
+    ] = "fp32",
+    ranges: Annotated[
+        Path | None, typer.Option(help="int8: OUT.json of other vectors, whose ranges are used here too.")
+    ] = None,
+    truncate_dim: Annotated[int | None, typer.Option(min=1, help="Keep only the first dimensions.")] = None,
+    normalize: Annotated[
+        bool | None, typer.Option("--normalize/--no-normalize", help="Length 1 [default: as the model does].")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=3, max=1_000_000, help="Longest input [default: the model's own].")
+    ] = None,
+    on_long: Annotated[
+        Literal["truncate", "error"], typer.Option(help="What to do with longer rows.")
+    ] = "truncate",
+    pooling: Pooling = None,
+    prompt: Prompt = None,
+    revision: Revision = None,
+    device: Device = "auto",
+    part: Annotated[
+        str | None, typer.Option(metavar="i/n", help="Compute every n-th part only; --merge puts them together.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Put together what --part left beside --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue after a kill, to the same bytes.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Vectors of every row of a file, in order."""
+    from dalr.inference.encode import MERGE, EncodeOptions, encode_file, merge_parts
+    from dalr.inference.rows import Source
+
+    if out is None:
+        raise ConfigError(Problem(where="--out", what="name FILE.npy, FILE.parquet or a folder"))
+    if merge:
+        if model is not None or part is not None:
+            what = "takes nothing but --out: how the vectors are made stands in the parts"
+            raise ConfigError(Problem(where="--merge", what=what))
+        report = merge_parts(out)
+    else:
+        if model is None or source is None:
+            raise ConfigError(Problem(where="MODEL INPUT", what="name a model and a file; - is standard input"))
+        options = EncodeOptions(
+            precision=precision,
+            normalize=normalize,
+            truncate_dim=truncate_dim,
+            max_tokens=max_tokens,
+            on_long=on_long,
+            pooling=pooling,
+            prompt=prompt,
+            revision=revision,
+            device=device,
+            ranges=ranges,
+            console=Console(quiet=quiet, verbose=verbose),
+        )
+        rows = Source(path=source, column=column, id_column=id_column, format=format)
+        report = encode_file(
+            model, rows, out, options, share=_share(part) if part is not None else MERGE, resume=resume
+        )
+    first, *notes = report.lines()
+    show(first)
+    if not quiet:
+        for note in notes:
+            tell(f"note: {note}")
+
+
+def _share(part: str) -> Share:
+    from dalr.inference.work import Share
+
+    number, _, of = part.partition("/")
+    if not number.isdigit() or not of.isdigit() or not int(of):
+        raise ConfigError(Problem(where="--part", what=f"expected i/n such as 2/8, found {part!r:.40}"))
+    return Share(number=int(number) - 1, of=int(of))

@@ -1,0 +1,184 @@
+"""Which commands find rows? `dalr search`, `dalr index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dalr.cli.options import Columns, Device, Format, Pooling, Prompt, Quiet, Split, Verbose, reading_of
+from dalr.errors import ConfigError, Problem
+from dalr.io.console import Console, show
+
+if TYPE_CHECKING:
+    from dalr.inference.searcher import Hit
+
+
+def search(
+    run: Annotated[str, typer.Argument(help="Run folder, or a model folder with --pairs or --index.")],
+    sentence: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="In place of a sentence: an image file, or the key of an image.")
+    ] = None,
+    within: Annotated[
+        Literal["images", "captions"] | None, typer.Option("--in", help="What to find [default: images].")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=100_000, help="How many answers.")] = 10,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with thumbnails.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the image files, for the thumbnails.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Captions and images to search [default: those of the run].")
+    ] = None,
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
+    features: Annotated[Path | None, typer.Option(help="Vectors of the images of --pairs.")] = None,
+    image_ids: Annotated[
+        Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
+    ] = None,
+    heads: Annotated[Path | None, typer.Option(help="Trained heads [default: the run's].")] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Search only among the images that the run held out.")
+    ] = False,
+    index: Annotated[Path | None, typer.Option(help="Search an index that dalr index wrote.")] = None,
+    vision: Annotated[
+        str | None, typer.Option(help="--image: the model that made the image vectors [default: as stated].")
+    ] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Images or captions nearest to a sentence or an image; no index is needed."""
+    if (sentence is None) == (image is None):
+        raise ConfigError(Problem(where="SENTENCE", what="say what to look for: a sentence, or --image FILE"))
+    console = Console(quiet=quiet, verbose=verbose)
+    if html is not None:
+        from dalr.io.writable import require_writable
+
+        require_writable(html, "--html")
+    if index is not None:
+        _refuse_with_index(image, within, pairs, features, held_out)
+        from dalr.inference.index import search_index
+
+        hits = search_index(index, str(run), str(sentence), k=k, device=device)
+    else:
+        from dalr.inference.searcher import Searcher
+
+        searcher = Searcher(
+            run,
+            pairs=pairs,
+            features=features,
+            image_ids=image_ids,
+            reading=reading_of(pairs, format, columns, split),
+            heads=heads,
+            held_out=held_out,
+            device=device,
+            console=console,
+        )
+        if image is not None:
+            hits = searcher.search_image(image, k=k, within=within or "images", vision=vision)
+        else:
+            hits = searcher.search(str(sentence), k=k, within=within or "images")
+    show(_as_json(hits) if as_json else _as_table(hits))
+    if html is not None:
+        from dalr.inference.contact_sheet import write_contact_sheet
+
+        shown = write_contact_sheet(html, sentence or f"Like {image}", hits, images)
+        hint = "" if shown or images is not None else "; --images DIR adds thumbnails"
+        console.say(f"{html}: {shown} thumbnails{hint}")
+
+
+def _refuse_with_index(
+    image: str | None, within: str | None, pairs: Path | None, features: Path | None, held_out: bool
+) -> None:
+    given = {
+        "--image": image,
+        "--in": within,
+        "--pairs": pairs,
+        "--features": features,
+        "--held-out": held_out or None,
+    }
+    problems = [
+        Problem(where=option, what="does not apply to an index, which holds its own rows; leave it out")
+        for option, value in given.items()
+        if value is not None
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _as_json(hits: list[Hit]) -> str:
+    import json
+
+    return json.dumps([hit.as_json() for hit in hits], indent=2, ensure_ascii=False)
+
+
+def _as_table(hits: list[Hit]) -> str:
+    """Rank, score, id and first caption; an answer per line."""
+    if not hits:
+        return "nothing found"
+    longest = min(max(len(hit.id) for hit in hits), 60)
+    rows = [("rank", "score", "id", "caption")]
+    rows += [
+        (str(hit.rank), f"{hit.score:.3f}", hit.id, " ".join("".join(hit.captions[:1]).split())) for hit in hits
+    ]
+    return "\n".join(f"{a:>4}  {b:>6}  {c:<{longest}}  {d}".rstrip() for a, b, c, d in rows)
+
+
+def index(
+    model: Annotated[str, typer.Argument(help="Run folder, model folder or hub id.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="INPUT", help="Text, JSONL, CSV, TSV or Parquet file, or -: rows to find later."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The index, a folder.")] = ...,  # type: ignore[assignment]
+    column: Annotated[str, typer.Option(help="Column or key that holds the sentences.")] = "text",
+    id_column: Annotated[str | None, typer.Option(help="Column of the ids [default: row number from 1].")] = None,
+    format: Annotated[
+        Literal["lines", "jsonl", "csv", "tsv", "parquet"] | None,
+        typer.Option(help="What INPUT is [default: told by its name]."),
+    ] = None,
+    kind: Annotated[
+        Literal["exact", "hnsw", "ivf"], typer.Option(help="exact compares all rows; the others need faiss.")
+    ] = "exact",
+    add: Annotated[bool, typer.Option("--add", help="Add the rows of INPUT to the index in --out.")] = False,
+    delete: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Delete the ids in this file, one per line.")
+    ] = None,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="How vectors are computed.")] = "fp32",
+    max_tokens: Annotated[
+        int | None, typer.Option(min=3, max=1_000_000, help="Longest input [default: the model's own].")
+    ] = None,
+    pooling: Pooling = None,
+    prompt: Prompt = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue after a kill, to the same bytes.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Vectors of many rows in a folder that dalr search --index reads."""
+    from dalr.inference.encode import EncodeOptions
+    from dalr.inference.index import build_index, change_index
+    from dalr.inference.rows import Source
+
+    options = EncodeOptions(
+        precision=precision,
+        normalize=True,
+        max_tokens=max_tokens,
+        pooling=pooling,
+        prompt=prompt,
+        device=device,
+        console=Console(quiet=quiet, verbose=verbose),
+    )
+    rows = Source(path=source, column=column, id_column=id_column, format=format) if source is not None else None
+    if add or delete is not None:
+        if add and rows is None:
+            raise ConfigError(Problem(where="INPUT", what="name the rows to add"))
+        report = change_index(model, out, add=rows if add else None, delete=delete, options=options)
+    else:
+        if rows is None:
+            raise ConfigError(Problem(where="INPUT", what="name the rows to find later"))
+        report = build_index(model, rows, out, options, kind=kind, resume=resume)
+    show(report.line())
