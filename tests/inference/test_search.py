@@ -28,7 +28,7 @@ def run(toys: Toys, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pairs": str(toys.data.pairs),
         "text": str(toys.data.text),
         "max_tokens": 16,
-        "held_out_images": HELD_OUT,
+        "holdout": {"last": HELD_OUT},
     }
     return dalr.train(toys.recipe(folder, data=data), out=folder / "run").run
 

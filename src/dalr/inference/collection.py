@@ -75,7 +75,7 @@ def open_collection(
     """What `pairs` and `features` name, or what the run was trained with.
 
     Args:
-        held_out: only the images of the run that were held out.
+        held_out: only the images of the run that were held out for the test.
 
     Raises:
         ConfigError: neither is there. DataError: files with problems.
@@ -100,9 +100,9 @@ def open_collection(
 def _of_run(run: Path, recipe: Recipe, *, held_out: bool) -> Pairs:
     if not held_out:
         return _read(recipe.data.path(str(recipe.data.pairs)), recipe.data.reading)
-    found = load_dataset(recipe.data.model_copy(update={"text": None}), seed=recipe.seed).held_out
+    found = load_dataset(recipe.data.model_copy(update={"text": None}), seed=recipe.seed).test
     if found is None:
-        raise ConfigError(Problem(where=str(run), what="the run held out no images (data.held_out_images)"))
+        raise ConfigError(Problem(where=str(run), what="the run held out no images for a test (data.holdout)"))
     return found
 
 
