@@ -36,7 +36,7 @@ def test_there_are_commands() -> None:
     assert {"train", "recipe show", "features images"} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("group", ["", *{path.split()[0] for path in COMMANDS if " " in path}])
+@pytest.mark.parametrize("group", ["", *sorted({path.split()[0] for path in COMMANDS if " " in path})])
 def test_no_summary_is_cut_at_80_columns(group: str) -> None:
     shown = CliRunner().invoke(app, [*group.split(), "--help"], env={"COLUMNS": "80"})
     assert shown.exit_code == 0
