@@ -10,7 +10,7 @@ from dalr.recipe.loading import load_recipe
 
 def test_soft_labels_need_the_task_that_makes_them() -> None:
     changes = ["objective.consistency=null", "objective.cross_modal_alignment.soft_label_mix=0.5"]
-    with pytest.raises(ConfigError, match="soft_label_mix: soft labels come from the consistency term"):
+    with pytest.raises(ConfigError, match="soft_label_mix: soft labels need the consistency term"):
         load_recipe("dalr", changes)
     load_recipe("dalr", changes[1:])
 

@@ -46,6 +46,7 @@ def test_every_example_is_listed_and_tested() -> None:
         "custom_term.py",
         "train_from_python.py",
         "sentence_transformers_trainer.py",
+        "search_your_photos.py",
     }
     listed = (EXAMPLES / "README.md").read_text()
     assert all(f"[{name}]({name})" in listed for name in names)
@@ -79,6 +80,20 @@ def test_the_custom_term_as_a_plug_in(toys: Toys, tmp_path: Path) -> None:
     shown = ["recipe", "show", "dalr", "--plugin", str(EXAMPLES / "custom_term.py"), "--explain", "uniformity.t"]
     done = subprocess.run([sys.executable, "-m", "dalr", *shown], capture_output=True, text=True, check=False)
     assert "How fast the penalty falls with distance." in done.stdout
+
+
+def test_photos_are_found_by_a_sentence(toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dalr.features.importing import import_matrix
+
+    import_matrix(toys.data.matrix, toys.data.ids, tmp_path / "images")
+    main = loaded("search_your_photos").main
+    options = {"model": str(toys.student), "steps": 4, "out": tmp_path / "run"}
+    main(toys.data.pairs, tmp_path / "images", "a dog runs", **options)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0] == "a dog runs"
+    assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3", "4", "5"]
+    main(toys.data.pairs, tmp_path / "images", "a cat", **options)
+    assert "a cat" in capsys.readouterr().out, "the run is used again"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -288,7 +288,7 @@ def test_a_loaded_recipe_takes_no_overrides(toys: Toys) -> None:
     ("name", "kind", "what"),
     [
         ("infonce", None, "is a term of dalr"),
-        ("Pull", None, "small letters"),
+        ("Pull", None, "lower-case letters"),
         ("pull", dict, "expected a subclass of dalr.Term"),
     ],
 )

@@ -293,7 +293,7 @@ class TestProblems:
         text = MINIMAL + "training:\n  batch_size: 8\n  learning_rat: 1e-5\n"
         [problem] = problems_of(tmp_path, text)
         assert problem.startswith(
-            "r.yaml:10: training.learning_rat: unknown key; did you mean 'learning_rate'? known here: batch_size, "
+            "r.yaml:10: training.learning_rat: unknown key; did you mean 'learning_rate'? expected one of batch_"
         )
 
     def test_an_unknown_term_lists_the_terms(self, tmp_path: Path) -> None:

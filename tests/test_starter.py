@@ -222,7 +222,7 @@ def test_paths_that_a_recipe_cannot_hold_are_refused(
     monkeypatch.chdir(tmp_path)
     outcome = cli("init", "--pairs", Path(folder) / "pairs.jsonl", "--out", "r.yaml")
     assert outcome.code == 2
-    assert "cannot stand in a recipe" in outcome.err or "home folder that ~x stands for" in outcome.err
+    assert "cannot be written into a recipe" in outcome.err or "home folder that ~x stands for" in outcome.err
 
 
 def test_a_matrix_is_named_by_the_lines_of_the_pairs(cli: Cli, tmp_path: Path) -> None:

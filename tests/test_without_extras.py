@@ -50,7 +50,7 @@ def test_without_matplotlib_a_study_trains_and_says_which_page_is_missing(toys: 
     (tmp_path / "out" / "study.html").write_text("of earlier results")
     done = dalr("study", "study.yaml", "--out", "out", folder=tmp_path, hidden=hidden)
     assert done.returncode == 0, done.stderr
-    assert "study.html is not written" in done.stderr
+    assert "study.html was not written" in done.stderr
     assert "pip install 'dalr[report]'" in done.stderr
     written = {each.name for each in (tmp_path / "out").iterdir()}
     assert {"study.json", "study.md", "study.tex", "results"} <= written

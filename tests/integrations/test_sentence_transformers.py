@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,54 +178,14 @@ def test_all_that_is_missing_is_said_at_once(toys: Toys) -> None:
         collator([{"a": "x", "b": "y", "image": [1.0]}])
 
 
-def readme_example(after: str) -> str:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = text.split("## Objectives without the trainer")[1].split("\n## ")[0]
-    found = [block for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL) if after in block]
-    assert len(found) == 1
-    return found[0]
-
-
-@pytest.fixture
-def run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
-    def run(code: str, names: dict[str, Any]) -> dict[str, Any]:
-        monkeypatch.chdir(tmp_path)
-        exec(compile(code, "README.md", "exec"), names)
-        return names
-
-    return run
-
-
-def test_the_readme_example_without_a_trainer(
-    run_code: Callable[[str, dict[str, Any]], dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    code = readme_example("torch.randn(2, 64, 384")
+def test_the_documented_example_without_a_trainer(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    section = text.split("## The objective without the trainer")[1].split("\n## ")[0]
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL) if "torch.randn" in block]
     assert len([line for line in code.split("\n") if line.strip() and "import" not in line]) <= 10
-    names = run_code(code, {})
+    names: dict[str, Any] = {}
+    exec(compile(code, "extending.md", "exec"), names)
     assert set(names["losses"].terms) == {"infonce", "list_net"}
     total = names["losses"].terms["infonce"] + 0.5 * names["losses"].terms["list_net"]
     torch.testing.assert_close(names["losses"].total, total)
     assert "infonce" in capsys.readouterr().out
-
-
-def test_the_readme_example_with_their_trainer(
-    toys: Toys, tmp_path: Path, run_code: Callable[[str, dict[str, Any]], dict[str, Any]]
-) -> None:
-    data = rows()
-    args = SentenceTransformerTrainingArguments(
-        output_dir=str(tmp_path / "out"),
-        per_device_train_batch_size=8,
-        max_steps=2,
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-    )
-    names = {
-        "model": student(toys),
-        "args": args,
-        "captions": data["caption"],
-        "image_vectors": data["image"],
-        "teacher_vectors": data["teacher"],
-    }
-    run_code(readme_example("SentenceTransformerTrainer(model"), names)
-    assert "text_grounding.0.weight" in load_file(tmp_path / "heads.safetensors")

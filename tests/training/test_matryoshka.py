@@ -141,7 +141,7 @@ def test_scores_of_each_dim_and_an_export_that_can_be_cut(toys: Toys, tmp_path: 
 
 def test_retrieval_at_a_width(toys: Toys, tmp_path: Path) -> None:
     tree = {"pairs": str(toys.data.pairs), "holdout": {"last": 6}, "max_tokens": 16}
-    training = {"batch_size": 8, "max_steps": 2, "dimensions": [32, 8]}
+    training = {"batch_size": 8, "max_steps": 2, "matryoshka_dims": [32, 8]}
     recipe = toys.recipe(tmp_path, data=tree, training=training, validation={"kind": "retrieval", "every": 2})
     result = train(recipe, tmp_path / "run")
     last = metrics(result.run)[-1]["validation"]

@@ -478,7 +478,7 @@ class TestInterface:
         result = dalr.train(recipe, out=tmp_path / "run", console=Console(quiet=True))
         assert isinstance(result, dalr.TrainResult)
         assert result.steps == 1
-        with pytest.raises(ConfigError, match="final"):
+        with pytest.raises(ConfigError, match="already loaded cannot be changed"):
             dalr.train(recipe, overrides=["seed=1"], out=tmp_path / "other")
 
     def test_without_a_folder_one_is_made_under_runs(

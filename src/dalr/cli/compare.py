@@ -30,7 +30,15 @@ def compare(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Is RUN better than what it began as, than CLIP alone, than MODEL, on images it has never seen?"""
+    """Ask whether a run is better than its baselines on held-out images.
+
+    The baselines are the encoder that the run began as, CLIP's own text tower where its vectors are stored, and the
+    models that are named. The verdict is in words, with intervals over images.
+
+    \b
+    Example:
+      dalr compare runs/photos --html photos-compared.html
+    """
     use_plugins(plugin)
     from dalr.evaluation.photo_comparison import compare_photos
     from dalr.evaluation.request import Request

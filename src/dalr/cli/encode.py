@@ -59,7 +59,12 @@ def encode(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Vectors of every row of a file, in order."""
+    """Encode every row of a file, in order.
+
+    \b
+    Example:
+      dalr encode runs/photos sentences.txt --out vectors.npy
+    """
     from dalr.inference.encode import MERGE, EncodeOptions, encode_file, merge_parts
     from dalr.inference.rows import Source
 

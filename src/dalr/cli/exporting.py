@@ -32,7 +32,12 @@ def export(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a model for other programs, compared with PyTorch first: a graph, or one model of text and images."""
+    """Write a model for other programs, compared with PyTorch first.
+
+    \b
+    Example:
+      dalr export runs/photos --format onnx --out photos-onnx
+    """
     console = Console(quiet=quiet, verbose=verbose)
     if format == "sentence-transformers":
         idle = {"--int8": int8, "--data": data is not None, "--pooling": pooling is not None}
@@ -66,7 +71,12 @@ def push(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and send nothing.")] = False,
 ) -> None:
-    """Upload the model of a run and its card, and nothing else of the run."""
+    """Upload the model of a run and its card, and nothing else.
+
+    \b
+    Example:
+      dalr push runs/photos me/photos --dry-run
+    """
     from dalr.export.push import push as upload
 
     for line in upload(run, repository, private=not public, dry_run=dry_run).lines():

@@ -50,7 +50,12 @@ def search(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Images or captions nearest to a sentence or an image; no index is needed."""
+    """Find images or captions by a sentence or by an image.
+
+    \b
+    Example:
+      dalr search runs/photos "a dog jumps into the sea" -k 5
+    """
     if (sentence is None) == (image is None):
         raise ConfigError(Problem(where="SENTENCE", what="say what to look for: a sentence, or --image FILE"))
     console = Console(quiet=quiet, verbose=verbose)
@@ -158,7 +163,12 @@ def index(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Vectors of many rows in a folder that dalr search --index reads."""
+    """Index the vectors of many rows for `dalr search --index`.
+
+    \b
+    Example:
+      dalr index runs/photos sentences.txt --out photos-index
+    """
     from dalr.inference.encode import EncodeOptions
     from dalr.inference.index import build_index, change_index
     from dalr.inference.rows import Source

@@ -38,7 +38,7 @@ class DataConfig(Section):
     text: str | None = None
     """Plain text file, one sentence per line. Null: train on pairs alone."""
     holdout: Annotated[HoldoutConfig | None, LEFT_OUT_IF_NONE] = None
-    """Images that are kept out of training, for validation and for the test (`data/holdout.py`). Null: none."""
+    """Images that are kept out of training, for validation and for the test. Null: none."""
     on_empty: Literal["error", "drop"] = "error"
     """What to do about empty captions and lines: stop with an error, or drop and count them."""
     max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] = 32

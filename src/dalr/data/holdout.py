@@ -45,7 +45,7 @@ class HoldoutConfig(Section):
     last: Annotated[Annotated[int, Field(ge=1, le=1_000_000_000)] | None, LEFT_OUT_IF_NONE] = None
     """So many images at the end of the pairs file, which are validation and test at once."""
     near_duplicates: Annotated[Annotated[float, Field(gt=0, le=1)] | None, LEFT_OUT_IF_NONE] = None
-    """Cosine of image features from which a training image counts as a copy of a held-out one; None: 0.92."""
+    """Cosine of image features from which a training image counts as a copy of a held-out one; null: 0.92."""
     drop_leaking: Annotated[bool, Field(exclude_if=lambda value: value is False)] = False
     """Take out of training what is also held out: captions, text lines, and near-duplicates of images."""
 
