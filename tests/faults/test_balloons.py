@@ -183,7 +183,7 @@ def test_one_row_of_many_equal_captions(tmp_path: Path, items: int, size: int) -
     problems: list[Problem] = []
     with limited_memory(), bounded():
         read_pairs(tmp_path / "p.parquet", problems, {})
-    assert "out of all proportion" in problems[0].what
+    assert "far too large for a file of" in problems[0].what
 
 
 def test_captions_that_share_their_beginnings(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_captions_that_share_their_beginnings(tmp_path: Path) -> None:
     problems = write([f"{'x' * MEGA}{n}" for n in range(400)])
     with limited_memory(), bounded():
         read_pairs(tmp_path / "p.parquet", problems, {})
-    assert "out of all proportion" in problems[0].what
+    assert "far too large for a file of" in problems[0].what
 
 
 def test_lists_whose_captions_repeat_but_are_few_are_read(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_parquet(tmp_path: Path, kind: str) -> None:
     problems: list[Problem] = []
     with limited_memory(), bounded():
         read_pairs(tmp_path / "p.parquet", problems, {})
-    assert "out of all proportion" in problems[0].what
+    assert "far too large for a file of" in problems[0].what
 
 
 def test_a_table_whose_rows_repeat_but_are_few_is_read(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_allowed_changes_are_named_in_the_record(stopped: tuple[Path, Path]) -> 
 def test_other_parameters_are_refused_even_if_changes_are_allowed(stopped: tuple[Path, Path]) -> None:
     recipe, run = stopped
     with pytest.raises(
-        ConfigError, match=r"heads\.sentence\.0\.bias: \(32,\) in the checkpoint, absent in the recipe"
+        ConfigError, match=r"heads\.sentence\.0\.bias: \(32,\) in the checkpoint, absent in the current recipe"
     ):
         train(recipe, run, *SETTINGS, "heads.sentence=false", resume=True, allow_changed=True)
 

@@ -15,6 +15,8 @@ import dalr
 from dalr.io.console import Console
 
 PRODUCTS = {"checkpoints", "heads.safetensors", "metrics.jsonl", "model", "run.json"}
+FREE_SETTINGS = (b"save_every:", b"keep:", b"workers:")
+"""They change no number of a run."""
 
 
 class Heard(Console):
@@ -39,15 +41,24 @@ def outcome(run: Path) -> dict[str, str]:
     """Checksums of all that a finished run is worth; anything left over beside it is an error."""
     assert {path.name for path in run.iterdir()} == PRODUCTS
     assert record(run)["status"] == "finished"
+    assert (run / "model" / "README.md").is_file(), "every run leaves a card"
     return {name: digest for name, digest in digests(run).items() if name != "run.json"}
 
 
 def digests(folder: Path) -> dict[str, str]:
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(folder).as_posix(): hashlib.sha256(_compared(path)).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "README.md"
+        if path.is_file()
     }
+
+
+def _compared(path: Path) -> bytes:
+    """A file's bytes; of the card, which states the recipe, without the settings in which equal runs may differ."""
+    data = path.read_bytes()
+    if path.name != "README.md":
+        return data
+    return b"\n".join(line for line in data.splitlines() if not line.strip().startswith(FREE_SETTINGS))
 
 
 def record(run: Path) -> dict[str, Any]:

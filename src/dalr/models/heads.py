@@ -6,6 +6,7 @@ other parameter (heads kept inside a loss object are optimised but neither saved
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from dalr.errors import ModelFileError, Problem
-from dalr.io.atomic import write_with
+from dalr.io.atomic import write_bytes
 from dalr.io.paths import regular
 from dalr.losses import Need
 from dalr.models.config import HeadsConfig
@@ -26,6 +27,9 @@ GROUNDING_SPACE, CLIP_SPACE = "grounding", "clip"
 """A space of trained heads; or that of the image features, into which a trained head maps sentences alone. A heads
 file of the second kind says so in its metadata."""
 _STUDENT = "student_sha256"
+_LENGTH = 8
+"""Bytes at the start of a safetensors file that state the length of its header."""
+_METADATA = "__metadata__"
 
 
 class Heads(nn.Module):
@@ -110,16 +114,26 @@ def _bounded(value: Tensor, low: float, high: float) -> Tensor:
 
 
 def save_heads(heads: Heads, path: Path, *, student: str | None = None) -> None:
-    """Write the heads as safetensors under their stable names, with the fingerprint of the student beside them."""
-    from safetensors.torch import save_file
+    """Write the heads as safetensors under their stable names, with the fingerprint of the student beside them.
+
+    Equal heads give equal bytes.
+    """
+    from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in heads.state_dict().items()}
     metadata = {"format": "dalr-heads-1"} | ({"space": CLIP_SPACE} if heads.clip_space else {})
     metadata |= {_STUDENT: student} if student else {}
-    write_with(
-        path,
-        lambda temporary: save_file(tensors, temporary, metadata=metadata),
-    )
+    write_bytes(path, _with_ordered_metadata(save(tensors, metadata=metadata)))
+
+
+def _with_ordered_metadata(data: bytes) -> bytes:
+    """The same file with the entries of its metadata sorted; the library writes them in any order."""
+    start = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+    header = json.loads(data[_LENGTH:start])
+    header[_METADATA] = dict(sorted(header[_METADATA].items()))
+    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    ordered += b" " * (-len(ordered) % _LENGTH)  # numbers begin at a multiple of 8 bytes
+    return len(ordered).to_bytes(_LENGTH, "little") + ordered + data[start:]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -297,7 +297,7 @@ def _as_problems(where: str, kind: str) -> Iterator[None]:
         what = f"reading {kind} needs the package {error.name}: {_INSTALL}"
         raise DataError(Problem(where=where, what=what)) from None
     except FileNotFoundError as error:
-        what = "no such file" if where in str(error) else f"damaged: |{error}"
+        what = "no such file" if where in str(error) else f"damaged: {error}"
         raise DataError(Problem(where=where, what=what)) from None
     except Exception as error:  # noqa: BLE001 - pyarrow, fsspec and the hub client raise two dozen kinds
         what = f"cannot be read as {kind} ({type(error).__name__}): {str(error).splitlines()[:1]!s:.200}"
