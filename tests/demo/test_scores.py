@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dalr.demo.scores import Row, verdict
@@ -11,7 +12,8 @@ from dalr.evaluation.retrieval import RetrievalScore
 
 def recall(value: float) -> RetrievalScore:
     recall = Recall(r1=value, r5=value, r10=value, median_rank=1.0)
-    return RetrievalScore(text_to_image=recall, image_to_text=recall)
+    ranks = np.zeros(1, dtype=np.int64)
+    return RetrievalScore(text_to_image=recall, image_to_text=recall, text_ranks=ranks, image_ranks=ranks)
 
 
 def rows(*, dalr: float, mcse: float, dalr_recall: float, mcse_recall: float) -> list[Row]:

@@ -132,7 +132,7 @@ class TestFromServer:
             get("transfer", f"{server.address}/base", tmp_path / "out")
         wrong, missing = (str(problem) for problem in caught.value.problems)
         assert wrong.startswith(
-            f"{server.address}/base/MR/rt-polarity.pos: 15 rows as in the official file, but an"
+            f"{server.address}/base/MR/rt-polarity.pos: 15 rows as in the official file, but different content"
         )
         assert missing == f"{server.address}/base/TREC/TREC_10.label: the server answers 404 Not Found"
         assert not (tmp_path / "out" / "MR" / "rt-polarity.pos").exists()

@@ -179,7 +179,7 @@ class TestFolder:
         [official] = files_of_task("STS-B")
         check = check_file(data / official.path, official)
         assert isinstance(check, FileCheck)
-        with pytest.raises(ValueError, match="as it should be"):
+        with pytest.raises(ValueError, match="is as expected"):
             check.problem()
 
 

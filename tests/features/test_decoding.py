@@ -203,7 +203,7 @@ class TestPlaces:
         "name", ["../d.jpg", "../../x", "/etc/passwd", "../images-private/c.jpg", "link.jpg", "inner/../../d.jpg"]
     )
     def test_outside_is_never_opened(self, root: Path, name: str) -> None:
-        assert reason(lambda: locate(root, name)) == ("leads out of the image folder and is not opened")
+        assert reason(lambda: locate(root, name)) == "lies outside the image folder and is not opened"
 
     @pytest.mark.parametrize("name", ["a\0.jpg", "x" * 300, "loop.jpg", "http://host/x.jpg"])
     def test_names_that_cannot_be_files_are_refused(self, root: Path, name: str) -> None:

@@ -440,7 +440,7 @@ class TestOtherMakings:
     ) -> None:
         kept = content(made)
         report = write(made, root, clip, console=Console())
-        assert "is already made" in capsys.readouterr().err
+        assert "s already exists, from the same images by the same model" in capsys.readouterr().err
         assert (report.rows, report.computed, seen) == (COUNT, 0, [])
         assert content(made) == kept
 

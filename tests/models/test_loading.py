@@ -48,7 +48,7 @@ def hidden_states(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_plain_folder_needs_a_stated_pooling(tiny_bert: Path) -> None:
-    with pytest.raises(ConfigError, match=r"say pooling: cls, mean, last or avg_first_last") as caught:
+    with pytest.raises(ConfigError, match=r"set pooling: cls, mean, last or avg_first_last") as caught:
         load_encoder(encoder(tiny_bert))
     assert str(tiny_bert) in str(caught.value)
 

@@ -162,7 +162,7 @@ class TestRefusals:
 
     def test_settings_without_one_size(self, broken: Path) -> None:
         self.edit(broken / "preprocessor_config.json", do_center_crop=False)
-        assert "several sizes" in self.refused(broken)
+        assert "images of different sizes" in self.refused(broken)
 
     def test_a_size_that_the_model_cannot_read(self, broken: Path) -> None:
         self.edit(broken / "preprocessor_config.json", crop_size={"height": 64, "width": 64})

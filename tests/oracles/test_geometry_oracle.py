@@ -50,7 +50,7 @@ def test_opposite_vectors_are_as_far_apart_as_vectors_can_be() -> None:
 
 
 def test_a_mean_over_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 pair or more, found 0"):
+    with pytest.raises(ValueError, match="at least 1 pair, found 0"):
         alignment(rows(0, 0), rows(0, 0))
-    with pytest.raises(ValueError, match="2 rows or more, found 1"):
+    with pytest.raises(ValueError, match="at least 2 rows, found 1"):
         uniformity(rows(1, 0))

@@ -179,9 +179,10 @@ def make_bench(toys: Toys, folder: Path, monkeypatch: pytest.MonkeyPatch, *, pag
     }
 
     def load(request: Any) -> Any:
+        from dalr.evaluation.retrieval_data import OwnData
         from dalr.evaluation.run import Loaded
 
-        return Loaded(tasks=[], failed=[], mteb=[], images=None)
+        return Loaded(tasks=[], failed=[], mteb=[], own=OwnData(request=request), own_tasks=[])
 
     def evaluate_one(place: Any, loaded: Any, request: Any) -> Evaluation:
         bench.examined.append(place.run.relative_to(bench.out).as_posix())

@@ -84,7 +84,11 @@ def test_a_method_that_is_not_searched_beside_one_that_is_counts_as_unequal(fold
         (("trials: 2", "trials: 2\n  three: {like: four}\n  four: {like: two}"), "'four' is itself like 'two'"),
         (
             ("trials: 2", "trials: 2\n  three: {like: two, trials: 2}"),
-            "three.trials: a method like 'two' has",
+            "three.trials: a method like 'two' uses the setting chosen there; remove its trials",
+        ),
+        (
+            ("trials: 2", "trials: 2\n  three: {like: two, search: {kind: grid, space: {seed: [1]}}}"),
+            "three.search: a method like 'two' uses the setting chosen there; remove its search",
         ),
         (
             ("trials: 2", "trials: 2\n    like: one"),

@@ -65,7 +65,7 @@ def test_the_seed_decides() -> None:
         ("grid", 3, {"x": (1, 2)}, "a grid of 2 combinations, but trials is 3"),
         ("random", 3, {"x": {"low": 1, "high": 1}}, "low 1 is not below high 1"),
         ("random", 3, {"x": {"low": 0, "high": 1, "log": True}}, "starts above 0"),
-        ("random", None, {"x": (1, 2)}, "needs to know how many trials"),
+        ("random", None, {"x": (1, 2)}, "needs a number of trials"),
         ("random", 3, {"x": (1, 2)}, "3 trials, but only 2 combinations"),
         ("random", 3, {"x": {"low": 1, "high": 2, "integer": True}}, "3 trials, but only 2 combinations"),
         ("random", 2, {"x": (1, 1, 2)}, "a list of different values"),

@@ -52,5 +52,5 @@ def test_two_seeds_or_seeds_that_agree_by_chance_have_no_winner() -> None:
     )
     assert verdict(result(two)) == ["STS avg: not enough seeds for a verdict (2; it takes 3 or more)."]
     assert verdict(result(difference("a", "b", 0.2, 0.0001))) == [
-        "STS avg, 95 % intervals over 3 seeds: a is not told apart from b (+0.20)."
+        "STS avg, 95 % intervals over 3 seeds: a is not distinguishable from b (+0.20)."
     ]

@@ -138,8 +138,8 @@ def _origin_conflicts(config: StudyConfig) -> Found:
             case _:
                 pass
         if method.like is not None and (method.search is not None or method.trials is not None):
-            what = f"a method like {method.like!r} uses the setting chosen there; remove its search"
-            yield (*path, "search" if method.search is not None else "trials"), what
+            key = "search" if method.search is not None else "trials"
+            yield (*path, key), f"a method like {method.like!r} uses the setting chosen there; remove its {key}"
 
 
 def _trial_conflicts(config: StudyConfig) -> Found:
