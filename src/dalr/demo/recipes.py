@@ -20,6 +20,8 @@ from dalr.io.atomic import write_text
 METHODS = ("simcse", "rankcse", "mcse", "kdmcse", "dalr")
 STEPS = 300
 GROUNDING_DIM = 96
+_HOLDOUT = {"near_duplicates": 1.0}
+"""Scenes of few things are alike by nature: only equal images count as copies of each other."""
 
 _INFONCE = {"temperature": 0.05}
 _RANKING = {"weight": 3.0, "temperature": 0.1, "teacher_temperature": 0.1, "on_text": True}
@@ -81,7 +83,7 @@ def _recipe(
         "name": f"demo-{name}",
         "description": f"{name} on the demo's world",
         "seed": seed,
-        "data": {"pairs": _path(world.pairs), "text": _path(world.text), "holdout": {"last": held_out}},
+        "data": {"pairs": _path(world.pairs), "text": _path(world.text), "holdout": dict(_HOLDOUT, last=held_out)},
         "student": {"model": _path(ingredients.student), "pooling": "mean"},
         "heads": {"sentence": False, "grounding_dim": GROUNDING_DIM, "aligner_dim": GROUNDING_DIM},
         # copies, because YAML would write an object met twice as an alias, which recipes do not have
