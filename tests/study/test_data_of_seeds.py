@@ -121,7 +121,7 @@ def test_a_study_selects_scores_compares_and_shows_graded_pairs(
     assert {each.score for each in result.differences} >= {"own", "own/new", "dev"}
     page = (out / "study.md").read_text()
     assert "Graded pairs, own" in page
-    assert "own, 95 % intervals over 2 seeds" in page
+    assert "own: not enough seeds for a verdict (2; it takes 3 or more)." in page
 
     examined: list[str] = []
     evaluate_one = scores.evaluate_one
