@@ -126,24 +126,20 @@ def test_the_command_line_exits_with_the_code_of_the_signal(
     outcome(tmp_path / "run")
 
 
-def test_a_second_process_exits_with_6_at_once(
+def test_a_second_process_exits_with_6_while_the_first_works(
     toys: Toys, tmp_path: Path, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R9, at the command line; `tests/io/test_lock.py` has the processes."""
     recipe = toys.recipe(tmp_path)
     found: list[Outcome] = []
-    taken: list[float] = []
 
     def second() -> None:
-        started = time.monotonic()
         found.append(cli("train", recipe, "--out", tmp_path / "run", "--resume"))
-        taken.append(time.monotonic() - started)
 
     at_call(monkeypatch, PLACES["before the step"], 2, second)
     train(recipe, tmp_path / "run", *SETTINGS)
     assert found[0].code == 6
     assert f"in use by process {os.getpid()} on" in found[0].err
-    assert taken[0] < 1
 
 
 def test_outside_the_main_thread_nobody_listens(toys: Toys, tmp_path: Path) -> None:

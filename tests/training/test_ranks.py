@@ -200,9 +200,7 @@ class TestRefusals:
     def test_a_batch_that_cannot_be_shared(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WORLD_SIZE", "3")
         with (
-            pytest.raises(
-                ConfigError, match=r"training.batch_size: 8 rows cannot be divided equally"
-            ),
+            pytest.raises(ConfigError, match=r"training.batch_size: 8 rows cannot be divided equally"),
             joined(8),
         ):
             pass

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HUB = "hf:"
 """What a Hugging Face data set is named by: `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`."""
 _BATCH, _BATCH_OF_LISTS = 10_000, 500
-_SHORTENED, _SHORTENED_BYTES = "DELTA_BYTE_ARRAY", 128 << 20
+_SHORTENED, _SHORTENED_BYTES = "DELTA_BYTE_ARRAY", 64 << 20
 """An encoding that stores what a value has in common with the one before as a number."""
 _ROW_BYTES = 100
 """Memory of a cell, besides its text."""
