@@ -492,7 +492,7 @@ class TestTrainAndEvaluate:
         (tmp_path / "run.json").write_text("{}")
         outcome = cli("evaluate", tmp_path, "--data", tmp_path)
         assert outcome.code == 2
-        assert "the training did not finish" in outcome.err
+        assert "its training has not finished" in outcome.err
 
 
 def write_benchmark(folder: Path) -> None:

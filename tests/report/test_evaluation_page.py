@@ -360,7 +360,7 @@ def test_a_run_without_an_evaluation_shows_its_training(tmp_path: Path) -> None:
     read = Reader(report(tmp_path, run_folder(tmp_path / "mine", name="toy")))
     for name in ("dev Spearman (validation)", "loss", "infonce (term)", "grounding (term)", "learning rate"):
         assert any(label.startswith(f"Curve of {name}: ") for label in read.attributes("aria-label")), name
-    assert "Training raised mine on dev Spearman from 50.00 untrained to" in read.words
+    assert "Training raised mine on dev Spearman from 50.00 to" in read.words
     assert read.table("Models and settings").row("mine")["evaluated"] == "not evaluated"
     assert not any(caption.startswith("Semantic") for caption in read.tables)
 

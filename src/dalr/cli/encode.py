@@ -28,7 +28,7 @@ def encode(
     id_column: Annotated[str | None, typer.Option(help="Column of the ids [default: row number from 1].")] = None,
     format: Annotated[
         Literal["lines", "jsonl", "csv", "tsv", "parquet", "images"] | None,
-        typer.Option(help="What INPUT is [default: told by its name]."),
+        typer.Option(help="Format of INPUT [default: inferred from its name]."),
     ] = None,
     precision: Annotated[
         Literal["fp32", "bf16", "int8", "binary"],
@@ -39,7 +39,10 @@ def encode(
     ] = None,
     truncate_dim: Annotated[int | None, typer.Option(min=1, help="Keep only the first dimensions.")] = None,
     normalize: Annotated[
-        bool | None, typer.Option("--normalize/--no-normalize", help="Length 1 [default: as the model does].")
+        bool | None,
+        typer.Option(
+            "--normalize/--no-normalize", help="Scale vectors to unit length [default: as the model does]."
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=3, max=1_000_000, help="Longest input [default: the model's own].")
@@ -55,7 +58,9 @@ def encode(
         str | None, typer.Option(metavar="i/n", help="Compute every n-th part only; --merge puts them together.")
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put together what --part left beside --out.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue after a kill, to the same bytes.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume after an interruption; the output is identical.")
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

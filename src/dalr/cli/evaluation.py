@@ -39,7 +39,8 @@ def evaluate(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="Tasks or groups, separated by commas: sts, transfer, geometry, retrieval, STS12, ... "
+            help="Tasks or groups, separated by commas: sts, sts-b-dev, transfer, geometry, retrieval, captions, "
+            "STS12, ... "
             "[default: sts; with --mteb or --graded-pairs: none]"
         ),
     ] = None,

@@ -21,7 +21,7 @@ def export(
         typer.Option(help="onnx or openvino: a graph without torch; sentence-transformers: text and images."),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    int8: Annotated[bool, typer.Option("--int8", help="onnx: also with weights of 8 bits.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="onnx: also write a model quantized to 8 bits.")] = False,
     data: Annotated[
         Path | None, typer.Option(help="SentEval folder: measure what --int8 loses in STS average.")
     ] = None,
@@ -67,7 +67,7 @@ def push(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hugging Face hub.")],
     public: Annotated[
-        bool, typer.Option("--public", help="Let everybody see a new repository [default: private].")
+        bool, typer.Option("--public", help="Make a new repository public [default: private].")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and send nothing.")] = False,
 ) -> None:

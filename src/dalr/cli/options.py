@@ -26,7 +26,7 @@ Settings = Annotated[
 Plugin = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="FILE|MODULE", help="Python file or module that registers terms; it runs with your rights."
+        metavar="FILE|MODULE", help="Python file or module that registers terms; it runs with your permissions."
     ),
 ]
 Layers = Annotated[int | None, typer.Option(min=1, max=10_000, help="Keep only the first layers of the model.")]

@@ -40,9 +40,9 @@ def import_model(
     pooling: Annotated[PoolingMode, typer.Option(help="Pooling; these methods evaluate with cls.")] = "cls",
     head: Annotated[
         HeadChoice | None,
-        typer.Option(help="What becomes of the sentence head [default: as --method evaluates, or drop]."),
+        typer.Option(help="Keep or drop the sentence head [default: as --method evaluates, or drop]."),
     ] = None,
-    method: Annotated[ImportMethod | None, typer.Option(help="Which method the checkpoint is of.")] = None,
+    method: Annotated[ImportMethod | None, typer.Option(help="The method that produced the checkpoint.")] = None,
     drop_unknown: Annotated[
         bool,
         typer.Option(

@@ -143,7 +143,7 @@ def index(
     id_column: Annotated[str | None, typer.Option(help="Column of the ids [default: row number from 1].")] = None,
     format: Annotated[
         Literal["lines", "jsonl", "csv", "tsv", "parquet"] | None,
-        typer.Option(help="What INPUT is [default: told by its name]."),
+        typer.Option(help="Format of INPUT [default: inferred from its name]."),
     ] = None,
     kind: Annotated[
         Literal["exact", "hnsw", "ivf"], typer.Option(help="exact compares all rows; the others need faiss.")
@@ -159,7 +159,9 @@ def index(
     pooling: Pooling = None,
     prompt: Prompt = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue after a kill, to the same bytes.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume after an interruption; the output is identical.")
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

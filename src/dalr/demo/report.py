@@ -1,6 +1,6 @@
 """`report.html` of a demo: one file that opens anywhere: world, scores, curves, and nearest neighbours.
 
-Images are inlined and charts are lines of SVG in the template, so the page asks for nothing: no script, no
+Images are inlined and charts are lines of SVG in the template, so the page makes no requests: no script, no
 font, no request. Everything that is text goes through the template's autoescape.
 """
 

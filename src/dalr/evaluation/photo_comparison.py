@@ -35,7 +35,7 @@ _TASKS = ("retrieval", "captions")
 _LONGEST_CHAIN = 100
 _QUESTIONS = {
     TEXT_TO_IMAGE: "finds the image first for {} % of captions",
-    IMAGE_TO_TEXT: "finds a right caption first for {} % of images",
+    IMAGE_TO_TEXT: "ranks a correct caption first for {} % of images",
     CAPTIONS_MAP: "finds the other captions of an image with a mean average precision of {}",
 }
 """What is decided on -> in words."""
@@ -262,9 +262,9 @@ def _sentences(other: Evaluation, found: Sequence[Comparison]) -> Iterator[str]:
     if sides["better"] and not sides["worse"] and not sides["not better"]:
         yield "Verdict: better."
     elif not sides["better"]:
-        yield "Verdict: not better."
+        yield "Verdict: worse." if sides["worse"] else "Verdict: not better."
     else:
-        yield "Verdict: better at some, not at all."
+        yield f"Verdict: better at some, {'worse' if sides['worse'] else 'not better'} at others."
 
 
 def _told(each: Comparison) -> str:

@@ -60,7 +60,10 @@ def as_table(
         body.append([task, measure, items, *(line.cell() if line is not None else _DASH for line in found)])
     tables = [markdown(["task", "measure", "items", *map(_column, evaluations)], body, left=2)]
     if any(line.interval is not None for each in lines for line in each.values()):
-        tables.append("[…]: 95 % bootstrap over the items of the task (your own: images), for this trained model.")
+        tables.append(
+            "[…]: 95 % bootstrap interval over test items (for your own data: over images); it leaves out "
+            "variation between training runs."
+        )
     if spaces := [
         f"{each.model} {result.space}"
         for each in evaluations

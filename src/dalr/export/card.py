@@ -90,7 +90,7 @@ def _front_matter(recipe: Recipe) -> str:
 def _what(recipe: Recipe, record: Mapping[str, Any]) -> str:
     space = record.get("space")
     lines = [
-        f"A sentence encoder, trained by [dalr](https://pypi.org/project/dalr) {_version(record)} from "
+        f"A sentence encoder, trained by dalr {_version(record)} from "
         f"{_data_of(recipe)}. It starts from {named(recipe.student.model)}."
     ]
     if recipe.description:

@@ -231,7 +231,7 @@ class Job:
     def run(self) -> int:
         """Compute the parts that are missing; how many rows that were."""
         computed = total = 0
-        with self.options.console.bar("encode", 0, "row") as bar:
+        with self.options.console.bar("encode", None, "row") as bar:
             for part in parts(self.source.rows(), size=self.options.part_rows):
                 total = part.number + 1
                 if part.number == 0:

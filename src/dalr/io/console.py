@@ -125,8 +125,8 @@ class Console:
             self.say(text)
 
     @contextmanager
-    def bar(self, name: str, total: int, unit: str = "it") -> Iterator[Bar]:
-        """A bar for `total` pieces of work with rate, time left and fields."""
+    def bar(self, name: str, total: int | None, unit: str = "it") -> Iterator[Bar]:
+        """A bar for `total` pieces of work (None: unknown) with rate, time left and fields."""
         if self.quiet or sys.stderr is None:
             yield Bar()
             return

@@ -46,7 +46,9 @@ def inside_run(reference: str) -> str:
     folder = expand(reference)
     inside = folder / "model"
     if is_file(folder / "run.json", ModelFileError) and not is_dir(inside, ModelFileError):
-        raise ConfigError(Problem(where=reference, what="a run folder without model/: the training did not finish"))
+        raise ConfigError(
+            Problem(where=reference, what="a run folder without model/: its training has not finished")
+        )
     if is_checkpoint(folder) or has_checksums(inside):
         verify_model(inside)
         return str(inside)

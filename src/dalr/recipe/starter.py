@@ -245,9 +245,9 @@ def _inside(folder: Path, name: str, follow: Path | None) -> bool:
 def _lines(found: _Found, out: Path) -> Iterator[str]:
     yield f"# Written by `dalr init` for {found.pairs}."
     if found.minilm:
-        yield "# The recipe `adapt`: the student learns to rank as its frozen self, so that it forgets little, and"
-        yield "# is grounded in your images. Expect a gain where captions have words of their own; in plain"
-        yield "# language it may not beat the untouched encoder. `dalr compare RUN` says so, on held-out images."
+        yield "# The recipe `adapt`: the student keeps the similarity ranking of its original weights, which limits"
+        yield "# forgetting, and is grounded in your images. Expect a gain where captions use specialised"
+        yield "# vocabulary; with everyday language it may not beat the untouched encoder (`dalr compare RUN`)."
     yield f"# All keys: dalr recipe show {found.out} --resolved"
     yield "# Relative paths start at the current folder."
     yield f"name: {_quoted(_name(found, out))}"
@@ -288,7 +288,7 @@ def _holdout(found: _Found) -> Iterator[str]:
         return
     counts = Counter(found.sides.values())
     yield "  holdout:  # never trained on: validation chooses the weights, test is for dalr compare"
-    yield "    # An image stays on its side when others come or go, so next month's scores can be compared."
+    yield "    # An image keeps its part when others are added or removed, so next month's scores can be compared."
     if holdout.file is not None:
         counted = f"{counts['validation']} images for validation, {counts['test']} for test"
         yield f"    file: {_quoted(holdout.file)}  # {counted}"

@@ -40,7 +40,7 @@ def _contents(sources: Sources) -> Markup:
     parts = [f"scores of {_counted(scored, 'model')}"] if scored else []
     if trained:
         parts.append(f"the training of {_counted(trained, 'run')}")
-    return Markup("This report holds {}.").format(_listed(parts))
+    return Markup("This report covers {}.").format(_listed(parts))
 
 
 def _group(sources: Sources, name: Literal["sts", "transfer"]) -> Iterator[Markup]:
@@ -144,7 +144,7 @@ def _trainings(sources: Sources) -> Iterator[Markup]:
         elif result is not None and result.best_score is not None and result.untrained_score is not None:
             gain = result.best_score - result.untrained_score
             verb = "raised" if gain > 0 else "did not raise"
-            yield Markup("Training {} {} {} from {} untrained to {} (step {} of {}).").format(
+            yield Markup("Training {} {} {} from {} to {} (step {} of {}).").format(
                 verb,
                 model.label,
                 Markup("on {}").format(result.validation),

@@ -40,7 +40,7 @@ def asked_to_stop(console: Console) -> Iterator[Stop]:
         signal.signal(number, signal.SIG_DFL)
         if not console.quiet:
             name = _NAMES[stop.signal]
-            text = f"\n{name}: finishing this step and sealing a checkpoint; {name} again ends at once\n"
+            text = f"\n{name}: finishing this step and saving a checkpoint; send {name} again to stop at once\n"
             with suppress(OSError):
                 os.write(2, text.encode())  # a buffered stream may be in use by what was interrupted
 
