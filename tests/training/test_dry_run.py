@@ -61,6 +61,8 @@ def test_numbers_are_those_of_the_training(toys: Toys, tmp_path: Path) -> None:
         + found.teacher_seconds
     )
     assert found.teacher_seconds > 0
+    again = tried(recipe, "student.freeze_layers=1", "training.max_steps=7")
+    assert again.teacher_seconds == 0, "the training left the teacher's vectors in the cache"
 
 
 def test_the_first_losses_are_those_of_the_first_steps(toys: Toys, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dalr.data.rows import sentences_sha256
 from dalr.features.store import FeatureStore, open_store, write_store
 from dalr.io.cache import cache_folder, cached
+from dalr.io.paths import is_dir
 from dalr.models.config import EncoderConfig
 from dalr.models.device import pick_device
 from dalr.models.embedding import OnProgress, embed
@@ -46,19 +47,23 @@ def cached_text_store(
     progress: OnProgress | None = None,
 ) -> FeatureStore:
     """The store of these sentences by this encoder, from the cache or made now."""
-    parts = [
-        encoder_sha256(encoder),
-        str(encoder.max_tokens),
-        sentences_sha256(sentences),
-        sentences_sha256(ids),
-    ]
     return cached(
-        cache_folder("teachers") / hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32],
+        _cache_place(encoder, ids, sentences),
         read=open_store,
         write=lambda folder: write_text_store(
             folder, encoder=encoder, ids=ids, sentences=sentences, progress=progress
         ),
     )
+
+
+def is_cached(encoder: EncoderConfig, ids: Sequence[str], sentences: Sequence[str]) -> bool:
+    """Whether `cached_text_store` would find these vectors."""
+    return is_dir(_cache_place(encoder, ids, sentences))
+
+
+def _cache_place(encoder: EncoderConfig, ids: Sequence[str], sentences: Sequence[str]) -> Path:
+    parts = [encoder_sha256(encoder), str(encoder.max_tokens), sentences_sha256(sentences), sentences_sha256(ids)]
+    return cache_folder("teachers") / hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
 def write_tower_store(

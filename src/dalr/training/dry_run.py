@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,6 +128,7 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
     data = load_training_data(recipe, program.data)
     first = _first_batches(data.plan)
     few = few_rows(recipe, data, {planned.kind: planned.rows for planned in first})
+    teacher_seconds = _teacher_seconds(recipe, data)  # before, because it looks into the user's own cache
     with temporary_cache():
         from dalr.training.distributed import Ranks
         from dalr.training.optim import Optimization
@@ -163,26 +165,29 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
             validation_scores=1 + -(-steps // every) if validation is not None else 0,
             checkpoint_bytes=_checkpoint_bytes(task),
             optimizer_bytes=_optimizer_bytes(optimization.optimizer),
-            teacher_seconds=_teacher_seconds(recipe, data),
+            teacher_seconds=teacher_seconds,
         )
 
 
 def _teacher_seconds(recipe: Recipe, data: TrainingData) -> float:
-    """What the teachers take that are models: timed on a sample of the sentences that they are asked about."""
+    """What the teachers take that are models: timed on a sample of the sentences that are not in the cache yet."""
+    from dalr.features.text import is_cached
     from dalr.models.embedding import embed
     from dalr.models.loading import load_encoder
 
-    asked = [each for each in data.dataset.streams if each.kind in data.teachers]
-    distinct = list(dict.fromkeys(sentence for each in asked for sentence in each.sentences))
-    sample = distinct[:: max(len(distinct) // _TIMED_SENTENCES, 1)][:_TIMED_SENTENCES]
+    streams = [each for each in data.dataset.streams if each.kind in data.teachers]
     total = 0.0
     for teacher in recipe.teachers:
-        if teacher.model is None or not sample:
+        if teacher.model is None:
             continue
-        model, longest = load_encoder(teacher.encoder()).to(pick_device("cpu")), teacher.max_tokens
-        embed(model, sample[:_WARM_UP], max_tokens=longest)
-        seconds = _timed(lambda model=model, longest=longest: embed(model, sample, max_tokens=longest))  # type: ignore[misc]
-        total += seconds / len(sample) * len(distinct)
+        asked = [each for each in streams if not is_cached(teacher.encoder(), each.ids, each.sentences)]
+        distinct = list(dict.fromkeys(sentence for each in asked for sentence in each.sentences))
+        sample = distinct[:: max(len(distinct) // _TIMED_SENTENCES, 1)][:_TIMED_SENTENCES]
+        if not sample:
+            continue
+        ask = partial(embed, load_encoder(teacher.encoder()).to(pick_device("cpu")), max_tokens=teacher.max_tokens)
+        ask(sample[:_WARM_UP])
+        total += _timed(partial(ask, sample)) / len(sample) * len(distinct)
     return total
 
 
