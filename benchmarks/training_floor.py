@@ -79,7 +79,7 @@ def operators(step: Callable[[], Any], rows: int = 16) -> str:
     with profile(activities=activities) as profiled:
         step()
     key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-    return str(profiled.key_averages().table(sort_by=key, row_limit=rows, max_name_column_dim=48))
+    return str(profiled.key_averages().table(sort_by=key, row_limit=rows, max_name_column_width=48))
 
 
 def _linear_weights(module: nn.Module) -> int:

@@ -106,7 +106,8 @@ def write_starter(
         DataError: pairs or text cannot be read, with every problem.
         CorruptFileError: `features` is not an intact store.
     """
-    _refuse_existing(out)
+    if exists(out, StorageError):
+        raise _already_there(out)
     for path in (pairs, images, text, features, follow_links, out):
         _require_writable(path)
     if follow_links is not None and images is None:
@@ -121,7 +122,11 @@ def write_starter(
     found = _look(pairs, reading, images, text, features, follow_links, out)
     notes = list(_notes(found))
     with locked_output(out):
-        _refuse_existing(out)
+        if exists(out, StorageError):
+            raise _already_there(out)
+        if exists(_sides_file(out), StorageError):
+            what = "exists and says which images are held out; choose another --out, or remove it"
+            raise StorageError(f"{_sides_file(out)} {what}")
         if found.holdout is not None and found.holdout.file is not None:
             write_text(_sides_file(out), sides_text(found.sides))
         write_text(out, "\n".join(_lines(found, out)) + "\n")
@@ -129,12 +134,8 @@ def write_starter(
     return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
 
 
-def _refuse_existing(out: Path) -> None:
-    if exists(out, StorageError):
-        raise StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
-    if exists(_sides_file(out), StorageError):
-        what = "exists and says which images are held out; choose another --out, or remove it"
-        raise StorageError(f"{_sides_file(out)} {what}")
+def _already_there(out: Path) -> StorageError:
+    return StorageError(f"{out} exists and was not overwritten; choose another --out, or remove it")
 
 
 def _require_named_rows(matrix: Path, pairs: Path, reading: Reading) -> None:
