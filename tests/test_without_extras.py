@@ -38,6 +38,7 @@ def test_without_matplotlib_what_ends_in_a_page_stops_at_the_start(command: list
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_without_matplotlib_a_study_trains_and_says_which_page_is_missing(toys: Toys, tmp_path: Path) -> None:
     recipe = toys.recipe(tmp_path)
     (tmp_path / "study.yaml").write_text(

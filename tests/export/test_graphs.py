@@ -26,6 +26,8 @@ from tiny_images import DIM
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = [*captions(5), "", "x.png", "a " * 200]
 QUIET = Console(quiet=True)
 RUN = """

@@ -200,6 +200,7 @@ class TestJson:
         path = write_json(tmp_path, {})
         assert refused(lambda: import_json(path, tmp_path / "o"), tmp_path / "o") == [f"{path}: no image in it"]
 
+    @pytest.mark.slow
     def test_memory_does_not_grow_with_the_vectors(self, tmp_path: Path) -> None:
         dim, count = 512, 400
         with open(tmp_path / "big.json", "w") as file:

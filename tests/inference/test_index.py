@@ -125,6 +125,7 @@ def test_an_index_that_was_cut_short_or_damaged_is_refused(index: Path, tmp_path
         open_index(tmp_path)
 
 
+@pytest.mark.slow
 def test_every_state_that_a_kill_can_leave_is_resumed_to_the_same_bytes(
     index: Path, tiny_teacher: Path, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def test_every_method_can_be_tried(toys: Toys, tmp_path: Path, name: str) -> Non
     assert all(0 < trial.seconds < 60 and trial.peak_bytes > 2**20 for trial in found.trials)
 
 
+@pytest.mark.usefixtures("fresh_cache")
 def test_numbers_are_those_of_the_training(toys: Toys, tmp_path: Path) -> None:
     recipe = toys.recipe(
         tmp_path, teachers=[{"model": str(toys.teacher)}], objective={"infonce": {}, "list_net": {}}
