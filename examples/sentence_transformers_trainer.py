@@ -25,7 +25,7 @@ from dalr.models.loading import load_encoder
 
 def rows(teacher: SentenceTransformer, images: int = 24) -> Dataset:
     """Two captions per image, with a stand-in for its CLIP features and the teacher's vectors of the captions."""
-    captions = [f"{start} {n} on a {n % 5} day." for n in range(images) for start in ("Dog", "A picture of dog")]
+    captions = [f"{start} {n} on a {n % 5} day." for n in range(images) for start in ("Dog", "A photo of dog")]
     vectors = np.random.default_rng(0).normal(size=(images, 32)).repeat(2, axis=0).astype("float32")
     return Dataset.from_dict(
         {"caption": captions, "image": vectors.tolist(), "teacher": teacher.encode(captions).tolist()}

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dalr.cli.options import Device, Pooling, Prompt, Quiet, Revision, Verbose
+from dalr.cli.options import (
+    Device,
+    IdColumn,
+    MaxTokens,
+    Pooling,
+    Prompt,
+    Quiet,
+    ResumeSame,
+    Revision,
+    SentenceColumn,
+    Verbose,
+)
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show, tell
 
@@ -24,8 +35,8 @@ def encode(
     out: Annotated[
         Path | None, typer.Option(help="FILE.npy, FILE.parquet (id, vector), or a folder: a feature store.")
     ] = None,
-    column: Annotated[str, typer.Option(help="Column or key that holds the sentences.")] = "text",
-    id_column: Annotated[str | None, typer.Option(help="Column of the ids [default: row number from 1].")] = None,
+    column: SentenceColumn = "text",
+    id_column: IdColumn = None,
     format: Annotated[
         Literal["lines", "jsonl", "csv", "tsv", "parquet", "images"] | None,
         typer.Option(help="Format of INPUT [default: inferred from its name]."),
@@ -44,9 +55,7 @@ def encode(
             "--normalize/--no-normalize", help="Scale vectors to unit length [default: as the model does]."
         ),
     ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=3, max=1_000_000, help="Longest input [default: the model's own].")
-    ] = None,
+    max_tokens: MaxTokens = None,
     on_long: Annotated[
         Literal["truncate", "error"], typer.Option(help="What to do with longer rows.")
     ] = "truncate",
@@ -58,9 +67,7 @@ def encode(
         str | None, typer.Option(metavar="i/n", help="Compute every n-th part only; --merge puts them together.")
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put together what --part left beside --out.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume after an interruption; the output is identical.")
-    ] = False,
+    resume: ResumeSame = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -77,7 +84,7 @@ def encode(
         raise ConfigError(Problem(where="--out", what="name FILE.npy, FILE.parquet or a folder"))
     if merge:
         if model is not None or part is not None:
-            what = "takes nothing but --out: how the vectors are made stands in the parts"
+            what = "takes only --out: the parts state how the vectors are made"
             raise ConfigError(Problem(where="--merge", what=what))
         report = merge_parts(out)
     else:

@@ -14,6 +14,7 @@ from dalr.cli.options import (
     FollowLinks,
     Format,
     Layers,
+    MaxTokens,
     Pooling,
     Prompt,
     Quiet,
@@ -115,9 +116,7 @@ def features_of_text(
     pooling: Pooling = None,
     num_layers: Layers = None,
     prompt: Prompt = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=3, max=1_000_000, help="Longest input in tokens [default: the model's own].")
-    ] = None,
+    max_tokens: MaxTokens = None,
     revision: Revision = None,
     device: Device = "auto",
     quiet: Quiet = False,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dalr.data.reading import Reading
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors and results.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only errors and results.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more detail.")]
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or the path of a file.")]
 Settings = Annotated[
@@ -44,6 +44,14 @@ Columns = Annotated[str | None, typer.Option(metavar="image=A,caption=B,split=C"
 Split = Annotated[str | None, typer.Option(help="Splits of --pairs to use, separated by commas, or all.")]
 FollowLinks = Annotated[
     Path | None, typer.Option(help="Folder into which symbolic links in --images may lead [default: --images].")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=3, max=1_000_000, help="Longest input in tokens [default: the model's own].")
+]
+SentenceColumn = Annotated[str, typer.Option(help="Column or key that holds the sentences.")]
+IdColumn = Annotated[str | None, typer.Option(help="Column of the ids [default: row number from 1].")]
+ResumeSame = Annotated[
+    bool, typer.Option("--resume", help="Resume after an interruption; the output is identical.")
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dalr.cli.options import Columns, Device, Format, Pooling, Prompt, Quiet, Split, Verbose, reading_of
+from dalr.cli.options import (
+    Columns,
+    Device,
+    Format,
+    IdColumn,
+    MaxTokens,
+    Pooling,
+    Prompt,
+    Quiet,
+    ResumeSame,
+    SentenceColumn,
+    Split,
+    Verbose,
+    reading_of,
+)
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show
 
@@ -139,8 +153,8 @@ def index(
         typer.Argument(metavar="INPUT", help="Text, JSONL, CSV, TSV or Parquet file, or -: rows to find later."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The index, a folder.")] = ...,  # type: ignore[assignment]
-    column: Annotated[str, typer.Option(help="Column or key that holds the sentences.")] = "text",
-    id_column: Annotated[str | None, typer.Option(help="Column of the ids [default: row number from 1].")] = None,
+    column: SentenceColumn = "text",
+    id_column: IdColumn = None,
     format: Annotated[
         Literal["lines", "jsonl", "csv", "tsv", "parquet"] | None,
         typer.Option(help="Format of INPUT [default: inferred from its name]."),
@@ -153,15 +167,11 @@ def index(
         Path | None, typer.Option(metavar="FILE", help="Delete the ids in this file, one per line.")
     ] = None,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="How vectors are computed.")] = "fp32",
-    max_tokens: Annotated[
-        int | None, typer.Option(min=3, max=1_000_000, help="Longest input [default: the model's own].")
-    ] = None,
+    max_tokens: MaxTokens = None,
     pooling: Pooling = None,
     prompt: Prompt = None,
     device: Device = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume after an interruption; the output is identical.")
-    ] = False,
+    resume: ResumeSame = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
