@@ -106,6 +106,32 @@ class TestWhatARunLeaves:
             assert six["terms"][term] == pytest.approx(np.mean(values), rel=1e-6)
         assert six["loss"] == pytest.approx(np.mean([line["loss"] for line in each]), rel=1e-6)
 
+    def test_how_hard_each_term_pulls_is_measured_once_per_log_line_and_changes_nothing(
+        self, toys: Toys, tmp_path: Path
+    ) -> None:
+        recipe = toys.recipe(tmp_path, validation=None)
+        each = train(recipe, tmp_path / "each", "objective.grounding.weight=1e-6")
+        last = train(recipe, tmp_path / "last", "objective.grounding.weight=1e-6", "training.log_every=4")
+        assert digests(each.model) == digests(last.model)
+        lines = [line for line in metrics(tmp_path / "each") if "loss" in line]
+        assert [set(line.get("gradient_norms", {})) for line in lines] == [{"infonce", "grounding"}, set()] * 2
+        assert next(line for line in metrics(tmp_path / "last") if "gradient_norms" in line)["step"] == 4
+        shares = record(tmp_path / "each")["result"]["gradient_shares"]
+        assert shares["infonce"] == pytest.approx(1, abs=1e-3)
+        assert 0 <= shares["grounding"] < 1e-3
+
+    def test_a_term_that_hardly_pulls_is_named(
+        self, toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        recipe = toys.recipe(tmp_path, validation=None)
+        dalr.train(recipe, overrides=["objective.grounding.weight=1e-6"], out=tmp_path / "run")
+        said = capsys.readouterr().err
+        assert (
+            "not in effect: grounding 0.0% of the summed gradient norms at the student; give the term more" in said
+        )
+        dalr.train(recipe, overrides=["objective.grounding.weight=1"], out=tmp_path / "again")
+        assert "not in effect" not in capsys.readouterr().err
+
     def test_the_model_is_the_best_checkpoint_byte_for_byte(self, toys: Toys, tmp_path: Path) -> None:
         result = train(toys.recipe(tmp_path), tmp_path / "run")
         [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import (
@@ -36,11 +36,13 @@ class Losses:
     """Σ weight · term, a scalar."""
     terms: Mapping[str, Tensor]
     """Each term that this batch had, unweighted."""
+    gradient_norms: Mapping[str, Tensor] = field(default_factory=dict)
+    """‖∂(weight · term)/∂(h^a, h^b)‖ of each term; empty on a step where they are not measured."""
 
     def detached(self) -> Losses:
         """The same values without their graph."""
         terms = {name: value.detach() for name, value in self.terms.items()}
-        return Losses(total=self.total.detach(), terms=terms)
+        return replace(self, total=self.total.detach(), terms=terms)
 
 
 class ObjectiveBase(Section):
@@ -131,6 +133,20 @@ class ObjectiveBase(Section):
         values = {name: term(inputs.of_term(name)) for name, term in terms.items()}
         weighted = [terms[name].weight * value for name, value in values.items()]
         return Losses(total=sum(weighted[1:], weighted[0]), terms=values)
+
+    def gradient_norms(self, losses: Losses, h_a: Tensor, h_b: Tensor) -> dict[str, Tensor]:
+        """How hard each term pulls at the student: the norm of the gradient of weight · term with respect to its
+        sentence vectors h (n, d) of both passes, from which `losses` were computed. The graph is kept.
+        """
+        import torch
+
+        norms: dict[str, Tensor] = {}
+        for name, value in losses.terms.items():
+            weight = getattr(self, name).weight
+            pulls = torch.autograd.grad(value, (h_a, h_b), retain_graph=True, allow_unused=True)
+            flat = [weight * pull.flatten() for pull in pulls if pull is not None]
+            norms[name] = torch.cat(flat).norm() if flat else value.detach().new_zeros(())
+        return norms
 
 
 def _read_term(name: str, value: Any, *, as_json: bool) -> Term | None:

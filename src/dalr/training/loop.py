@@ -35,6 +35,9 @@ T = TypeVar("T")
 class Listener(Protocol):
     """Who follows a training."""
 
+    def reads_gradient_norms(self, batch: Batch) -> bool:
+        """Whether `on_losses` wants the gradient norm of each term of this batch."""
+
     def on_losses(self, batch: Batch, losses: Losses) -> None:
         """A step's losses, still on the device."""
 
@@ -75,7 +78,7 @@ def fit(
     planned = PlannedBatches(plan, steps, first=done)
     for batch in _batches(planned, dataset, workers=config.workers, device=device):
         task.train()
-        losses = step.gradients(batch)
+        losses = step.gradients(batch, norms=listener.reads_gradient_norms(batch))
         norm = optimization.clip()
         optimization.step(unless=guard.watch(batch, losses, norm))
         listener.on_losses(batch, losses)

@@ -5,6 +5,7 @@ What it knows after a step is what a resume point keeps, so resuming restores it
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,13 +19,13 @@ from dalr.training.checkpoint import Checkpoint, keep_checkpoints, save_checkpoi
 from dalr.training.config import TrainingConfig, ValidationConfig
 from dalr.training.distributed import Ranks
 from dalr.training.patience import make_patience
-from dalr.training.record import MetricsFile, TermMeans
+from dalr.training.record import IN_EFFECT, MetricsFile, TermMeans, gradient_shares
 from dalr.training.reporting import Reports
 from dalr.training.resume import ProgressState, ResumePoint, best_steps, save_point
 from dalr.training.signals import Stop
 
 if TYPE_CHECKING:
-    from dalr.losses import Losses
+    from dalr.losses import BatchKind, Losses
     from dalr.training.batch import Batch
     from dalr.training.module import TrainingTask
     from dalr.training.optim import Optimization
@@ -47,6 +48,7 @@ class Progress:
         run_id: str,
         steps: int,
         point: ResumePoint | None,
+        measured: BatchKind,
         callbacks: Sequence[Callback],
         stop: Stop,
         bar: Bar,
@@ -61,6 +63,8 @@ class Progress:
         self.stop, self.bar, self.reports, self.console = stop, bar, reports, console
         self.require_inputs = require_inputs
         """Raises if the stored vectors that training reads were changed since they were opened."""
+        self.measured = measured
+        """The kind of batches whose gradient norms are measured."""
         self.kinds = {"text": 0, "pair": 0}
         over_ranks = None if training.gather or ranks.world == 1 else ranks.mean
         self.means = TermMeans(over_ranks=over_ranks)
@@ -99,6 +103,10 @@ class Progress:
         """Of training so far, in all the processes that it went on in."""
         return time.monotonic() - self.started
 
+    def reads_gradient_norms(self, batch: Batch) -> bool:
+        """One batch per log line, of the kind that has all terms."""
+        return batch.kind == self.measured and not self.means.has_gradient_norms
+
     def on_losses(self, batch: Batch, losses: Losses) -> None:
         self.losses, self.written = losses, {}
         self.means.add(losses)
@@ -111,18 +119,20 @@ class Progress:
     def on_step(self, step: int, learning_rate: float) -> None:
         shown: dict[str, str] = {}
         if step % self.training.log_every == 0 or step == self.steps:
-            loss, terms, counts = self.means.read()
+            means = self.means.read()
+            norms = {"gradient_norms": means.gradient_norms} if means.gradient_norms else {}
             self._write(
                 {
                     "step": step,
-                    "loss": loss,
+                    "loss": means.loss,
                     "learning_rate": learning_rate,
-                    "terms": terms,
-                    "steps_with_term": counts,
+                    "terms": means.terms,
+                    "steps_with_term": means.counts,
+                    **norms,
                     "batches": dict(self.kinds),
                 }
             )
-            shown["loss"] = f"{loss:.4f}"
+            shown["loss"] = f"{means.loss:.4f}"
         self.bar.update(step, **shown)
         if self._is_scored(step):
             self.score(step)
@@ -208,6 +218,16 @@ class Progress:
         if self.best is None:
             raise NumericsError("no validation score of the whole training was finite; nothing was kept")
         return self.best
+
+    def gradient_shares(self) -> dict[str, float]:
+        """Of each term, over the whole training; says which terms are not in effect. Only the first rank knows."""
+        lines = [json.loads(line) for line in self.metrics.read().splitlines()]
+        shares = gradient_shares(lines)
+        weak = [f"{name} {share:.1%}" for name, share in shares.items() if share < IN_EFFECT]
+        if weak:
+            parts = f"{', '.join(weak)} of the summed gradient norms at the student"
+            self.console.say(f"not in effect: {parts}; give the term more weight, or remove it")
+        return shares
 
     def _is_asked_to_stop(self, step: int) -> bool:
         """Several ranks get the signal in different steps, and agree when they log."""

@@ -1,13 +1,16 @@
 """What does a run write while it trains, and how is it read back? `metrics.jsonl`, one JSON object per line.
 
 A term's logged value is its mean over the steps that had it: averaging a pair term over all steps shows it
-several times too small. Sums stay on the device and are read once per log line.
+several times too small. Beside it stands how hard it pulls at the student (`Objective.gradient_norms`), measured on
+one batch per log line that has all terms. Sums stay on the device and are read once per log line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,25 @@ from dalr.losses import Losses
 
 if TYPE_CHECKING:
     import pandas
+
+
+IN_EFFECT = 0.01
+"""Share of the gradient at the student below which a term is reported as not in effect."""
+_NORM = "gradient norm "
+"""What the name of a term has before it where its gradient norm is meant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What a log line says of the steps since the one before."""
+
+    loss: float
+    terms: dict[str, float]
+    """Mean of each term over the steps that had it, unweighted."""
+    counts: dict[str, int]
+    """How many steps had it."""
+    gradient_norms: dict[str, float]
+    """Of each weighted term, at the student's sentence vectors; empty where no batch was measured."""
 
 
 class TermMeans:
@@ -47,6 +69,11 @@ class TermMeans:
     def counts(self) -> Mapping[str, int]:
         return self._counts
 
+    @property
+    def has_gradient_norms(self) -> bool:
+        """Whether a batch was measured since the last reading."""
+        return any(name.startswith(_NORM) for name in self._counts)
+
     def sums(self) -> Mapping[str, Tensor]:
         """Of all ranks, when all ask."""
         if self._over_ranks is None or not self._sums:
@@ -55,13 +82,14 @@ class TermMeans:
         return dict(zip(self._sums, averages.unbind(), strict=True))
 
     def add(self, losses: Losses) -> None:
-        for name, value in (("loss", losses.total), *losses.terms.items()):
+        norms = ((_NORM + name, value) for name, value in losses.gradient_norms.items())
+        for name, value in (("loss", losses.total), *losses.terms.items(), *norms):
             detached = value.detach()
             self._sums[name] = self._sums[name] + detached if name in self._sums else detached
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def read(self) -> tuple[float, dict[str, float], dict[str, int]]:
-        """Mean loss, mean of each term, and how many steps had it; then starts again."""
+    def read(self) -> Means:
+        """The means so far; then starts again."""
         names = list(self._sums)
         means: dict[str, float] = {}
         if names:
@@ -71,9 +99,9 @@ class TermMeans:
             means = dict(zip(names, averages.tolist(), strict=True))
         counts = self._counts
         self._sums, self._counts = {}, {}
+        norms = {name.removeprefix(_NORM): means.pop(name) for name in names if name.startswith(_NORM)}
         loss = means.pop("loss", float("nan"))
-        counts.pop("loss", None)
-        return loss, means, counts
+        return Means(loss=loss, terms=means, counts={name: counts[name] for name in means}, gradient_norms=norms)
 
 
 class MetricsFile:
@@ -111,6 +139,15 @@ class Metrics(list[dict[str, Any]]):
             ConfigError: pandas is not installed.
         """
         return data_frame(self)
+
+
+def gradient_shares(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Each term's part of the summed gradient norms at the student, 0 to 1: the mean over the log lines."""
+    lines = [norms for line in metrics if (norms := line.get("gradient_norms"))]
+    sums = [sum(norms.values()) for norms in lines]
+    measured = [(norms, total) for norms, total in zip(lines, sums, strict=True) if 0 < total < math.inf]
+    names = dict.fromkeys(name for norms, _ in measured for name in norms)
+    return {name: sum(norms.get(name, 0.0) / total for norms, total in measured) / len(measured) for name in names}
 
 
 def read_metrics(run: Path) -> Metrics:

