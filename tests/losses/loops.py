@@ -103,6 +103,7 @@ def cross_modal_alignment(
     text_temperature: float | None = None,
     image_temperature: float | None = None,
     soft_label_mix: float = 0.0,
+    target: str = "within_modality",
 ) -> float:
     """T4, in the grounding space."""
     first, second = cosines(inputs.s_a, inputs.image_grounded), cosines(inputs.s_b, inputs.image_grounded)
@@ -120,15 +121,16 @@ def cross_modal_alignment(
         ]
         return kl(q, [softmax(over(student[i], tau_p)) for i in range(n)])
 
+    across = cosines(inputs.clip_text, inputs.image) if target == "clip" else []
     to_image = direction(
-        teacher_cosines(inputs),
+        across or teacher_cosines(inputs),
         match,
         likeness,
         text_target_temperature,
         text_temperature or text_target_temperature,
     )
     to_text = direction(
-        cosines(inputs.image, inputs.image),
+        transposed(across) if across else cosines(inputs.image, inputs.image),
         transposed(match),
         transposed(likeness),
         image_target_temperature,

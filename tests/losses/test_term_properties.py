@@ -54,6 +54,7 @@ CASES: dict[str, tuple[str, Fields]] = {
     "consistency-roll": ("consistency", {"unmatched": "roll", "roll": 1}),
     "cross_modal_alignment": ("cross_modal_alignment", {}),
     "cross_modal_alignment-mixed": ("cross_modal_alignment", {"soft_label_mix": 0.3, "margin": 0.1}),
+    "cross_modal_alignment-clip": ("cross_modal_alignment", {"target": "clip", "text_target_temperature": 0.05}),
     "cross_modal_alignment-learned": ("cross_modal_alignment", {"learn_temperature": True}),
     "cross_modal_alignment-release": ("cross_modal_alignment", {**RAW, **JUMP}),
     "list_mle": ("list_mle", {}),

@@ -35,6 +35,8 @@ CASES: list[tuple[str, Fields]] = [
     ("cross_modal_alignment", {}),
     ("cross_modal_alignment", {"soft_label_mix": 0.3}),
     ("cross_modal_alignment", {"soft_label_mix": 1.0}),
+    ("cross_modal_alignment", {"target": "clip"}),
+    ("cross_modal_alignment", {"target": "clip", "soft_label_mix": 0.3, "text_target_temperature": 0.01}),
     ("cross_modal_alignment", {"text_temperature": 0.45, "image_temperature": 0.3}),
     ("list_mle", {}),
     ("list_mle", {"reduction": "sum"}),

@@ -65,7 +65,8 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
     paper's figure). The release compares the sentence vector itself with the raw CLIP vector, view a only
     (`space: raw`, `views: first`), on margin-modified logits divided twice (`logit_temperature`). With
     `soft_label_mix` ρ, the consistency task's detached similarity M enters the targets:
-    Q = (1 − ρ)·softmax(T/τ_q) + ρ·softmax(M/τ_q), and Mᵀ likewise in the image-to-text direction.
+    Q = (1 − ρ)·softmax(T/τ_q) + ρ·softmax(M/τ_q), and Mᵀ likewise in the image-to-text direction. As the targets do
+    not depend on the student, the gradient is that of ListNet on the same lists.
     """
 
     space: Literal["grounding", "raw"] = "grounding"
@@ -73,10 +74,15 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
     released code, the sentence vector with the image feature itself, whose dimensions must agree."""
     views: Literal["both", "first"] = "both"
     """Average the similarities of both dropout views, or take the first alone, as in the released code."""
+    target: Literal["within_modality", "clip"] = "within_modality"
+    """What says how alike a sentence and the image of another are: `within_modality`, as in the paper, sentences by
+    the teachers (T) and images by their features (V); `clip`, the dual encoder's own similarity of sentence and
+    image, cos(c_i, v_j) and its transpose, which needs CLIP text features. CLIP's own temperature is 0.01."""
     text_target_temperature: Temperature = 0.2
-    """τ_q of the text-to-text target T: the lower, the more of the target lies on the sentence itself."""
+    """τ_q of the target of the text-to-image direction, T: the lower, the more of the target lies on the sentence
+    itself."""
     image_target_temperature: Temperature = 0.1
-    """τ_q of the image-to-image target V."""
+    """τ_q of the target of the image-to-text direction, V."""
     text_temperature: Temperature | None = None
     """τ_p, the student's temperature against the text target; null: that of the target."""
     image_temperature: Temperature | None = None
@@ -96,7 +102,8 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
     def needs(self) -> frozenset[Need]:
         heads = {Need.GROUNDING} if self.space == "grounding" else set()
         mix = {Need.ALIGNERS} if self.soft_label_mix > 0 else set()
-        return frozenset({Need.IMAGE, Need.TEACHERS} | heads | mix)
+        known = Need.TEACHERS if self.target == "within_modality" else Need.CLIP_TEXT
+        return frozenset({Need.IMAGE, known} | heads | mix)
 
     def value(self, inputs: Inputs) -> Tensor:
         from dalr.losses import functional
@@ -104,9 +111,9 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
         if len(inputs.h_a) < 2:
             return nothing(inputs)
         logits = self._logits(inputs)
-        text_target = (teacher_cosines(inputs, self.teacher_target) / self.text_target_temperature).log_softmax(1)
-        closeness = functional.cosine_matrix(given(inputs.image), given(inputs.image))
-        image_target = (closeness / self.image_target_temperature).log_softmax(1)
+        sentences, images = self._targets(inputs)
+        text_target = (sentences / self.text_target_temperature).log_softmax(1)
+        image_target = (images / self.image_target_temperature).log_softmax(1)
         if self.soft_label_mix > 0:
             match = self._match_similarity(inputs)
             softer_text = (match / self.text_target_temperature).log_softmax(1)
@@ -118,6 +125,16 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
         to_image = functional.distribution_divergence(text_target, (logits / text_scale).log_softmax(1))
         to_text = functional.distribution_divergence(image_target, (logits.T / image_scale).log_softmax(1))
         return (to_image + to_text) / 2
+
+    def _targets(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """T and V, or C and its transpose: what is known of each sentence beside each image, and the reverse."""
+        from dalr.losses import functional
+
+        images = given(inputs.image)
+        if self.target == "clip":
+            across = functional.cosine_matrix(given(inputs.clip_text), images)
+            return across, across.T
+        return teacher_cosines(inputs, self.teacher_target), functional.cosine_matrix(images, images)
 
     def _logits(self, inputs: Inputs) -> Tensor:
         """P: (n, n), text rows by image columns."""

@@ -226,15 +226,7 @@ def _dim_conflicts(recipe: Recipe) -> Iterator[Conflict]:
             )
             yield Conflict(path=("objective", "cross_modal_alignment"), what=what)
     yield from _clip_space_conflicts(recipe)
-    grounding = recipe.objective.term("grounding")
-    if isinstance(grounding, Grounding) and grounding.threshold_quantile is not None:
-        image, text = _stored_dim(recipe, recipe.features.image), _stored_dim(recipe, recipe.features.clip_text)
-        if image is not None and text is not None and image != text:
-            what = (
-                "threshold_quantile compares CLIP text with image features, but their dimensions are "
-                f"{text} and {image}"
-            )
-            yield Conflict(path=("objective", "grounding", "threshold_quantile"), what=what)
+    yield from _dual_encoder_conflicts(recipe)
     if recipe.objective.term("global_to_local") is None:
         return
     for number, teacher in enumerate(recipe.teachers):
@@ -245,6 +237,25 @@ def _dim_conflicts(recipe: Recipe) -> Iterator[Conflict]:
                 f"{student} and this teacher's is {dim}"
             )
             yield Conflict(path=("teachers", number), what=what)
+
+
+def _dual_encoder_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    """What compares CLIP text with image features needs both from one dual encoder."""
+    comparing: list[tuple[str, str, str]] = []
+    grounding = recipe.objective.term("grounding")
+    if isinstance(grounding, Grounding) and grounding.threshold_quantile is not None:
+        comparing.append(("grounding", "threshold_quantile", "threshold_quantile"))
+    cross_modal = recipe.objective.term("cross_modal_alignment")
+    if isinstance(cross_modal, CrossModalAlignment) and cross_modal.target == "clip":
+        comparing.append(("cross_modal_alignment", "target", "target: clip"))
+    if not comparing:
+        return
+    image, text = _stored_dim(recipe, recipe.features.image), _stored_dim(recipe, recipe.features.clip_text)
+    if image is None or text is None or image == text:
+        return
+    for term, key, said in comparing:
+        what = f"{said} compares CLIP text with image features, but their dimensions are {text} and {image}"
+        yield Conflict(path=("objective", term, key), what=what)
 
 
 def _clip_space_conflicts(recipe: Recipe) -> Iterator[Conflict]:
