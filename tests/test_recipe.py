@@ -671,6 +671,24 @@ class TestCombinations:
         tree["features"] = {"image": str(tmp_path / "store")}
         load_recipe(str(write_recipe(tmp_path / "r.yaml", self.release(tree))))
 
+    @pytest.mark.parametrize(
+        ("term", "key", "value"),
+        [("cross_modal_alignment", "target", "clip"), ("grounding", "threshold_quantile", 0.7)],
+    )
+    def test_what_compares_clip_text_with_images_needs_both_of_one_dim(
+        self, tree: dict[str, Any], tmp_path: Path, tiny_data: TinyData, term: str, key: str, value: object
+    ) -> None:
+        import numpy as np
+
+        tree["objective"] = {"infonce": {}, term: {key: value}}
+        import_matrix(tiny_data.matrix, tiny_data.ids, tmp_path / "images")
+        np.save(tmp_path / "text.npy", np.ascontiguousarray(tiny_data.features[:, :8]))
+        import_matrix(tmp_path / "text.npy", tiny_data.ids, tmp_path / "captions")
+        tree["features"] = {"image": str(tmp_path / "images"), "clip_text": str(tmp_path / "captions")}
+        [problem] = conflicts_of(tmp_path, tree)
+        assert f"objective.{term}.{key}: " in problem
+        assert "compares CLIP text with image features, but their dimensions are 8 and 16" in problem
+
     def test_the_release_with_features_of_another_dim_is_refused_with_both_numbers(
         self, tmp_path: Path, tiny_data: TinyData, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
