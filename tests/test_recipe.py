@@ -671,6 +671,18 @@ class TestCombinations:
         tree["features"] = {"image": str(tmp_path / "store")}
         load_recipe(str(write_recipe(tmp_path / "r.yaml", self.release(tree))))
 
+    def test_captions_of_one_image_as_positives_need_batches_that_have_them(
+        self, tree: dict[str, Any], tmp_path: Path
+    ) -> None:
+        tree["objective"] = {"infonce": {"positives": "same_image"}}
+        [problem] = conflicts_of(tmp_path, tree)
+        assert "objective.infonce.positives: no batch holds two captions of one image" in problem
+        tree["training"]["schedule"]["groups"] = {"images": 4, "captions": 2}
+        load_recipe(str(write_recipe(tmp_path / "r.yaml", tree)))
+        tree["objective"] = {"infonce": {"positives": "same_image", "margin": 0.1}}
+        [problem] = conflicts_of(tmp_path, tree)
+        assert "has no margin, which would push captions of one image apart; found 0.1" in problem
+
     @pytest.mark.parametrize(
         ("term", "key", "value"),
         [("cross_modal_alignment", "target", "clip"), ("grounding", "threshold_quantile", 0.7)],

@@ -16,10 +16,21 @@ CLAMP = 1 - 1e-7
 
 
 def infonce(
-    inputs: Inputs, *, temperature: float = 0.05, margin: float = 0.0, mask_same_image: bool = True
+    inputs: Inputs,
+    *,
+    temperature: float = 0.05,
+    margin: float = 0.0,
+    mask_same_image: bool = True,
+    positives: str = "itself",
 ) -> float:
     """T1."""
     scores = sentence_scores(inputs, temperature, margin)
+    if positives == "same_image":
+        total = 0.0
+        for row, same in zip(scores, inputs.same_image.tolist(), strict=True):  # type: ignore[union-attr]
+            own = [j for j, shared in enumerate(same) if shared]
+            total -= sum(math.log(softmax(row)[j]) for j in own) / len(own)
+        return total / len(scores)
     left_out = [[False] * len(scores) for _ in scores]
     if mask_same_image:
         left_out = [[bool(cell) for cell in row] for row in inputs.same_image.tolist()]  # type: ignore[union-attr]

@@ -42,6 +42,7 @@ THRESHOLD = {"clip_text_branch": True, "threshold_quantile": 0.6}
 CASES: dict[str, tuple[str, Fields]] = {
     "infonce": ("infonce", {}),
     "infonce-margin": ("infonce", {"margin": 0.2}),
+    "infonce-same-image": ("infonce", {"positives": "same_image"}),
     "infonce-jump": ("infonce", JUMP),
     "grounding": ("grounding", {}),
     "grounding-soft-margin": ("grounding", {"margin": 0.2}),

@@ -21,6 +21,7 @@ CASES: list[tuple[str, Fields]] = [
     ("infonce", {}),
     ("infonce", {"margin": 0.2}),
     ("infonce", {"mask_same_image": False}),
+    ("infonce", {"positives": "same_image"}),
     ("infonce", {"margin": 0.9, "temperature": 0.2}),
     ("grounding", {}),
     ("grounding", {"margin": 0.2}),

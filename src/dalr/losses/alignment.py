@@ -74,7 +74,9 @@ class CrossModalAlignment(StudentLogitFields, LearnableTemperature):
     released code, the sentence vector with the image feature itself, whose dimensions must agree."""
     views: Literal["both", "first"] = "both"
     """Average the similarities of both dropout views, or take the first alone, as in the released code."""
-    target: Literal["within_modality", "clip"] = "within_modality"
+    target: Annotated[
+        Literal["within_modality", "clip"], Field(exclude_if=lambda target: target == "within_modality")
+    ] = "within_modality"
     """What says how alike a sentence and the image of another are: `within_modality`, as in the paper, sentences by
     the teachers (T) and images by their features (V); `clip`, the dual encoder's own similarity of sentence and
     image, cos(c_i, v_j) and its transpose, which needs CLIP text features. CLIP's own temperature is 0.01."""

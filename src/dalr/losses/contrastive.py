@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dalr.losses.similarity import MarginFields, sentence_cosines
 from dalr.losses.term import Need, SentenceTerm, Temperature, Term, given, nothing
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class InfoNCE(MarginFields, SentenceTerm):
     """T1: CE(A_m(cos(z^a_i, z^b_j)) / τ) on text and pair batches.
 
-    SimCSE (Gao et al. 2021, eq. 1), m = 0; KDMCSE m = 0.15; DALR m = 0.2 (README; its scripts use 0.18).
+    SimCSE (Gao et al. 2021, eq. 1), m = 0; KDMCSE m = 0.15; DALR m = 0.2 (README; its scripts use 0.18). With
+    `positives: same_image`, the mean of the cross-entropies to all captions of the image.
     """
 
     temperature: Temperature = 0.05
@@ -28,6 +29,20 @@ class InfoNCE(MarginFields, SentenceTerm):
     """Apply the term to text batches as well as to pair batches."""
     mask_same_image: bool = True
     """Mask out rows that share an image as negatives: their captions are false negatives of each other."""
+    positives: Annotated[
+        Literal["itself", "same_image"], Field(exclude_if=lambda positives: positives == "itself")
+    ] = "itself"
+    """What a sentence is pulled towards: `itself` under other dropout, as in SimCSE, or `same_image`, every caption
+    of its image in the batch alike, itself among them, as the labels of supervised contrastive learning (Khosla et
+    al. 2020, eq. 2). Batches need several captions of an image: `training.schedule.groups` or `repeat_images`."""
+
+    @model_validator(mode="after")
+    def _margin_on_negatives_alone(self) -> InfoNCE:
+        if self.positives == "same_image" and self.margin > 0:
+            raise ValueError(
+                f"positives: same_image has no margin, which would push captions of one image apart; found {self.margin:g}"
+            )
+        return self
 
     def value(self, inputs: Inputs) -> Tensor:
         from dalr.losses import functional
@@ -35,6 +50,8 @@ class InfoNCE(MarginFields, SentenceTerm):
         if len(inputs.z_a) < 2:
             return nothing(inputs)
         logits = sentence_cosines(inputs, self) / self.temperature
+        if self.positives == "same_image" and inputs.same_image is not None:
+            return functional.shared_cross_entropy(logits, positive=inputs.same_image)
         excluded = inputs.same_image if self.mask_same_image else None
         return functional.own_cross_entropy(logits, excluded=excluded)
 

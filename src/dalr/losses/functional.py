@@ -74,6 +74,12 @@ def own_cross_entropy(
     return F.cross_entropy(logits, targets)
 
 
+def shared_cross_entropy(logits: Float[Tensor, "n n"], *, positive: Bool[Tensor, "n n"]) -> Float[Tensor, ""]:
+    """mean_i mean_{j ∈ P(i)} −log softmax_j(S_ij), P(i) the true columns of row i, of which there is at least one."""
+    share = positive.to(logits.dtype) / positive.sum(1, keepdim=True)
+    return F.cross_entropy(logits, share)
+
+
 def distribution_divergence(target: Float[Tensor, "n m"], student: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
     """KL(Q‖P) = (1/n) Σ_i Σ_j Q_ij (log Q_ij − log P_ij), both given as log-probabilities."""
     return F.kl_div(student, target, log_target=True, reduction="batchmean")

@@ -17,7 +17,7 @@ from dalr.features.source import features_dim, is_matrix
 from dalr.io.paths import is_dir, is_file
 from dalr.losses import Need
 from dalr.losses.alignment import CrossModalAlignment
-from dalr.losses.contrastive import Grounding
+from dalr.losses.contrastive import Grounding, InfoNCE
 from dalr.models.config import POOLINGS, EncoderConfig
 from dalr.models.reference import (
     hidden_dim,
@@ -141,6 +141,13 @@ def _need_conflicts(recipe: Recipe) -> Iterator[Conflict]:
             yield Conflict(path=path, what="the term needs image features, but features.image is not set")
         if Need.CLIP_TEXT in term.needs and features.clip_text is None:
             yield Conflict(path=path, what="the term needs CLIP text features, but features.clip_text is not set")
+        gathers = isinstance(term, InfoNCE) and term.positives == "same_image"
+        if gathers and not recipe.training.schedule.meets_images_again:
+            what = (
+                "no batch holds two captions of one image, so a sentence would have none but itself; add "
+                "training.schedule.groups: {images: 4, captions: 2}"
+            )
+            yield Conflict(path=(*path, "positives"), what=what)
         mixes = isinstance(term, CrossModalAlignment) and term.soft_label_mix > 0
         if mixes and recipe.objective.term("consistency") is None:
             what = "soft labels need the consistency term, which trains the aligners; add it"
