@@ -39,9 +39,8 @@ class InfoNCE(MarginFields, SentenceTerm):
     @model_validator(mode="after")
     def _margin_on_negatives_alone(self) -> InfoNCE:
         if self.positives == "same_image" and self.margin > 0:
-            raise ValueError(
-                f"positives: same_image has no margin, which would push captions of one image apart; found {self.margin:g}"
-            )
+            what = "positives: same_image has no margin, which would push captions of one image apart"
+            raise ValueError(f"{what}; found {self.margin:g}")
         return self
 
     def value(self, inputs: Inputs) -> Tensor:
