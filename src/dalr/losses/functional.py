@@ -75,7 +75,7 @@ def own_cross_entropy(
 
 
 def shared_cross_entropy(logits: Float[Tensor, "n n"], *, positive: Bool[Tensor, "n n"]) -> Float[Tensor, ""]:
-    """mean_i mean_{j ∈ P(i)} −log softmax_j(S_ij), P(i) the true columns of row i, of which there is at least one."""
+    """mean_i mean_{j ∈ P(i)} −log softmax_j(S_ij), P(i) the true columns of row i, at least one of them."""
     share = positive.to(logits.dtype) / positive.sum(1, keepdim=True)
     return F.cross_entropy(logits, share)
 
