@@ -2,7 +2,8 @@
 
 While it encodes, requests wait, and all that wait are its next batch: under load, batches are large by themselves.
 Only if several requests shared the last batch does the next one wait a little for more, so that a single client
-never does. A request with many rows is taken in portions, and others have their turn between them. If a batch fails, each of its requests is encoded alone, so that only the one at fault gets the error.
+never does. A request with many rows is taken in portions, and others have their turn between them. If a batch
+fails, each of its requests is encoded alone, so that only the one at fault gets the error.
 """
 
 from __future__ import annotations
