@@ -142,12 +142,7 @@ class Batcher:
         if self.begin is not None:
             self.begin()
         while portions := self._next():
-            start = time.perf_counter()
             self._answer(portions)
-            took, rows = time.perf_counter() - start, sum(len(each.rows) for each in portions)
-            self._seconds_per_row += (took / rows - self._seconds_per_row) * (1 - _RECENT)
-            self.metrics.batch_rows.add(rows)
-            self.metrics.batch_seconds.add(took)
 
     def _next(self) -> list[_Portion]:
         """The next batch; empty at the end."""
@@ -188,28 +183,33 @@ class Batcher:
         return portions
 
     def _answer(self, portions: list[_Portion]) -> None:
-        rows = [row for portion in portions for row in portion.rows]
         try:
-            encoded = self.encode(rows)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the requests must hear of it
+            self._encode(portions)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the requests must hear of it, and the thread stay
             if len(portions) == 1:
                 portions[0].job.fail(error)
-            else:
-                for portion in portions:
-                    self._answer([portion])
-            return
+                return
+            for portion in portions:
+                self._answer([portion])
+
+    def _encode(self, portions: list[_Portion]) -> None:
+        start, rows = time.perf_counter(), [row for portion in portions for row in portion.rows]
+        encoded = self.encode(rows)
+        took = time.perf_counter() - start
+        self._seconds_per_row += (took / len(rows) - self._seconds_per_row) * (1 - _RECENT)
         self.metrics.rows.add(len(rows))
         self.metrics.tokens.add(sum(encoded.tokens))
         self.metrics.cut.add(len(encoded.cut))
-        start = 0
+        self.metrics.batch_rows.add(len(rows))
+        self.metrics.batch_seconds.add(took)
+        place = 0
         for portion in portions:
-            end = start + len(portion.rows)
-            part = _slice(encoded, start, end)
+            part = _slice(encoded, place, place + len(portion.rows))
             if np.isfinite(part.vectors).all():
                 portion.job.receive(part)
             else:
                 portion.job.fail(_not_finite(part, portion.job))
-            start = end
+            place += len(portion.rows)
 
 
 def _slice(encoded: Encoded, start: int, end: int) -> Encoded:

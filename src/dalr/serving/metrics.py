@@ -23,7 +23,7 @@ class Counter:
     values: dict[Labels, float] = field(default_factory=lambda: defaultdict(float))
     lock: Lock = field(default_factory=Lock)
 
-    def add(self, amount: float = 1, **labels: str) -> None:
+    def add(self, amount: float | int = 1, **labels: str) -> None:
         with self.lock:
             self.values[tuple(labels.items())] += amount
 
@@ -47,7 +47,7 @@ class Histogram:
     sums: dict[Labels, float] = field(default_factory=lambda: defaultdict(float))
     lock: Lock = field(default_factory=Lock)
 
-    def add(self, value: float, **labels: str) -> None:
+    def add(self, value: float | int, **labels: str) -> None:
         key = tuple(labels.items())
         with self.lock:
             self.counts.setdefault(key, [0] * (len(self.bounds) + 1))[bisect_left(self.bounds, value)] += 1
@@ -118,5 +118,5 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _number(value: float) -> str:
+def _number(value: float | int) -> str:
     return f"{value:.12g}"
