@@ -117,6 +117,21 @@ def test_a_model_alone_has_no_search_and_says_so(of_model: TestClient) -> None:
     assert "nothing to search" in health.json()["images"]
 
 
+def test_other_collections_are_named(toys: Toys, tmp_path: Path) -> None:
+    options = ServeOptions(model=str(toys.teacher), pairs=toys.data.pairs, encode=CPU)
+    service, client = serve(options)
+    sentence = toys.data.captions[3][1]
+    hit = client.get("/search", params={"q": sentence, "in": "captions"}).json()["hits"][0]
+    assert hit["captions"] == [sentence]
+    refused = client.get("/search", params={"q": sentence})
+    assert (refused.status_code, "--features" in refused.json()["error"]["message"]) == (404, True)
+    service.close()
+    wrong = Service(ServeOptions(model=str(toys.teacher), pairs=tmp_path / "none.jsonl", encode=CPU))
+    with pytest.raises(DataError):
+        wrong.load()
+    wrong.close()
+
+
 def test_search_can_be_left_out_or_asked_for(run: Path, toys: Toys) -> None:
     service, client = serve(ServeOptions(model=str(run), search=False, encode=CPU))
     assert "--no-search" in client.get("/search?q=a").json()["error"]["message"]

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from dalr.cli.options import Device, MaxTokens, Pooling, Prompt, Quiet, Revision, Verbose
+from dalr.cli.options import (
+    Columns,
+    Device,
+    Format,
+    MaxTokens,
+    Pooling,
+    Prompt,
+    Quiet,
+    Revision,
+    Split,
+    Verbose,
+    reading_of,
+)
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console
 
@@ -24,6 +37,17 @@ def serve(
         bool | None,
         typer.Option("--search/--no-search", help="Also search the run's collection [default: if it has one]."),
     ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Captions and images to search [default: those of the run].")
+    ] = None,
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
+    features: Annotated[Path | None, typer.Option(help="Vectors of the images of --pairs.")] = None,
+    image_ids: Annotated[
+        Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
+    ] = None,
+    heads: Annotated[Path | None, typer.Option(help="Trained heads [default: the run's].")] = None,
     vision: Annotated[
         str | None, typer.Option(help="The model that made the image vectors [default: as stated].")
     ] = None,
@@ -92,6 +116,11 @@ def serve(
         on_long=on_long,
         threads=threads,
         search=search,
+        pairs=pairs,
+        features=features,
+        image_ids=image_ids,
+        reading=reading_of(pairs, format, columns, split),
+        heads=heads,
         vision=vision,
         limits=limits,
     )

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
 
+from dalr.data.reading import Reading
 from dalr.errors import ConfigError, DalrError, Problem
 from dalr.inference.encode import EncodeOptions
 from dalr.inference.encoders import Encoded, OnLong, RowEncoder, TextEncoder, open_text_encoder
@@ -47,6 +49,12 @@ class ServeOptions:
     threads: int | None = None
     search: bool | None = None
     """Whether the collection of the run is searched; None searches it if there is one."""
+    pairs: Path | None = None
+    """Captions to search in place of the run's; `features` are then the vectors of their images."""
+    features: Path | None = None
+    image_ids: Path | None = None
+    reading: Reading | None = None
+    heads: Path | None = None
     vision: str | None = None
     """The model that made the image vectors, where their store does not say."""
     limits: Limits = field(default_factory=Limits)
@@ -214,19 +222,29 @@ class Service:
 
     def _open_search(self, encoder: RowEncoder) -> None:
         if self.options.search is False:
+            if self.options.pairs is not None:
+                raise ConfigError(Problem(where="--no-search", what="--pairs names what to search; leave one out"))
             self.missing |= dict.fromkeys(PARTS[1:], "it was started with --no-search")
             return
         try:
             if not isinstance(encoder, TextEncoder):
                 what = "a text tower has no run to search"
                 raise ConfigError(Problem(where=self.options.model, what=what))
+            options = self.options
             searcher = Searcher(
-                self.options.model,
-                device=self.options.encode.device,
+                options.model,
+                pairs=options.pairs,
+                features=options.features,
+                image_ids=options.image_ids,
+                reading=options.reading,
+                heads=options.heads,
+                device=options.encode.device,
                 console=self.console,
                 progress=self._stop_if_asked,
             )
         except DalrError as error:
+            if self.options.pairs is not None:
+                raise
             self._without(PARTS[1:], error)
             return
         self._searcher = searcher
