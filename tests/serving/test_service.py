@@ -22,7 +22,6 @@ import dalr
 from dalr.errors import ConfigError, DataError, ModelFileError
 from dalr.inference.encode import EncodeOptions
 from dalr.inference.searcher import Searcher
-from dalr.io.console import Console
 from dalr.serving.app import build_app
 from dalr.serving.limits import Limits
 from dalr.serving.metrics import Counter, Histogram
@@ -316,13 +315,18 @@ def test_addresses_that_cannot_be_listened_on_are_refused() -> None:
 def test_the_first_signal_lets_requests_finish_and_the_second_does_not() -> None:
     import uvicorn
 
-    server = _Server(uvicorn.Config(lambda: None), Console(quiet=True))
+    service = Service(ServeOptions(model="none"))
+    client = TestClient(build_app(service))
+    assert "connection" not in client.get("/").headers
+    server = _Server(uvicorn.Config(lambda: None), service)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with server.capture_signals():
         signal.raise_signal(signal.SIGTERM)
         assert (server.should_exit, server.force_exit) == (True, False)
         signal.raise_signal(signal.SIGTERM)
         assert (server.should_exit, server.force_exit) == (True, True)
+    assert client.get("/").headers["connection"] == "close"
+    service.close()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 

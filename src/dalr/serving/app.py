@@ -57,8 +57,13 @@ def build_app(service: Service) -> ASGIApp:
     _add_embeddings(app, service)
     _add_search(app, service)
     _add_state(app, service)
-    limit = service.options.limits.max_bytes
-    return Surrounding(app, max_bytes=limit, metrics=service.metrics, paths=frozenset(PATHS))
+    return Surrounding(
+        app,
+        max_bytes=service.options.limits.max_bytes,
+        metrics=service.metrics,
+        paths=frozenset(PATHS),
+        ending=lambda: service.ending,
+    )
 
 
 def _add_embeddings(app: FastAPI, service: Service) -> None:

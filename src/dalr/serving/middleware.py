@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -23,19 +24,29 @@ class Surrounding:
     Args:
         max_bytes: of a body.
         paths: those that are counted by their name.
+        ending: whether the service takes no further requests; clients are then told that their connection closes.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        metrics: Metrics,
+        paths: frozenset[str],
+        ending: Callable[[], bool],
+    ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.metrics = metrics
         self.paths = paths
+        self.ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send, self.max_bytes)
+        exchange = _Exchange(receive, send, self.max_bytes, self.ending)
         start = time.perf_counter()
         try:
             await self._answer(scope, exchange)
@@ -67,10 +78,11 @@ _NOT_YET = 499
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
+    def __init__(self, receive: Receive, send: Send, max_bytes: int, ending: Callable[[], bool]) -> None:
         self._receive = receive
         self._send = send
         self.max_bytes = max_bytes
+        self.ending = ending
         self.status = _NOT_YET
         self.received = 0
         self.more = True
@@ -91,6 +103,8 @@ class _Exchange:
             self.status = message["status"]
             if self.status == 413:
                 await self._drain()
+            if self.status == 413 or self.ending():
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
         await self._send(message)
 
     async def refuse(self, refusal: RefusalError) -> None:
@@ -101,8 +115,6 @@ class _Exchange:
             (b"content-length", str(len(body)).encode()),
             *((name.lower().encode(), value.encode()) for name, value in refusal.headers.items()),
         ]
-        if refusal.status == 413:
-            headers.append((b"connection", b"close"))
         await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 

@@ -48,7 +48,7 @@ def serve(options: ServeOptions, *, host: str, port: int, console: Console) -> N
             ws="none",
             lifespan="on",
         )
-        server = _Server(config, console)
+        server = _Server(config, service)
         service.start(on_failure=server.stop, on_ready=lambda: _announce(service, address, console))
         server.run(sockets=[listener])
     if service.failure is not None:
@@ -72,14 +72,14 @@ def _lacking(service: Service, reason: str) -> str:
 class _Server(uvicorn.Server):
     """uvicorn, with our exit codes: its own end by the signal itself, after the same graceful stop."""
 
-    def __init__(self, config: uvicorn.Config, console: Console) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self.console = console
+        self.service = service
         self.asked: list[int] = []
 
     def stop(self) -> None:
         """End as after a signal."""
-        self.should_exit = True
+        self.service.ending = self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -93,7 +93,7 @@ class _Server(uvicorn.Server):
     def _ask(self, number: int, _: FrameType | None) -> None:
         self.asked.append(number)
         self.force_exit = self.should_exit
-        self.should_exit = True
+        self.stop()
 
 
 @contextmanager

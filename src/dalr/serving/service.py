@@ -86,7 +86,10 @@ class Service:
         self.missing: dict[Part, str] = {}
         """Parts that this service does not have, and why."""
         self.ready: set[Part] = set()
+        self.ending = False
+        """Whether somebody asked it to stop; accepted requests are still answered."""
         self.stopping = False
+        """Whether it also takes no more rows."""
         self.failure: BaseException | None = None
         self.dim = 0
         self.encoder: RowEncoder | None = None
