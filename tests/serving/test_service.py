@@ -6,9 +6,13 @@ import asyncio
 import base64
 import errno
 import io
+import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -346,3 +350,27 @@ def test_data_that_is_gone_leaves_the_embeddings(toys: Toys, tmp_path: Path) -> 
     with pytest.raises(DataError):
         required.load()
     required.close()
+
+
+@pytest.mark.slow
+def test_a_request_that_was_accepted_is_answered_after_sigterm(toys: Toys) -> None:
+    command = [sys.executable, "-m", "dalr", "serve", str(toys.teacher), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = iter(process.stderr)
+    port = int(re.search(r":(\d+) ", next(line for line in lines if line.startswith("loading")))[1])  # type: ignore[index]
+    assert any(line.startswith("serving") for line in lines)
+    body = b'{"input": "a red dog"}'
+    head = "POST /v1/embeddings HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(head.encode() + body[:9])
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        connection.sendall(body[9:])
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"connection: close" in answer
+    assert process.wait(timeout=60) == 0
+    process.stderr.close()
