@@ -80,7 +80,9 @@ def serve(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Answer requests for embeddings, as OpenAI's API does, and for search.
+    """Answer requests for embeddings and search over HTTP.
+
+    Embeddings are asked for as in OpenAI's API.
 
     \b
     Example:

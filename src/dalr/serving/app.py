@@ -220,7 +220,7 @@ async def _unless_disconnected(request: Request, future: Future[_Result]) -> _Re
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
-            result.cancel()
+            future.cancel()
             raise RefusalError(499, "the client disconnected")
         return result.result()
     finally:

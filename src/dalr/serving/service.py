@@ -155,7 +155,7 @@ class Service:
     def require(self, part: Part) -> None:
         """Raises RefusalError where this part is not there (404), or not yet (503)."""
         if part in self.missing:
-            raise RefusalError(404, f"this service has no search: {self.missing[part]}", code="no_search")
+            raise RefusalError(404, f"this service does not search {part}: {self.missing[part]}", code="no_search")
         if part not in self.ready:
             what = f"{part} are being loaded; /health says when they are ready"
             raise RefusalError(503, what, code="loading", retry_after=5)
