@@ -1,4 +1,4 @@
-"""What works, and what says why not, where matplotlib and accelerate are not installed."""
+"""What works, and what says why not, where matplotlib, accelerate and FastAPI are not installed."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ def test_without_matplotlib_what_ends_in_a_page_stops_at_the_start(command: list
     assert "drawn by matplotlib, which is not installed; pip install 'dalr[report]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("hidden", ["fastapi", "uvicorn"])
+def test_without_its_extra_a_service_says_what_to_install(hidden: str, tmp_path: Path) -> None:
+    done = dalr("serve", "run", folder=tmp_path, hidden=hidden)
+    assert done.returncode == 2
+    assert "needs FastAPI and uvicorn" in done.stderr
+    assert "pip install 'dalr[serve]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

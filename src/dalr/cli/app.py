@@ -19,7 +19,19 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from dalr.cli import compare, data, encode, evaluation, exporting, features, others, recipes, search, training
+from dalr.cli import (
+    compare,
+    data,
+    encode,
+    evaluation,
+    exporting,
+    features,
+    others,
+    recipes,
+    search,
+    serving,
+    training,
+)
 from dalr.errors import ConfigError, DalrError, Problem, StorageError
 from dalr.io.console import BROKEN_PIPE, occupy_standard_streams, show, silence, tell
 from dalr.io.paths import expanded
@@ -45,6 +57,7 @@ for _command in (
     search.search,
     encode.encode,
     search.index,
+    serving.serve,
     exporting.export,
     exporting.push,
 ):

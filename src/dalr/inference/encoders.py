@@ -20,7 +20,7 @@ from dalr.errors import ConfigError, DataError, Problem, few
 from dalr.io.paths import resolve
 from dalr.models.config import EncoderConfig
 from dalr.models.device import pick_device
-from dalr.models.embedding import by_falling_length, embed, is_static, pad, pad_token_id
+from dalr.models.embedding import by_falling_length, embed_token_ids, is_static, pad, pad_token_id, token_ids
 from dalr.models.limits import longest_input
 from dalr.models.loading import encoder_sha256, ends_in_normalize, load_encoder
 from dalr.models.prompts import prompt_of
@@ -47,6 +47,8 @@ class Encoded:
 
     vectors: Float32[np.ndarray, "n d"]
     cut: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+    """How many tokens of each row the model read; nothing for images."""
 
 
 @runtime_checkable
@@ -86,13 +88,18 @@ class TextEncoder:
         distinct = list(place)
         half = torch.autocast(self.encoder.device.type, dtype=self.dtype, enabled=self.dtype is not None)
         if is_static(self.encoder):
-            vectors, long = embed(self.encoder, distinct, max_tokens=self.max_tokens), set[int]()
+            ids, long = token_ids(self.encoder, distinct, self.max_tokens), set[int]()
+            vectors = embed_token_ids(self.encoder, ids)
         else:
             ids, long = self._token_ids(distinct)
             with torch.inference_mode(), half:
                 vectors = self._forward(ids)
         which = [place[text] for text in rows]
-        return Encoded(vectors=vectors[which], cut=tuple(row for row, index in enumerate(which) if index in long))
+        return Encoded(
+            vectors=vectors[which],
+            cut=tuple(row for row, index in enumerate(which) if index in long),
+            tokens=tuple(len(ids[index]) for index in which),
+        )
 
     def _forward(self, ids: list[list[int]]) -> Float32[np.ndarray, "n d"]:
         from dalr.models.packing import sentence_vectors
@@ -149,12 +156,13 @@ class TowerEncoder:
         return self.vision.max_tokens
 
     def encode(self, rows: Sequence[str]) -> Encoded:
-        cut = tuple(row for row, text in enumerate(rows) if self._is_long(text))
-        return Encoded(vectors=self.vision.embed_texts(rows), cut=cut)
-
-    def _is_long(self, text: str) -> bool:
+        counts = self.vision.token_counts(rows)
         limit = self.max_tokens
-        return limit is not None and len(text) >= limit and self.vision.too_long([text]) > 0
+        return Encoded(
+            vectors=self.vision.embed_texts(rows),
+            cut=tuple(row for row, count in enumerate(counts) if limit is not None and count > limit),
+            tokens=tuple(count if limit is None else min(count, limit) for count in counts),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,14 @@ dalr.Searcher("runs/x").search("a dog jumps into the sea", k=5)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 from dalr.data.reading import Reading
 from dalr.errors import ConfigError, DataError, Problem
@@ -29,12 +29,15 @@ from dalr.inference.nearest import nearest, unit
 from dalr.io.console import Console
 from dalr.io.paths import exists, expanded
 from dalr.models.device import pick_device
-from dalr.models.embedding import embed
-from dalr.models.heads import ground
+from dalr.models.embedding import OnProgress, embed
+from dalr.models.heads import GroundingHeads, required_grounding
 from dalr.models.loading import load_encoder
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from sentence_transformers import SentenceTransformer
+
+    from dalr.models.vision import VisionModel
 
 Within = Literal["images", "captions"]
 
@@ -72,6 +75,7 @@ class Searcher:
         held_out: bool = False,
         device: str = "auto",
         console: Console | None = None,
+        progress: OnProgress | None = None,
     ) -> None:
         """Open a run.
 
@@ -79,12 +83,15 @@ class Searcher:
             run: a run, a checkpoint of one, or a model folder with `pairs`.
             pairs: other captions; `features` are then the vectors of their images.
             held_out: search only among the images that the run held out.
+            progress: called while the captions are encoded; what it raises ends that.
 
         Raises:
             ConfigError, DataError, ModelFileError: it cannot be searched.
         """
         self.console = console or Console(quiet=True)
         self.device = device
+        self.progress = progress
+        self._vision_models: dict[str, VisionModel] = {}
         named = {"pairs": pairs, "features": features, "image_ids": image_ids, "heads": heads}
         paths = {name: expanded(path, name) for name, path in named.items() if path is not None}
         self.place: Place = locate(str(run), Request(heads=paths.pop("heads", None), console=self.console))
@@ -98,26 +105,46 @@ class Searcher:
         """The same for several sentences at once."""
         if not all(sentence.strip() for sentence in sentences):
             raise ConfigError(Problem(where="SENTENCE", what="expected words to search for, found none"))
-        vectors = embed(self._encoder, list(sentences))
+        return self.search_vectors(embed(self._encoder, list(sentences)), k=k, within=within)
+
+    def search_vectors(
+        self, vectors: Float32[np.ndarray, "n d"], *, k: int = 10, within: Within = "images"
+    ) -> list[list[Hit]]:
+        """The same by vectors of sentences, as the run's encoder gives them before any Normalize module."""
         if within == "captions":
             return self._hits(unit(vectors), self._captions, k, within)
-        return self._hits(unit(self._sentences_grounded(vectors)), self._images_grounded, k, within)
+        return self._hits(unit(self._grounding.of_sentences(vectors)), self._images_grounded, k, within)
 
     def search_image(
-        self, image: str | Path, *, k: int = 10, within: Within = "images", vision: str | None = None
+        self, image: str | Path | bytes, *, k: int = 10, within: Within = "images", vision: str | None = None
     ) -> list[Hit]:
         """The `k` images or captions that are nearest to an image; an image is not found by itself.
 
         Args:
-            image: a file, or the key of an image of the collection.
+            image: a file, its bytes, or the key of an image of the collection.
             vision: the model that made the image vectors, where their store does not say.
         """
-        vector, known = self._image_vector(str(image), vision)
+        if isinstance(image, bytes):
+            vector, known = self._of_bytes(image, vision), None
+        else:
+            vector, known = self._image_vector(str(image), vision)
         if within == "captions":
-            return self._hits(unit(self._image_grounded(vector)), self._captions_grounded, k, within)[0]
-        hits = self._hits(unit(vector), unit(self.collection.vectors), k + 1, within)[0]
+            return self._hits(unit(self._grounding.of_images(vector)), self._captions_grounded, k, within)[0]
+        hits = self._hits(unit(vector), self._images, k + 1, within)[0]
         others = [hit for hit in hits if hit.id != known][:k]
         return [_ranked(hit, rank) for rank, hit in enumerate(others, start=1)]
+
+    def knows(self, image: str) -> bool:
+        """Whether this is the key of an image of the collection."""
+        return self.collection.store is not None and image in self._numbers
+
+    def prepare(self, within: Within) -> None:
+        """Make now what the first search of this kind would otherwise wait for.
+
+        Raises:
+            ConfigError, DataError, ModelFileError: there is nothing of this kind to search.
+        """
+        _ = self._captions if within == "captions" else self._images_grounded
 
     @cached_property
     def _encoder(self) -> SentenceTransformer:
@@ -125,18 +152,33 @@ class Searcher:
 
     @cached_property
     def _images_grounded(self) -> Float32[np.ndarray, "images g"]:
-        return unit(self._image_grounded(self.collection.vectors))
+        return unit(self._grounding.of_images(self.collection.vectors))
+
+    @cached_property
+    def _images(self) -> Float32[np.ndarray, "images w"]:
+        return unit(self.collection.vectors)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """The row of each key in the store."""
+        return {name: number for number, name in enumerate(self.collection.required_store().ids)}
 
     @cached_property
     def _caption_vectors(self) -> Float32[np.ndarray, "captions d"]:
         """Vectors of the captions, computed once and kept in the cache."""
         pairs = self.collection.pairs
         with self.console.bar("captions", len(set(pairs.captions)), "caption") as bar:
+
+            def progress(done: int, of: int) -> None:
+                bar.update(done)
+                if self.progress is not None:
+                    self.progress(done, of)
+
             store = cached_text_store(
                 encoder=self.place.encoder,
                 ids=pairs.caption_ids,
                 sentences=pairs.captions,
-                progress=lambda done, _: bar.update(done),
+                progress=progress,
             )
         return store.read(store.rows_of(pairs.caption_ids, what="caption"))
 
@@ -146,14 +188,11 @@ class Searcher:
 
     @cached_property
     def _captions_grounded(self) -> Float32[np.ndarray, "captions g"]:
-        return unit(self._sentences_grounded(self._caption_vectors))
+        return unit(self._grounding.of_sentences(self._caption_vectors))
 
-    def _sentences_grounded(self, vectors: Float32[np.ndarray, "n d"]) -> Float[np.ndarray, "n g"]:
-        return ground(self._heads(), sentences=vectors, images=self.collection.vectors[:1])[0]
-
-    def _image_grounded(self, vectors: Float32[np.ndarray, "n w"]) -> Float[np.ndarray, "n g"]:
-        no_sentence = np.zeros((1, self._encoder.get_embedding_dimension() or 0), np.float32)
-        return ground(self._heads(), sentences=no_sentence, images=vectors)[1]
+    @cached_property
+    def _grounding(self) -> GroundingHeads:
+        return required_grounding(self._heads())
 
     def _heads(self) -> Path:
         if self.place.heads is None:
@@ -167,19 +206,39 @@ class Searcher:
     def _image_vector(self, image: str, vision: str | None) -> tuple[Float32[np.ndarray, "1 w"], str | None]:
         """The vector of an image, and its key if it is one of the collection's."""
         store = self.collection.required_store()
-        numbers = {name: number for number, name in enumerate(store.ids)}
         for key in (image, Path(image).name, Path(image).stem):
-            if key in numbers:
-                return store.read(np.asarray([numbers[key]], np.int64)), key
+            if key in self._numbers:
+                return store.read(np.asarray([self._numbers[key]], np.int64)), key
         if not exists(Path(image)):
             what = f"neither a file nor one of the {len(store)} images of the collection"
             raise DataError(Problem(where=f"--image {image}", what=what))
-        return self._computed(Path(image), vision), None
+        return self._of_file(Path(image), vision), None
 
-    def _computed(self, path: Path, vision: str | None) -> Float32[np.ndarray, "1 w"]:
-        from dalr.features.decoding import ImageRefusedError, read_image
-        from dalr.models.vision import load_vision_model
+    def _of_file(self, path: Path, vision: str | None) -> Float32[np.ndarray, "1 w"]:
+        from dalr.features.decoding import read_image
 
+        return self._computed(lambda: read_image(path), f"--image {path}", vision)
+
+    def _of_bytes(self, data: bytes, vision: str | None) -> Float32[np.ndarray, "1 w"]:
+        from dalr.features.decoding import decode
+
+        return self._computed(lambda: decode(data), "image", vision)
+
+    def _computed(self, read: Callable[[], Image], where: str, vision: str | None) -> Float32[np.ndarray, "1 w"]:
+        from dalr.features.decoding import ImageRefusedError
+
+        model = self.vision_model(vision, where)
+        try:
+            return model.embed_images([read()])
+        except ImageRefusedError as error:
+            raise DataError(Problem(where=where, what=str(error))) from None
+
+    def vision_model(self, vision: str | None = None, where: str = "--image") -> VisionModel:
+        """The model that made the image vectors, loaded once.
+
+        Raises:
+            ConfigError: it is not known, or `vision` names another one. ModelFileError: it cannot be loaded.
+        """
         source = self.collection.required_store().source
         name = vision or source.get("model")
         if (source.get("kind") not in ("images", None) and vision is None) or not isinstance(name, str):
@@ -187,17 +246,21 @@ class Searcher:
                 "not an image of the collection, whose vectors were imported, so that the model that made them is "
                 "not known; name it with --vision MODEL"
             )
-            raise ConfigError(Problem(where=f"--image {path}", what=what))
+            raise ConfigError(Problem(where=where, what=what))
+        if name not in self._vision_models:
+            self._vision_models[name] = self._loaded_vision(name, source)
+        return self._vision_models[name]
+
+    def _loaded_vision(self, name: str, source: Mapping[str, Any]) -> VisionModel:
+        from dalr.models.vision import load_vision_model
+
         model = load_vision_model(name, revision=source.get("revision"), device=self.device)
         dim = self.collection.required_store().dim
         made_by = source.get("sha256")
         if model.dim != dim or (source.get("kind") == "images" and made_by != model.source["sha256"]):
             what = f"{name} gives other vectors ({model.dim} numbers) than those of the collection ({dim} numbers)"
             raise ConfigError(Problem(where="--vision", what=f"{what}; name the model that made them"))
-        try:
-            return model.embed_images([read_image(path)])
-        except ImageRefusedError as error:
-            raise DataError(Problem(where=f"--image {path}", what=str(error))) from None
+        return model
 
     def _hits(
         self, queries: Float32[np.ndarray, "q e"], rows: Float32[np.ndarray, "n e"], k: int, within: Within

@@ -44,11 +44,22 @@ def embed(
     progress: OnProgress | None = None,
 ) -> Float32[np.ndarray, "n d"]:
     """Vectors of `sentences`, row i for sentence i. The encoder's mode (train or eval) is restored."""
+    place = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
+    rows = token_ids(encoder, list(place), max_tokens)
+    vectors = embed_token_ids(encoder, rows, tokens_per_batch=tokens_per_batch, progress=progress)
+    return vectors[[place[sentence] for sentence in sentences]] if len(vectors) else vectors
+
+
+def embed_token_ids(
+    encoder: SentenceTransformer,
+    rows: list[list[int]],
+    *,
+    tokens_per_batch: int | None = None,
+    progress: OnProgress | None = None,
+) -> Float32[np.ndarray, "n d"]:
+    """The same of sentences that are tokenised (`token_ids`)."""
     import torch
 
-    place = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
-    distinct = list(place)
-    rows = token_ids(encoder, distinct, max_tokens)
     budget = tokens_per_batch or TOKENS_PER_BATCH.get(encoder.device.type, _OTHER_TOKENS_PER_BATCH)
     compute = _static if is_static(encoder) else _padded
     was_training = encoder.training
@@ -60,16 +71,14 @@ def embed(
             for batch in by_falling_length(rows, budget, equal=compute is _padded and reads_padding(encoder)):
                 vectors = compute(encoder, [rows[index] for index in batch]).float().cpu().numpy()
                 if out is None:
-                    out = np.empty((len(distinct), vectors.shape[1]), np.float32)
+                    out = np.empty((len(rows), vectors.shape[1]), np.float32)
                 out[batch] = vectors
                 done += len(batch)
                 if progress is not None:
-                    progress(done, len(distinct))
+                    progress(done, len(rows))
     finally:
         encoder.train(was_training)
-    if out is None:
-        return np.empty((0, encoder.get_embedding_dimension() or 0), np.float32)
-    return out[[place[sentence] for sentence in sentences]]
+    return out if out is not None else np.empty((0, encoder.get_embedding_dimension() or 0), np.float32)
 
 
 def pooled(encoder: SentenceTransformer, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

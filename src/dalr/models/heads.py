@@ -156,6 +156,19 @@ class GroundingHeads:
     text: Affine
     image: Affine | None
     """None: the space is that of the image features themselves."""
+    where: str
+    """The file, for messages."""
+
+    def of_sentences(self, vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n g"]:
+        """Vectors of sentences in this space; raises ModelFileError for another dimension."""
+        _require_dim(self.where, "text_grounding", self.text.weight.shape[1], vectors)
+        return self.text(vectors)
+
+    def of_images(self, vectors: Float[np.ndarray, "m w"]) -> Float[np.ndarray, "m g"]:
+        """Vectors of images in this space; raises ModelFileError for another dimension."""
+        expected = self.image.weight.shape[1] if self.image is not None else self.text.weight.shape[0]
+        _require_dim(self.where, "image_grounding", expected, vectors)
+        return self.image(vectors) if self.image is not None else vectors
 
     @property
     def space(self) -> str:
@@ -190,7 +203,9 @@ def read_grounding(path: Path) -> GroundingHeads | None:
         return Affine(weight=weight, bias=bias, tanh=space != CLIP_SPACE)
 
     return GroundingHeads(
-        text=affine("text_grounding"), image=affine("image_grounding") if space != CLIP_SPACE else None
+        text=affine("text_grounding"),
+        image=affine("image_grounding") if space != CLIP_SPACE else None,
+        where=str(path),
     )
 
 
@@ -260,20 +275,27 @@ def ground(
         ModelFileError: the file has no grounding heads, or heads for vectors of other dimensions.
         CorruptFileError: it is not as its run or checkpoint wrote it.
     """
+    heads = required_grounding(path)
+    return heads.of_sentences(sentences), heads.of_images(images)
+
+
+def required_grounding(path: Path) -> GroundingHeads:
+    """The grounding heads of a file, which must have some.
+
+    Raises:
+        ModelFileError, CorruptFileError: as `ground`.
+    """
     heads = read_grounding(path)
     if heads is None:
         what = "no text_grounding in it; heads of a recipe with grounding are needed"
         raise ModelFileError(Problem(where=str(path), what=what))
-    _require_dim(path, "text_grounding", heads.text.weight.shape[1], sentences)
-    expected = heads.image.weight.shape[1] if heads.image is not None else heads.text.weight.shape[0]
-    _require_dim(path, "image_grounding", expected, images)
-    return heads.text(sentences), heads.image(images) if heads.image is not None else images
+    return heads
 
 
-def _require_dim(path: Path, head: str, expected: int, vectors: Float[np.ndarray, "n d"]) -> None:
+def _require_dim(where: str, head: str, expected: int, vectors: Float[np.ndarray, "n d"]) -> None:
     if vectors.shape[1] != expected:
         what = f"{head} expects vectors of dimension {expected}, found {vectors.shape[1]}"
-        raise ModelFileError(Problem(where=str(path), what=what))
+        raise ModelFileError(Problem(where=where, what=what))
 
 
 def _projection(inputs: int, outputs: int) -> nn.Sequential:

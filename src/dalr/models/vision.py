@@ -124,10 +124,17 @@ class VisionModel:
         """How many distinct sentences the text tower cuts."""
         if self.max_tokens is None:
             return 0
-        distinct = dict.fromkeys(sentences)
-        fitting = (within_tokens(sentence, self.tokenizer, self.max_tokens) for sentence in distinct)
-        rows = (row for batch in in_batches(fitting, _TOKENISED) for row in self.tokenizer(batch)["input_ids"])
-        return sum(len(row) > self.max_tokens for row in rows)
+        limit = self.max_tokens
+        return sum(count > limit for count in self.token_counts(list(dict.fromkeys(sentences))))
+
+    def token_counts(self, sentences: Sequence[str]) -> list[int]:
+        """Tokens of each sentence, counted beyond the limit of the text tower by so many that it shows."""
+        limit = self.max_tokens
+        fitting = (
+            within_tokens(sentence, self.tokenizer, limit) if limit is not None else sentence
+            for sentence in sentences
+        )
+        return [len(row) for batch in in_batches(fitting, _TOKENISED) for row in self.tokenizer(batch)["input_ids"]]
 
     def _text_vectors(self, sentences: list[str]) -> Float32[np.ndarray, "n d"]:
         import torch
