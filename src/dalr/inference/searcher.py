@@ -70,6 +70,7 @@ class Searcher:
         reading: Reading | None = None,
         heads: str | Path | None = None,
         held_out: bool = False,
+        collection: Collection | None = None,
         device: str = "auto",
         console: Console | None = None,
     ) -> None:
@@ -79,6 +80,7 @@ class Searcher:
             run: a run, a checkpoint of one, or a model folder with `pairs`.
             pairs: other captions; `features` are then the vectors of their images.
             held_out: search only among the images that the run held out.
+            collection: one that is open already, in place of all these.
 
         Raises:
             ConfigError, DataError, ModelFileError: it cannot be searched.
@@ -88,7 +90,9 @@ class Searcher:
         named = {"pairs": pairs, "features": features, "image_ids": image_ids, "heads": heads}
         paths = {name: expanded(path, name) for name, path in named.items() if path is not None}
         self.place: Place = locate(str(run), Request(heads=paths.pop("heads", None), console=self.console))
-        self.collection: Collection = open_collection(self.place.run, **paths, reading=reading, held_out=held_out)
+        self.collection: Collection = collection or open_collection(
+            self.place.run, **paths, reading=reading, held_out=held_out
+        )
 
     def search(self, sentence: str, *, k: int = 10, within: Within = "images") -> list[Hit]:
         """The `k` images or captions that are nearest to a sentence."""
@@ -98,7 +102,7 @@ class Searcher:
         """The same for several sentences at once."""
         if not all(sentence.strip() for sentence in sentences):
             raise ConfigError(Problem(where="SENTENCE", what="expected words to search for, found none"))
-        vectors = embed(self._encoder, list(sentences))
+        vectors = embed(self.encoder, list(sentences))
         if within == "captions":
             return self._hits(unit(vectors), self._captions, k, within)
         return self._hits(unit(self._sentences_grounded(vectors)), self._images_grounded, k, within)
@@ -120,7 +124,8 @@ class Searcher:
         return [_ranked(hit, rank) for rank, hit in enumerate(others, start=1)]
 
     @cached_property
-    def _encoder(self) -> SentenceTransformer:
+    def encoder(self) -> SentenceTransformer:
+        """The sentence encoder, on its device."""
         return load_encoder(self.place.encoder).to(pick_device(self.device))
 
     @cached_property
@@ -149,13 +154,14 @@ class Searcher:
         return unit(self._sentences_grounded(self._caption_vectors))
 
     def _sentences_grounded(self, vectors: Float32[np.ndarray, "n d"]) -> Float[np.ndarray, "n g"]:
-        return ground(self._heads(), sentences=vectors, images=self.collection.vectors[:1])[0]
+        return ground(self.heads(), sentences=vectors, images=self.collection.vectors[:1])[0]
 
     def _image_grounded(self, vectors: Float32[np.ndarray, "n w"]) -> Float[np.ndarray, "n g"]:
-        no_sentence = np.zeros((1, self._encoder.get_embedding_dimension() or 0), np.float32)
-        return ground(self._heads(), sentences=no_sentence, images=vectors)[1]
+        no_sentence = np.zeros((1, self.encoder.get_embedding_dimension() or 0), np.float32)
+        return ground(self.heads(), sentences=no_sentence, images=vectors)[1]
 
-    def _heads(self) -> Path:
+    def heads(self) -> Path:
+        """The file of the trained heads; raises ConfigError where there is none."""
         if self.place.heads is None:
             what = (
                 "no heads.safetensors: a sentence and an image meet in the space of trained heads. Name a run, or "
@@ -167,14 +173,21 @@ class Searcher:
     def _image_vector(self, image: str, vision: str | None) -> tuple[Float32[np.ndarray, "1 w"], str | None]:
         """The vector of an image, and its key if it is one of the collection's."""
         store = self.collection.required_store()
-        numbers = {name: number for number, name in enumerate(store.ids)}
-        for key in (image, Path(image).name, Path(image).stem):
-            if key in numbers:
-                return store.read(np.asarray([numbers[key]], np.int64)), key
+        if (key := self.key_of(image)) is not None:
+            return store.read(np.asarray([self._numbers[key]], np.int64)), key
         if not exists(Path(image)):
             what = f"neither a file nor one of the {len(store)} images of the collection"
             raise DataError(Problem(where=f"--image {image}", what=what))
         return self._computed(Path(image), vision), None
+
+    def key_of(self, image: str) -> str | None:
+        """The key of the collection's image that a key or a file name means; None where it means none."""
+        keys = (image, Path(image).name, Path(image).stem)
+        return next((key for key in keys if key in self._numbers), None)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.collection.required_store().ids)}
 
     def _computed(self, path: Path, vision: str | None) -> Float32[np.ndarray, "1 w"]:
         from dalr.features.decoding import ImageRefusedError, read_image

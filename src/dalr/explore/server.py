@@ -1,0 +1,70 @@
+"""How is the page served? By uvicorn on a socket that is bound before any model is read.
+
+A port that is taken is so an error of the first second, and nobody can take it in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from dalr.errors import ConfigError, Problem
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_GRACE_SECONDS = 2
+_REASONS = {
+    errno.EADDRINUSE: "the port is in use; choose another --port, or 0 for any free one",
+    errno.EACCES: "this port needs the administrator's permission; choose one above 1023",
+    errno.EADDRNOTAVAIL: "no address of this machine; expected 127.0.0.1, or 0.0.0.0 for all addresses",
+}
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 is any free one.
+
+    Raises:
+        ConfigError: the port is taken, or the address is none of this machine's.
+    """
+    where = f"--host {host} --port {port}"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(Problem(where=where, what=f"no address of this machine: {error.strerror}")) from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen()
+    except OSError as error:
+        bound.close()
+        what = _REASONS.get(error.errno or 0, f"cannot be opened: {error.strerror}")
+        raise ConfigError(Problem(where=where, what=what)) from None
+    return bound
+
+
+def address_of(bound: socket.socket, host: str) -> str:
+    """What to type into a browser on this machine."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, host)
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{bound.getsockname()[1]}/"
+
+
+def guarded(app: Any, host: str) -> Any:
+    """The same application, which on a loopback address answers to no other name: a web page elsewhere could
+    otherwise have its own name lead here and read what only this machine may."""
+    if host not in LOOPBACK:
+        return app
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    return TrustedHostMiddleware(app, allowed_hosts=[*LOOPBACK, "[::1]"], www_redirect=False)
+
+
+def serve(app: Any, bound: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS, ws="none"
+    )
+    uvicorn.Server(config).run(sockets=[bound])
