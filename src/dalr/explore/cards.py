@@ -80,16 +80,14 @@ def image_answers(found: ImageAnswers, image_of: Thumbnail, path: Path | None = 
     return str(_parts().query(found, query)) + answers(found.answers, image_of)
 
 
-def mistakes(
-    found: Sequence[Mistakes],
-    about: HeldOut,
-    image_of: Thumbnail,
-    judged: Sequence[Misjudged] = (),
-    pairs: ScoredPairs | None = None,
-) -> str:
-    """Wrong pairs, and misjudged pairs where there are any."""
-    wrong = _parts().mistakes(found, about, image_of)
-    return str(wrong) + str(_parts().misjudged(judged, pairs, _place))
+def mistakes(found: Sequence[Mistakes], about: HeldOut, image_of: Thumbnail) -> str:
+    """Captions that find another image first, a column per model."""
+    return str(_parts().mistakes(found, about, image_of))
+
+
+def misjudged(found: Sequence[Misjudged], pairs: ScoredPairs | None) -> str:
+    """Graded pairs out of place, a column per model."""
+    return str(_parts().misjudged(found, pairs, _place))
 
 
 def message(text: str) -> str:

@@ -54,14 +54,20 @@ class Page:
         if path is None:
             return ""
         file = Path(path)
-        found = self.models, file
-        return self._shown(
-            lambda: cards.image_answers(by_file(*found, k=self.k, vision=self.vision), self._image_of, file)
+        shown = self._shown(
+            lambda: cards.image_answers(
+                by_file(self.models, file, k=self.k, vision=self.vision), self._image_of, file
+            )
         )
+        return shown.replace(f"--image {file}", file.name)  # an error names the copy that the server keeps
 
     @cached_property
     def mistakes(self) -> str:
         return self._shown(self._mistakes)
+
+    @cached_property
+    def misjudged(self) -> str:
+        return self._shown(self._misjudged)
 
     @cached_property
     def heading(self) -> str:
@@ -87,9 +93,14 @@ class Page:
     def _mistakes(self) -> str:
         if isinstance(self.held_out, DalrError):
             raise self.held_out
-        found = [mistakes(model, self.held_out.images, k=self.k) for model in self.models]
-        judged = [misjudged(model, self.graded, k=self.k) for model in self.models] if self.graded else []
-        return cards.mistakes(found, self.held_out, self._image_of, judged, self.graded)
+        images = self.held_out.images
+        found = [mistakes(model, images, k=self.k) for model in self.models]
+        return cards.mistakes(found, self.held_out, self._image_of)
+
+    def _misjudged(self) -> str:
+        pairs = self.graded
+        judged = [misjudged(model, pairs, k=self.k) for model in self.models] if pairs is not None else []
+        return cards.misjudged(judged, pairs)
 
     @property
     def _collection(self) -> Collection:
@@ -128,16 +139,20 @@ def blocks(page: Page) -> Any:
     with gr.Blocks(title="dalr explore", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as shown:
         gr.HTML(page.heading)
         with gr.Tab("Sentence"):
-            with gr.Row(equal_height=True):
-                text = gr.Textbox(label="Sentence", max_lines=2, scale=5, min_width=200, autofocus=True)
-                ask = gr.Button("Search", variant="primary", scale=1, min_width=90)
+            text = gr.Textbox(label="Sentence", submit_btn="Search", max_lines=2, autofocus=True)
+            tried = gr.Examples([[each] for each in page.examples()], inputs=text, label="Captions to try")
             found = gr.HTML()
-            gr.Examples([[each] for each in page.examples()], inputs=text, label="Captions to try")
-            gr.on([ask.click, text.submit], page.sentence, text, found, **alone)
+            text.submit(page.sentence, text, found, **alone)
+            tried.load_input_event.then(page.sentence, text, found, **alone)
         with gr.Tab("Image"):
             with gr.Row(equal_height=True):
                 key = gr.Dropdown(
-                    page.listed(), value=None, label="Image of the collection", allow_custom_value=True, scale=5
+                    page.listed(),
+                    value=None,
+                    label="Image of the collection (type to filter)",
+                    allow_custom_value=True,
+                    scale=5,
+                    min_width=320,
                 )
                 other = gr.Button("Random image", scale=1, min_width=90)
                 upload = gr.UploadButton("Upload an image", file_types=["image"], scale=1, min_width=90)
@@ -147,7 +162,10 @@ def blocks(page: Page) -> Any:
             upload.upload(page.upload, upload, like, **alone)
         with gr.Tab("Mistakes") as tab:
             wrong = gr.HTML(cards.message("Computing …"))
-            tab.select(lambda: page.mistakes, None, wrong, **alone)
+            apart = gr.HTML()
+            tab.select(lambda: page.mistakes, None, wrong, **alone).then(
+                lambda: page.misjudged, None, apart, **alone
+            )
     return shown
 
 
@@ -156,7 +174,7 @@ def app(page: Page) -> Any:
     gr = require_gradio()
     import fastapi
 
-    theme = gr.themes.Default(**_FONTS)
+    theme = gr.themes.Default(primary_hue="indigo", **_FONTS)
     return gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         blocks(page),

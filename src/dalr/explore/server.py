@@ -1,11 +1,13 @@
 """How is the page served? By uvicorn on a socket that is bound before any model is read.
 
-A port that is taken is so an error of the first second, and nobody can take it in between.
+So a port that is taken is an error of the first second, nobody can take it in between, and a browser that is opened
+early waits for the page.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import Any
 
@@ -32,9 +34,12 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = found[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(Problem(where=where, what=f"no address of this machine: {error.strerror}")) from None
+        raise ConfigError(
+            Problem(where=where, what=f"no address of this machine: {error.strerror or error}")
+        ) from None
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # where it lets a server start again at once, and not take another one's port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen()
     except OSError as error:
