@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from dalr.errors import ConfigError, Problem
 from dalr.evaluation.graded import load_graded_pairs
 from dalr.evaluation.metrics import require_usable, unit_rows
-from dalr.evaluation.own_photos import OwnSet, photos_of
+from dalr.evaluation.own_photos import OwnSet, RunPhotos, photos_of
 from dalr.evaluation.results import WorstPair
 from dalr.evaluation.retrieval import retrieval_score
 from dalr.evaluation.runs import recipe_of_run
@@ -33,7 +33,7 @@ class HeldOut:
 
     images: OwnSet
     seen_by: tuple[tuple[str, int], ...] = ()
-    """Other models, and how many of these images they were trained on or chosen by."""
+    """Other models, and how many of these images they were trained on; of test images, also chosen by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +94,13 @@ def held_out(models: Sequence[Model], *, test: bool = False) -> HeldOut:
         if photos.test is not None:
             what += f"; --test shows the {len(photos.test.names)} images that it held out for a test"
         raise ConfigError(Problem(where=models[0].name, what=what))
-    seen = ((model.name, len(photos_of(model.run).seen(found.names))) for model in models[1:])
+    seen = ((model.name, _seen(photos_of(model.run), found, test=test)) for model in models[1:])
     return HeldOut(images=found, seen_by=tuple((name, count) for name, count in seen if count))
+
+
+def _seen(photos: RunPhotos, found: OwnSet, *, test: bool) -> int:
+    """How many of another run's images a run has seen; validation images choose the weights of both."""
+    return len(photos.seen(found.names)) if test else len({*found.names} & {*photos.training.names})
 
 
 def mistakes(model: Model, found: OwnSet, *, k: int) -> Mistakes:
