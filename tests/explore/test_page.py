@@ -32,12 +32,12 @@ def run(toys: Toys, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def serving(run: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(run: Path, uploads: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`dalr explore` in a process that can reach only this machine; its address."""
     path = os.pathsep.join([str(SOURCE), os.environ["PYTHONPATH"]])
     done = subprocess.Popen(
-        [sys.executable, "-m", "dalr", "explore", str(run), "--port", "0", "--device", "cpu", *options],
-        env={**os.environ, "PYTHONPATH": path, "NO_PROXY": "*"},
+        [sys.executable, "-m", "dalr", "explore", str(run), "--port", "0", "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(uploads)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -76,8 +76,8 @@ def asked(address: str, function: str, *values: object) -> str:
     raise AssertionError("no answer")
 
 
-def test_it_is_served_answers_and_stops(run: Path) -> None:
-    with serving(run) as (address, process):
+def test_it_is_served_answers_and_stops(run: Path, tmp_path: Path) -> None:
+    with serving(run, tmp_path) as (address, process):
         page = fetched(address)
         config = json.loads(fetched(f"{address}config"))
         assert (config["title"], config["analytics_enabled"]) == ("dalr explore", False)
@@ -92,6 +92,17 @@ def test_it_is_served_answers_and_stops(run: Path) -> None:
         with pytest.raises(urllib.error.HTTPError, match=r"40[34]"):
             fetched(f"{address}gradio_api/file={run / 'run.json'}")
 
+        [uploads] = tmp_path.glob("dalr-explore-*")
+        assert uploads.stat().st_mode & 0o077 == 0
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert (process.returncode, "Traceback" in said) == (0, False), said
+        assert list(tmp_path.glob("dalr-explore-*")) == []
+
+
+def test_sigterm_ends_it_with_the_code_that_callers_expect(run: Path, tmp_path: Path) -> None:
+    with serving(run, tmp_path) as (_, process):
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert list(tmp_path.glob("dalr-explore-*")) == []

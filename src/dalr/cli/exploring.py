@@ -59,7 +59,7 @@ def explore(
         from dalr.explore.mistakes import graded_pairs as find_graded_pairs
         from dalr.explore.models import open_models, prepare
         from dalr.explore.page import Page, app
-        from dalr.explore.server import guarded, serve
+        from dalr.explore.server import guarded, own_uploads, serve, terminable
 
         thumbnails(images)  # refuses a folder that is not there
         models = open_models([run, *([other] if other is not None else [])], device=device, console=console)
@@ -72,18 +72,18 @@ def explore(
             graded=find_graded_pairs(models, named=graded_pairs, data=data, test=test),
         )
         prepare(models, console)
-        served = guarded(app(page), host)
         if host not in LOOPBACK:
             console.say(
                 "warning: everyone who reaches this machine sees the captions and images; there is no login"
             )
         address = address_of(bound, host)
-        show(f"{address}  (Ctrl-C stops it)")
-        if open_browser:
-            import webbrowser
+        with terminable(), own_uploads(), suppress(KeyboardInterrupt):
+            served = guarded(app(page), host)
+            show(f"{address}  (Ctrl-C stops it)")
+            if open_browser:
+                import webbrowser
 
-            webbrowser.open(address)
-        with suppress(KeyboardInterrupt):
+                webbrowser.open(address)
             serve(served, bound)
 
 

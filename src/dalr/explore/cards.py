@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,14 @@ def count_files(collection: Collection, images: Path) -> int:
     return sum(map(there, collection.images))
 
 
-def heading(models: Sequence[Model], found_files: int | None) -> str:
+def heading(models: Sequence[Model], files: int | None) -> str:
     """What is explored, in a line."""
     collection = models[0].searcher.collection
     made = _parts().heading(
         names=[model.name for model in models],
         images=len(collection.images),
         captions=len(collection.pairs.captions),
-        files=found_files,
+        files=files,
     )
     return str(made)
 
@@ -104,7 +104,7 @@ def _of_file(path: Path) -> str | None:
 
 def _place(error: float) -> str:
     """A rank error in words."""
-    return f"{abs(error):.0%} of the pairs too {'high' if error > 0 else 'low'}"
+    return f"ranked {100 * abs(error):.0f} % of the list too {'high' if error > 0 else 'low'}"
 
 
 @cache
@@ -122,4 +122,4 @@ def _parts() -> Any:
 
 
 def _file(name: str) -> str:
-    return (files("dalr.explore") / name).read_text(encoding="utf-8")
+    return (resources.files("dalr.explore") / name).read_text(encoding="utf-8")

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from dalr.errors import ConfigError, Problem
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _GRACE_SECONDS = 2
+_UPLOADS = "GRADIO_TEMP_DIR"
 _REASONS = {
     errno.EADDRINUSE: "the port is in use; choose another --port, or 0 for any free one",
     errno.EACCES: "this port needs the administrator's permission; choose one above 1023",
@@ -65,8 +71,41 @@ def guarded(app: Any, host: str) -> Any:
     return TrustedHostMiddleware(app, allowed_hosts=[*LOOPBACK, "[::1]"], www_redirect=False)
 
 
+@contextmanager
+def own_uploads() -> Iterator[None]:
+    """Have gradio keep uploads in a folder of this process alone, which goes with it.
+
+    Its own choice is one that all users of a machine share, where the first to come shuts the others out.
+    """
+    before = os.environ.get(_UPLOADS)
+    with tempfile.TemporaryDirectory(prefix="dalr-explore-", ignore_cleanup_errors=True) as folder:
+        os.environ[_UPLOADS] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(_UPLOADS)
+            os.environ.update({_UPLOADS: before} if before is not None else {})
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM end the process with 143, and with all that is open put away, from here on and while serving.
+
+    uvicorn sends the signal again to whoever listened before it.
+    """
+
+    def terminated(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def serve(app: Any, bound: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+    """Serve until Ctrl-C, which raises KeyboardInterrupt when open requests are answered, or SIGTERM."""
     import uvicorn
 
     config = uvicorn.Config(
