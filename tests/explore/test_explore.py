@@ -28,6 +28,7 @@ from dalr.models.embedding import embed
 from dalr.models.heads import ground
 from senteval import write_senteval
 from tiny import Outcome, Toys, write_pairs
+from tiny_images import save_photos, save_tiny_image_model
 
 Cli = Callable[..., Outcome]
 HOLDOUT = {"validation_fraction": 0.25, "test_fraction": 0.25}
@@ -159,6 +160,36 @@ class TestQueries:
         Image.new("RGB", (8, 8)).save(tmp_path / "new.png")
         with pytest.raises(ConfigError, match="name it with --vision MODEL"):
             by_file(models, tmp_path / "new.png", k=3)
+
+    def test_a_new_file_is_encoded_by_the_model_that_made_the_vectors(
+        self, toys: Toys, tmp_path: Path, cli: Cli
+    ) -> None:
+        model = save_tiny_image_model(tmp_path / "clip", "clip")
+        names = save_photos(tmp_path / "photos", len(toys.data.images))
+        pairs = write_pairs(tmp_path / "pairs.jsonl", names, toys.data.captions)
+        store = tmp_path / "store"
+        done = cli(
+            *("features", "images", "--model", model, "--pairs", pairs, "--images", tmp_path / "photos"),
+            *("--out", store, "--device", "cpu"),
+        )
+        assert done.code == 0, done.err
+        made = trained(
+            toys,
+            tmp_path / "made",
+            data={"pairs": str(pairs), "text": str(toys.data.text), "max_tokens": 16},
+            features={"image": str(store)},
+        )
+        models = open_models([str(made)], device="cpu")
+        copy = tmp_path / "copy-of-the-fifth.png"
+        copy.write_bytes((tmp_path / "photos" / names[5]).read_bytes())
+        found = by_file(models, copy, k=3)
+        assert (found.known, found.captions) == (None, ())
+        assert found.answers[0].images[0].id == names[5]
+        page = Page(models=models, k=3, held_out=ConfigError("none"))
+        assert "not in the collection; encoded now" in (html := page.upload(str(copy)))
+        assert html.count('src="data:image/jpeg;base64,') == 1
+        (tmp_path / "no.jpg").write_text("not an image")
+        assert "no.jpg: " in page.upload(str(tmp_path / "no.jpg"))
 
 
 class TestMistakes:

@@ -48,11 +48,9 @@ def explore(
     Example:
       dalr explore runs/photos --images photos/
     """
-    from dalr.explore.page import require_gradio
+    from dalr.explore.server import LOOPBACK, address_of, bind, require_gradio
 
     require_gradio()
-    from dalr.explore.server import LOOPBACK, address_of, bind
-
     console = Console(quiet=quiet, verbose=verbose)
     with bind(host, port) as bound:
         from dalr.explore.cards import thumbnails

@@ -13,12 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dalr.errors import ConfigError, DalrError, Problem
+from dalr.errors import DalrError
 from dalr.evaluation.sts import ScoredPairs
 from dalr.explore import cards
 from dalr.explore.mistakes import HeldOut, misjudged, mistakes
 from dalr.explore.models import Model
 from dalr.explore.queries import by_file, by_key, by_sentence
+from dalr.explore.server import require_gradio
 from dalr.inference.collection import Collection
 
 _LISTED = 2_000
@@ -116,20 +117,6 @@ class Page:
             return make()
         except DalrError as error:
             return cards.message(str(error))
-
-
-def require_gradio() -> Any:
-    """gradio, which draws the page.
-
-    Raises:
-        ConfigError: not installed.
-    """
-    try:
-        import gradio
-    except ImportError:
-        what = "the page is drawn by gradio, which is not installed; pip install 'dalr[app]'"
-        raise ConfigError(Problem(where="explore", what=what)) from None
-    return gradio
 
 
 def blocks(page: Page) -> Any:

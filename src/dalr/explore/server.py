@@ -28,6 +28,20 @@ _REASONS = {
 }
 
 
+def require_gradio() -> Any:
+    """gradio, which draws the page.
+
+    Raises:
+        ConfigError: not installed.
+    """
+    try:
+        import gradio
+    except ImportError:
+        what = "the page is drawn by gradio, which is not installed; pip install 'dalr[app]'"
+        raise ConfigError(Problem(where="explore", what=what)) from None
+    return gradio
+
+
 def bind(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 is any free one.
 

@@ -36,6 +36,8 @@ from dalr.models.loading import load_encoder
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from dalr.models.vision import VisionModel
+
 Within = Literal["images", "captions"]
 
 
@@ -191,7 +193,6 @@ class Searcher:
 
     def _computed(self, path: Path, vision: str | None) -> Float32[np.ndarray, "1 w"]:
         from dalr.features.decoding import ImageRefusedError, read_image
-        from dalr.models.vision import load_vision_model
 
         source = self.collection.required_store().source
         name = vision or source.get("model")
@@ -201,7 +202,7 @@ class Searcher:
                 "not known; name it with --vision MODEL"
             )
             raise ConfigError(Problem(where=f"--image {path}", what=what))
-        model = load_vision_model(name, revision=source.get("revision"), device=self.device)
+        model = self._vision_model(name, source.get("revision"))
         dim = self.collection.required_store().dim
         made_by = source.get("sha256")
         if model.dim != dim or (source.get("kind") == "images" and made_by != model.source["sha256"]):
@@ -211,6 +212,18 @@ class Searcher:
             return model.embed_images([read_image(path)])
         except ImageRefusedError as error:
             raise DataError(Problem(where=f"--image {path}", what=str(error))) from None
+
+    def _vision_model(self, name: str, revision: str | None) -> VisionModel:
+        """Read once: a page that is asked about images needs it again and again."""
+        from dalr.models.vision import load_vision_model
+
+        if name not in self._vision_models:
+            self._vision_models[name] = load_vision_model(name, revision=revision, device=self.device)
+        return self._vision_models[name]
+
+    @cached_property
+    def _vision_models(self) -> dict[str, VisionModel]:
+        return {}
 
     def _hits(
         self, queries: Float32[np.ndarray, "q e"], rows: Float32[np.ndarray, "n e"], k: int, within: Within
