@@ -1,4 +1,4 @@
-"""What works, and what says why not, where matplotlib, accelerate and FastAPI are not installed."""
+"""What works, and what says why not, where matplotlib, gradio, accelerate and FastAPI are not installed."""
 
 from __future__ import annotations
 
@@ -66,6 +66,13 @@ def test_without_matplotlib_a_study_trains_and_says_which_page_is_missing(toys: 
     assert {"study.json", "study.md", "study.tex", "results"} <= written
     assert "study.html" not in written
     assert "study.html" not in done.stdout
+
+
+def test_without_gradio_explore_stops_at_the_start(tmp_path: Path) -> None:
+    done = dalr("explore", "run", folder=tmp_path, hidden="gradio")
+    assert done.returncode == 2
+    assert "the page is drawn by gradio, which is not installed; pip install 'dalr[app]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_nothing_imports_accelerate() -> None:

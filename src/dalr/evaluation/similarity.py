@@ -82,7 +82,7 @@ def score_sts(
         cosine=tuple(np.round(cosine, 6).tolist()),
         subset_sizes=pairs.subset_sizes,
         aggregation=pairs.aggregation,
-        worst=_worst(pairs, cosine),
+        worst=worst_pairs(pairs, cosine),
     )
     return result, details
 
@@ -179,11 +179,17 @@ def _subsets_without(
     return found
 
 
-def _worst(pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"]) -> tuple[WorstPair, ...]:
-    from scipy.stats import rankdata
+def worst_pairs(
+    pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"], *, most: int = _WORST
+) -> tuple[WorstPair, ...]:
+    """The pairs whose place among the cosines is farthest from their place among the gold scores.
 
-    error = (rankdata(cosine) - rankdata(pairs.gold)) / len(cosine)
-    subset_of = [name for name, rows in pairs.subset_rows().items() for _ in range(rows.stop - rows.start)]
+    Files of an own folder stand on different scales: there, a place is one among the pairs of the same file.
+    """
+    subsets = pairs.subset_rows()
+    together = list(subsets.values()) if pairs.aggregation == "groups" else [slice(0, len(cosine))]
+    error = np.concatenate([_rank_error(cosine[rows], pairs.gold[rows]) for rows in together])
+    subset_of = [name for name, rows in subsets.items() for _ in range(rows.stop - rows.start)]
     return tuple(
         WorstPair(
             first=pairs.first[index],
@@ -193,5 +199,12 @@ def _worst(pairs: ScoredPairs, cosine: Float64[np.ndarray, " pairs"]) -> tuple[W
             subset=subset_of[index],
             rank_error=float(error[index]),
         )
-        for index in np.argsort(-np.abs(error), kind="stable")[:_WORST].tolist()
+        for index in np.argsort(-np.abs(error), kind="stable")[:most].tolist()
     )
+
+
+def _rank_error(cosine: Float64[np.ndarray, " n"], gold: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    from scipy.stats import rankdata
+
+    difference: np.ndarray = (rankdata(cosine) - rankdata(gold)) / len(cosine)
+    return difference

@@ -6,11 +6,15 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dalr.features.decoding import ImageRefusedError, locate, read_image
 from dalr.inference.searcher import Hit
 from dalr.io.atomic import remedy, write_text
 from dalr.io.paths import resolve
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _THUMBNAIL = 320
 _PAGE = """<!doctype html>
@@ -39,19 +43,23 @@ def write_contact_sheet(path: Path, query: str, hits: Sequence[Hit], images: Pat
     from jinja2 import Environment
 
     root = resolve(images) if images is not None else None
-    cards = [(hit, _thumbnail(root, hit.image) if root is not None else None) for hit in hits]
+    cards = [(hit, thumbnail(root, hit.image) if root is not None else None) for hit in hits]
     page = Environment(autoescape=True).from_string(_PAGE).render(query=query, cards=cards)
     with remedy("choose another --html file"):
         write_text(path, page)
     return sum(thumbnail is not None for _, thumbnail in cards)
 
 
-def _thumbnail(root: Path, name: str) -> str | None:
-    """The image as a small JPEG inside the page; None where there is no usable file."""
+def thumbnail(root: Path, name: str) -> str | None:
+    """A small JPEG of an image below the resolved folder `root`, for a page; None without a usable file."""
     try:
-        image = read_image(locate(root, name))
+        return data_uri(read_image(locate(root, name)))
     except ImageRefusedError:
         return None
+
+
+def data_uri(image: Image) -> str:
+    """A small JPEG of an image, as a `src` that needs no file; makes the image itself small."""
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     data = io.BytesIO()
     image.save(data, "JPEG", quality=80)

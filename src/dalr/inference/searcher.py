@@ -73,6 +73,7 @@ class Searcher:
         reading: Reading | None = None,
         heads: str | Path | None = None,
         held_out: bool = False,
+        collection: Collection | None = None,
         device: str = "auto",
         console: Console | None = None,
         progress: OnProgress | None = None,
@@ -84,6 +85,7 @@ class Searcher:
             pairs: other captions; `features` are then the vectors of their images.
             held_out: search only among the images that the run held out.
             progress: called while the captions are encoded; what it raises ends that.
+            collection: one that is open already, in place of all these.
 
         Raises:
             ConfigError, DataError, ModelFileError: it cannot be searched.
@@ -95,7 +97,9 @@ class Searcher:
         named = {"pairs": pairs, "features": features, "image_ids": image_ids, "heads": heads}
         paths = {name: expanded(path, name) for name, path in named.items() if path is not None}
         self.place: Place = locate(str(run), Request(heads=paths.pop("heads", None), console=self.console))
-        self.collection: Collection = open_collection(self.place.run, **paths, reading=reading, held_out=held_out)
+        self.collection: Collection = collection or open_collection(
+            self.place.run, **paths, reading=reading, held_out=held_out
+        )
 
     def search(self, sentence: str, *, k: int = 10, within: Within = "images") -> list[Hit]:
         """The `k` images or captions that are nearest to a sentence."""
@@ -105,7 +109,7 @@ class Searcher:
         """The same for several sentences at once."""
         if not all(sentence.strip() for sentence in sentences):
             raise ConfigError(Problem(where="SENTENCE", what="expected words to search for, found none"))
-        return self.search_vectors(embed(self._encoder, list(sentences)), k=k, within=within)
+        return self.search_vectors(embed(self.encoder, list(sentences)), k=k, within=within)
 
     def search_vectors(
         self, vectors: Float32[np.ndarray, "n d"], *, k: int = 10, within: Within = "images"
@@ -147,7 +151,8 @@ class Searcher:
         _ = self._captions if within == "captions" else self._images_grounded
 
     @cached_property
-    def _encoder(self) -> SentenceTransformer:
+    def encoder(self) -> SentenceTransformer:
+        """The sentence encoder, on its device."""
         return load_encoder(self.place.encoder).to(pick_device(self.device))
 
     @cached_property
@@ -192,9 +197,10 @@ class Searcher:
 
     @cached_property
     def _grounding(self) -> GroundingHeads:
-        return required_grounding(self._heads())
+        return required_grounding(self.heads())
 
-    def _heads(self) -> Path:
+    def heads(self) -> Path:
+        """The file of the trained heads; raises ConfigError where there is none."""
         if self.place.heads is None:
             what = (
                 "no heads.safetensors: a sentence and an image meet in the space of trained heads. Name a run, or "
@@ -206,13 +212,17 @@ class Searcher:
     def _image_vector(self, image: str, vision: str | None) -> tuple[Float32[np.ndarray, "1 w"], str | None]:
         """The vector of an image, and its key if it is one of the collection's."""
         store = self.collection.required_store()
-        for key in (image, Path(image).name, Path(image).stem):
-            if key in self._numbers:
-                return store.read(np.asarray([self._numbers[key]], np.int64)), key
+        if (key := self.key_of(image)) is not None:
+            return store.read(np.asarray([self._numbers[key]], np.int64)), key
         if not exists(Path(image)):
             what = f"neither a file nor one of the {len(store)} images of the collection"
             raise DataError(Problem(where=f"--image {image}", what=what))
         return self._of_file(Path(image), vision), None
+
+    def key_of(self, image: str) -> str | None:
+        """The key of the collection's image that a key or a file name means; None where it means none."""
+        keys = (image, Path(image).name, Path(image).stem)
+        return next((key for key in keys if key in self._numbers), None)
 
     def _of_file(self, path: Path, vision: str | None) -> Float32[np.ndarray, "1 w"]:
         from dalr.features.decoding import read_image
