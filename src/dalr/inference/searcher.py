@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -25,16 +25,11 @@ from dalr.errors import ConfigError, DataError, Problem
 from dalr.evaluation.request import Place, Request, locate
 from dalr.features.text import cached_text_store
 from dalr.inference.collection import Collection, open_collection
+from dalr.inference.encoders import RowEncoder, open_text_encoder
 from dalr.inference.nearest import nearest, unit
 from dalr.io.console import Console
 from dalr.io.paths import exists, expanded
-from dalr.models.device import pick_device
-from dalr.models.embedding import embed
 from dalr.models.heads import ground
-from dalr.models.loading import load_encoder
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 Within = Literal["images", "captions"]
 
@@ -98,7 +93,7 @@ class Searcher:
         """The same for several sentences at once."""
         if not all(sentence.strip() for sentence in sentences):
             raise ConfigError(Problem(where="SENTENCE", what="expected words to search for, found none"))
-        vectors = embed(self._encoder, list(sentences))
+        vectors = self._encoder.encode(list(sentences)).vectors
         if within == "captions":
             return self._hits(unit(vectors), self._captions, k, within)
         return self._hits(unit(self._sentences_grounded(vectors)), self._images_grounded, k, within)
@@ -120,8 +115,8 @@ class Searcher:
         return [_ranked(hit, rank) for rank, hit in enumerate(others, start=1)]
 
     @cached_property
-    def _encoder(self) -> SentenceTransformer:
-        return load_encoder(self.place.encoder).to(pick_device(self.device))
+    def _encoder(self) -> RowEncoder:
+        return open_text_encoder(self.place.encoder, device=self.device, packed=False)
 
     @cached_property
     def _images_grounded(self) -> Float32[np.ndarray, "images g"]:
@@ -152,7 +147,7 @@ class Searcher:
         return ground(self._heads(), sentences=vectors, images=self.collection.vectors[:1])[0]
 
     def _image_grounded(self, vectors: Float32[np.ndarray, "n w"]) -> Float[np.ndarray, "n g"]:
-        no_sentence = np.zeros((1, self._encoder.get_embedding_dimension() or 0), np.float32)
+        no_sentence = np.zeros((1, self._encoder.dim), np.float32)
         return ground(self._heads(), sentences=no_sentence, images=vectors)[1]
 
     def _heads(self) -> Path:
