@@ -19,7 +19,7 @@ from dalr.data.long_text import in_batches, within_tokens
 from dalr.errors import ConfigError, DataError, Problem, few
 from dalr.io.paths import resolve
 from dalr.models.config import EncoderConfig
-from dalr.models.device import pick_device
+from dalr.models.device import BF16, pick_device, require_bf16
 from dalr.models.embedding import by_falling_length, embed, is_static, pad, pad_token_id
 from dalr.models.limits import longest_input
 from dalr.models.loading import checked_folder, encoder_sha256, ends_in_normalize, load_encoder, prompt_text
@@ -291,6 +291,8 @@ def open_text_encoder(
     if not packed and not bf16 and (plain := _plain(config, device)) is not None:
         return plain
     encoder = load_encoder(config).to(pick_device(device))
+    if bf16:
+        require_bf16(encoder.device, BF16)
     dtype = torch.bfloat16 if bf16 else None
     layout = best_layout(encoder, dtype=dtype) if packed and not is_static(encoder) else "padded"
     if not bf16:
@@ -341,6 +343,8 @@ def memory_encoder(
 
     from dalr.models.packing import best_layout
 
+    if bf16:
+        require_bf16(encoder.device, BF16)
     dtype = torch.bfloat16 if bf16 else None
     return TextEncoder(
         encoder=encoder,
