@@ -37,26 +37,28 @@ def rows(vectors: np.ndarray, count: int) -> Iterator[Rows]:
 
 
 def measured(folder: Path, kind: Kind, vectors: np.ndarray, count: int, queries: np.ndarray) -> dict[str, object]:
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     making = {"model": {"model": "benchmark", "sha256": ""}, "head": "none", "normalized": True}
     dim = int(vectors.shape[1])
     write_index(folder, rows(vectors, count), kind=kind, count=count, dim=dim, next_id=count + 1, making=making)
-    built = time.perf_counter() - start
+    built, built_cpu = time.perf_counter() - start, time.process_time() - start_cpu
     index = open_index(folder)
     exact, _ = nearest(queries, index.vectors, 10)
     start = time.perf_counter()
     index.search(queries[:1], 10)
     first = time.perf_counter() - start
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     found, _ = index.search(queries, 10)
-    took = time.perf_counter() - start
+    took, took_cpu = time.perf_counter() - start, time.process_time() - start_cpu
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), exact.tolist(), strict=True)])
     return {
         "kind": kind,
         "rows": count,
         "build_s": round(built, 1),
+        "build_cpu_s": round(built_cpu, 1),
         "first_query_s": round(first, 3),
         "queries_per_s": round(len(queries) / took, 1),
+        "queries_per_cpu_s": round(len(queries) / took_cpu, 1),
         "recall_at_10": round(float(recall), 4),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }

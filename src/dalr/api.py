@@ -24,7 +24,7 @@ from dalr.features.importing import read_ids
 from dalr.features.source import features_in_memory
 from dalr.io.console import Console
 from dalr.io.paths import expanded, is_file
-from dalr.models.choices import PoolingMode
+from dalr.models.choices import ComputePrecision, PoolingMode
 from dalr.recipe.checks import conflicts
 from dalr.recipe.document import Change, with_tuples
 from dalr.recipe.loading import Overrides, Reference, load_recipe
@@ -261,6 +261,7 @@ def evaluate(
     pooling: PoolingMode | None = None,
     num_layers: int | None = None,
     prompt: str | None = None,
+    precision: ComputePrecision = "fp32",
     console: Console | None = None,
 ) -> Evaluation:
     """Score a model on tasks; `dalr.evaluation.run.evaluate` has all options, and takes several models.
@@ -274,6 +275,7 @@ def evaluate(
         graded_pairs: your own pairs by name, a task each beside `tasks`: a TSV of score, sentence, sentence, or a
             folder of such files, whose scores are averaged by subfolder.
         classifier: `senteval`, `senteval-fast` or `lbfgs`, for transfer tasks.
+        precision: what sentence vectors are computed in.
         console: where progress goes; None shows it on standard error.
 
     Raises:
@@ -287,6 +289,7 @@ def evaluate(
         pooling=pooling,
         num_layers=num_layers,
         prompt=prompt,
+        precision=precision,
         console=console or Console(),
     )
     if isinstance(model, str | Path):

@@ -24,7 +24,6 @@ from dalr.explore.queries import by_file, by_key, by_sentence
 from dalr.explore.server import address_of, bind, guarded
 from dalr.inference.nearest import unit
 from dalr.inference.searcher import Searcher
-from dalr.models.embedding import embed
 from dalr.models.heads import ground
 from senteval import write_senteval
 from tiny import Outcome, Toys, write_pairs
@@ -231,7 +230,7 @@ class TestMistakes:
         found = mistakes(model, images, k=100)
         sentences, grounded = ground(
             model.searcher.heads(),
-            sentences=embed(model.searcher.encoder, images.captions),
+            sentences=model.searcher.encoder.encode(images.captions).vectors,
             images=images.vectors(model.searcher.collection.required_store()),
         )
         cosines = unit(sentences) @ unit(grounded).T
@@ -275,7 +274,7 @@ class TestGradedPairs:
         pairs = load_scored_tsv(toys.data.validation)
         found = misjudged(models[0], pairs, k=5)
         encoder = models[0].searcher.encoder
-        first, second = unit(embed(encoder, pairs.first)), unit(embed(encoder, pairs.second))
+        first, second = (unit(encoder.encode(each).vectors) for each in (pairs.first, pairs.second))
         error = (rankdata((first * second).sum(axis=1)) - rankdata(pairs.gold)) / len(pairs.gold)
         assert [abs(pair.rank_error) for pair in found.pairs] == pytest.approx(
             sorted(np.abs(error))[::-1][:5], abs=0.04

@@ -438,6 +438,52 @@ def test_memory_does_not_grow_with_the_input() -> None:
     assert max(sum(map(len, part.texts)) for part in parts(rows)) <= 17 << 20
 
 
+MEGABYTE = 1 << 20
+
+
+def test_a_small_parquet_file_that_unpacks_to_much_is_refused(tiny_teacher: Path, tmp_path: Path, cli: Cli) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    table = pyarrow.table({"text": [f"{number}" + "a" * MEGABYTE for number in range(70)]})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    assert (tmp_path / "a.parquet").stat().st_size < MEGABYTE
+    done = cli("encode", tiny_teacher, tmp_path / "a.parquet", "--out", tmp_path / "v.npy", "--device", "cpu")
+    assert done.code == 3, done.err
+    assert "row group 1 is 73.4 MB once unpacked, far too large for a file of" in done.err
+    parquet.write_table(table, tmp_path / "b.parquet", compression="zstd", use_dictionary=False, row_group_size=30)
+    assert len(list(Source(path=str(tmp_path / "b.parquet")).rows())) == 70
+
+
+def test_a_long_value_of_many_parquet_rows_is_unpacked_for_one_row_at_a_time(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    texts = pyarrow.DictionaryArray.from_arrays([0] * 1_000, ["a" * 900_000])
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    program = f"""
+from pathlib import Path
+from dalr.inference.rows import Source, parts
+rows = sum(len(part.texts) for part in parts(Source(path={str(tmp_path / "a.parquet")!r}).rows()))
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(rows, int(peak.split()[1]) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    rows, peak = map(int, done.stdout.split())
+    assert rows == 1_000
+    assert peak < 600  # megabytes; all rows would take 900, beside the 150 of the libraries
+
+
+def test_a_sentence_of_any_length_is_refused_in_tables_as_in_lines(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    noise = np.random.default_rng(0).integers(97, 123, 65 * MEGABYTE, dtype=np.uint8).tobytes().decode()
+    parquet.write_table(pyarrow.table({"text": ["a dog", noise]}), tmp_path / "a.parquet", compression="none")
+    with pytest.raises(DataError, match="row 2: a sentence of more than 64 MiB"):
+        list(Source(path=str(tmp_path / "a.parquet")).rows())
+
+
 def test_images_of_a_folder_are_encoded_under_their_paths(tmp_path: Path, cli: Cli) -> None:
     model = save_tiny_image_model(tmp_path / "clip", "clip")
     (tmp_path / "images" / "b").mkdir(parents=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dalr.cli.options import (
+    Bf16,
     Columns,
     Device,
     FollowLinks,
@@ -63,6 +64,7 @@ def evaluate(
     pooling: Pooling = None,
     num_layers: Layers = None,
     prompt: Prompt = None,
+    precision: Bf16 = "fp32",
     heads: Annotated[Path | None, typer.Option(help="Retrieval: trained heads [default: the run's].")] = None,
     pairs: Annotated[
         Path | None, typer.Option(help="Retrieval: captions and images [default: what the run held out].")
@@ -121,6 +123,7 @@ def evaluate(
         pooling=pooling,
         num_layers=num_layers,
         prompt=prompt,
+        precision=precision,
         heads=heads,
         pairs=pairs,
         reading=reading_of(pairs, format, columns, split),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dalr.cli.options import (
+    Bf16,
     Columns,
     Device,
     FollowLinks,
@@ -117,6 +118,7 @@ def features_of_text(
     num_layers: Layers = None,
     prompt: Prompt = None,
     max_tokens: MaxTokens = None,
+    precision: Bf16 = "fp32",
     revision: Revision = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -146,8 +148,10 @@ def features_of_text(
     distinct = len(set(sentences))
     console.detail(f"{len(ids)} rows, {distinct} distinct sentences")
     if has_text_tower(encoder.model, revision):
-        if pooling or num_layers or max_tokens or prompt:
-            what = "a text tower has its own; leave --pooling, --num-layers, --max-tokens and --prompt out"
+        if pooling or num_layers or max_tokens or prompt or precision != "fp32":
+            what = (
+                "a text tower has its own; leave --pooling, --num-layers, --max-tokens, --prompt, --precision out"
+            )
             raise ConfigError(Problem(where=f"model {model!r}", what=what))
         vision = load_vision_model(encoder.model, revision=revision, device=device)
         refuse_other_making(out, tower_source(vision))
@@ -158,7 +162,7 @@ def features_of_text(
                 out, model=vision, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
             )
     else:
-        refuse_other_making(out, text_source(encoder))
+        refuse_other_making(out, text_source(encoder, precision))
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
             write_text_store(
                 out,
@@ -167,6 +171,7 @@ def features_of_text(
                 sentences=sentences,
                 progress=lambda done, _: bar.update(done),
                 device=device,
+                precision=precision,
             )
     show(f"{out}: {len(ids)} rows")
 

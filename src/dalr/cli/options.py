@@ -10,7 +10,7 @@ import typer
 
 from dalr.data.choices import FormatName
 from dalr.errors import ConfigError, Problem
-from dalr.models.choices import PoolingMode
+from dalr.models.choices import ComputePrecision, PoolingMode
 
 if TYPE_CHECKING:
     from dalr.data.reading import Reading
@@ -36,6 +36,10 @@ Pooling = Annotated[
 Prompt = Annotated[
     str | None,
     typer.Option(help="Prompt before every sentence: a name or a text, '' for none [default: the model's own]."),
+]
+Bf16 = Annotated[
+    ComputePrecision,
+    typer.Option("--precision", help="What vectors are computed in; bf16 needs a processor that has it."),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 Device = Annotated[str, typer.Option(help="Device: auto (a GPU if there is one), cpu, cuda:0, ...")]

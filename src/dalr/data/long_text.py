@@ -10,11 +10,8 @@ million characters have too few tokens (one endless word, or white space) is cut
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 WHOLE = 1 << 13
 """Characters that are always tokenised as they are."""
@@ -26,9 +23,20 @@ _BATCH_CHARACTERS = 1 << 20
 """Characters tokenised at once, unless a single sentence has more."""
 
 
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A tokenizer of transformers, or what does the same."""
+
+    truncation_side: str
+
+    def __call__(
+        self, text: str, *, add_special_tokens: bool, truncation: bool, verbose: bool
+    ) -> Mapping[str, Any]: ...
+
+
 def within_tokens(
     sentence: str,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: CountsTokens,
     max_tokens: int,
     *,
     whole: int = WHOLE,
@@ -74,5 +82,5 @@ def _part(sentence: str, size: int, *, from_end: bool) -> str:
     return part[:border]
 
 
-def _count(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
+def _count(text: str, tokenizer: CountsTokens) -> int:
     return len(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])

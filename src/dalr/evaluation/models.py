@@ -15,6 +15,7 @@ from dalr.evaluation.results import Settings
 from dalr.evaluation.score import EvaluatedModel
 from dalr.evaluation.sts import Embed
 from dalr.io.console import Console
+from dalr.models.device import BF16, require_bf16
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -30,10 +31,13 @@ def text_model(place: Place, request: Request) -> EvaluatedModel:
     from dalr.models.prompts import prompt_of
 
     console = request.console
+    device = pick_device(request.device)
+    if bf16 := request.precision == "bf16":
+        require_bf16(device, BF16)
 
     @cache
     def loaded() -> SentenceTransformer:
-        encoder = load_encoder(place.encoder).to(pick_device(request.device))
+        encoder = load_encoder(place.encoder).to(device)
         dim, longest = encoder.get_embedding_dimension(), encoder.max_seq_length
         console.detail(f"{place.name}: dimension {dim}, at most {longest} tokens, on {encoder.device}")
         if prompt := prompt_of(encoder):
@@ -44,7 +48,7 @@ def text_model(place: Place, request: Request) -> EvaluatedModel:
         loaded()
 
     def embed_text(sentences: list[str], progress: Callable[[int, int], None]) -> np.ndarray:
-        vectors: np.ndarray = embed(loaded(), sentences, progress=progress)
+        vectors: np.ndarray = embed(loaded(), sentences, bf16=bf16, progress=progress)
         return vectors
 
     return EvaluatedModel(
@@ -73,11 +77,13 @@ def model_in_memory(model: SentenceTransformer, request: Request) -> EvaluatedMo
     if request.pooling is not None or request.num_layers is not None:
         what = "a model in memory has its own; remove pooling and num_layers"
         raise ConfigError(Problem(where="model", what=what))
+    if bf16 := request.precision == "bf16":
+        require_bf16(model.device, BF16)
     normalized = isinstance(list(model)[-1], Normalize)
     encoder = SentenceTransformer(modules=list(model)[:-1], device=str(model.device)) if normalized else model
 
     def embed_text(sentences: list[str], progress: Callable[[int, int], None]) -> np.ndarray:
-        vectors: np.ndarray = embed(encoder, sentences, progress=progress)
+        vectors: np.ndarray = embed(encoder, sentences, bf16=bf16, progress=progress)
         return vectors
 
     return EvaluatedModel(
@@ -101,8 +107,11 @@ def multimodal_model(place: Place, vision: VisionModel, request: Request) -> Eva
     """A model of the CLIP kind, by its text tower.
 
     Raises:
-        ConfigError: a prompt, which text towers have none of.
+        ConfigError: a prompt, which text towers have none of, or bf16.
     """
+    if request.precision == "bf16":
+        what = f"{place.name} is a multimodal model, whose text tower computes in fp32; leave bf16 out"
+        raise ConfigError(Problem(where=BF16, what=what))
     if request.prompt:
         what = f"{place.name} is a multimodal model, whose text tower has no prompts; remove it"
         raise ConfigError(Problem(where="--prompt", what=what))
@@ -126,6 +135,7 @@ def settings_of(request: Request) -> Settings:
         pooling=request.pooling,
         num_layers=request.num_layers,
         prompt=request.prompt,
+        precision=request.precision,
         classifier=request.classifier,
         overlap_with=str(request.exclude_overlap) if request.exclude_overlap else None,
     )

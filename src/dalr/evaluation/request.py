@@ -12,7 +12,7 @@ from dalr.errors import ModelFileError, Problem
 from dalr.evaluation.tasks import MapMethod
 from dalr.io.console import Console
 from dalr.io.paths import exists, expanded, is_dir, is_file
-from dalr.models.choices import PoolingMode
+from dalr.models.choices import ComputePrecision, PoolingMode
 from dalr.models.config import EncoderConfig
 from dalr.models.reference import inside_run
 from dalr.models.verification import unverified
@@ -49,6 +49,8 @@ class Request:
     follow_links: Path | None = None
     """Folder that symbolic links in `images` may lead into."""
     device: str = "auto"
+    precision: ComputePrecision = "fp32"
+    """What sentence vectors are computed in."""
     exclude_overlap: Path | None = None
     """Pairs or text whose sentences were trained on; STS is also scored without them."""
     allow_changed_data: bool = False

@@ -266,6 +266,8 @@ class Settings(Result):
     num_layers: int | None = None
     prompt: str | None = None
     """Name or text as it was asked for, empty for none; None is the model's own default."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the vectors were computed in."""
     classifier: str | None = None
     data_changed: tuple[str, ...] = ()
     """Official files that differ and were scored all the same, because the user said so."""

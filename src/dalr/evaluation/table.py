@@ -85,6 +85,7 @@ def _column(evaluation: Evaluation) -> str:
     used = [f"first {layers} layers" if layers != 1 else "first layer"] if layers is not None else []
     used += [f"{settings.pooling} pooling"] if settings.pooling is not None else []
     used += [f"prompt {settings.prompt!r}"] if settings.prompt is not None else []
+    used += [settings.precision] if settings.precision != "fp32" else []
     return f"{evaluation.model} ({', '.join(used)})" if used else evaluation.model
 
 

@@ -23,7 +23,6 @@ from dalr.evaluation.runs import recipe_of_run
 from dalr.evaluation.similarity import pair_cosines, score_pairs, worst_pairs
 from dalr.evaluation.sts import ScoredPairs, load_sts
 from dalr.explore.models import Model
-from dalr.models.embedding import embed
 from dalr.models.heads import ground
 
 
@@ -111,7 +110,7 @@ def mistakes(model: Model, found: OwnSet, *, k: int) -> Mistakes:
         DataError: an image without a vector.
     """
     searcher = model.searcher
-    vectors = embed(searcher.encoder, found.captions)
+    vectors = searcher.encoder.encode(found.captions).vectors
     require_usable(vectors, "retrieval")
     sentences, images = ground(
         searcher.heads(), sentences=vectors, images=found.vectors(searcher.collection.required_store())
@@ -198,7 +197,7 @@ def misjudged(model: Model, pairs: ScoredPairs, *, k: int) -> Misjudged:
     Raises:
         NumericsError: vectors of the model are NaN or infinite, or all alike.
     """
-    vectors = embed(model.searcher.encoder, pairs.sentences())
+    vectors = model.searcher.encoder.encode(pairs.sentences()).vectors
     require_usable(vectors, pairs.name)
     worst = worst_pairs(pairs, pair_cosines(pairs, vectors), most=2 * k)
     distinct = {(pair.first, pair.second): pair for pair in reversed(worst)}

@@ -236,6 +236,7 @@ def _evaluated(run: Path) -> Evaluation | None:
     if found is None:
         return None
     changed = {found.settings.pooling, found.settings.num_layers, found.settings.prompt} - {None}
+    changed |= {found.settings.precision} - {"fp32"}
     return None if changed else found
 
 

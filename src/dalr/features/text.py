@@ -15,8 +15,9 @@ from dalr.data.rows import sentences_sha256
 from dalr.features.store import FeatureStore, open_store, write_store
 from dalr.io.cache import cache_folder, cached
 from dalr.io.paths import is_dir
+from dalr.models.choices import ComputePrecision
 from dalr.models.config import EncoderConfig
-from dalr.models.device import pick_device
+from dalr.models.device import pick_device, require_bf16
 from dalr.models.embedding import OnProgress, embed
 from dalr.models.loading import encoder_sha256, load_encoder, prompt_text
 
@@ -32,11 +33,20 @@ def write_text_store(
     sentences: Sequence[str],
     progress: OnProgress | None = None,
     device: str = "cpu",
+    precision: ComputePrecision = "fp32",
 ) -> None:
-    """Encode `sentences` and write them as a store under `ids`."""
+    """Encode `sentences` and write them as a store under `ids`.
+
+    Raises:
+        ConfigError: bf16 on a device that has none.
+    """
     model = load_encoder(encoder).to(pick_device(device))
-    vectors = embed(model, sentences, max_tokens=encoder.max_tokens, progress=progress)
-    write_store(out, ids=ids, blocks=[vectors], source=text_source(encoder), origin=f"vectors of {encoder.model}")
+    if bf16 := precision == "bf16":
+        require_bf16(model.device, f"{encoder.model}: precision bf16")
+    vectors = embed(model, sentences, max_tokens=encoder.max_tokens, bf16=bf16, progress=progress)
+    write_store(
+        out, ids=ids, blocks=[vectors], source=text_source(encoder, precision), origin=f"vectors of {encoder.model}"
+    )
 
 
 def cached_text_store(
@@ -44,25 +54,31 @@ def cached_text_store(
     encoder: EncoderConfig,
     ids: Sequence[str],
     sentences: Sequence[str],
+    precision: ComputePrecision = "fp32",
     progress: OnProgress | None = None,
 ) -> FeatureStore:
     """The store of these sentences by this encoder, from the cache or made now."""
     return cached(
-        _cache_place(encoder, ids, sentences),
+        _cache_place(encoder, ids, sentences, precision),
         read=open_store,
         write=lambda folder: write_text_store(
-            folder, encoder=encoder, ids=ids, sentences=sentences, progress=progress
+            folder, encoder=encoder, ids=ids, sentences=sentences, precision=precision, progress=progress
         ),
     )
 
 
-def is_cached(encoder: EncoderConfig, ids: Sequence[str], sentences: Sequence[str]) -> bool:
+def is_cached(
+    encoder: EncoderConfig, ids: Sequence[str], sentences: Sequence[str], precision: ComputePrecision = "fp32"
+) -> bool:
     """Whether `cached_text_store` would find these vectors."""
-    return is_dir(_cache_place(encoder, ids, sentences))
+    return is_dir(_cache_place(encoder, ids, sentences, precision))
 
 
-def _cache_place(encoder: EncoderConfig, ids: Sequence[str], sentences: Sequence[str]) -> Path:
+def _cache_place(
+    encoder: EncoderConfig, ids: Sequence[str], sentences: Sequence[str], precision: ComputePrecision
+) -> Path:
     parts = [encoder_sha256(encoder), str(encoder.max_tokens), sentences_sha256(sentences), sentences_sha256(ids)]
+    parts += [precision] if precision != "fp32" else []
     return cache_folder("teachers") / hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
@@ -80,14 +96,17 @@ def write_tower_store(
     write_store(out, ids=ids, blocks=[vectors], source=tower_source(model), origin=origin)
 
 
-def text_source(encoder: EncoderConfig) -> dict[str, Any]:
+def text_source(encoder: EncoderConfig, precision: ComputePrecision = "fp32") -> dict[str, Any]:
     """How the vectors of `write_text_store` are made, as the manifest states it."""
+    unusual = ({"prompt": prompt} if (prompt := prompt_text(encoder)) else {}) | (
+        {"precision": precision} if precision != "fp32" else {}
+    )
     return {
         "kind": "text",
         "encoder": encoder.model_dump(mode="json"),
         "sha256": encoder_sha256(encoder),
         "normalized": False,
-    } | ({"prompt": prompt} if (prompt := prompt_text(encoder)) else {})
+    } | unusual
 
 
 def tower_source(model: VisionModel) -> dict[str, Any]:

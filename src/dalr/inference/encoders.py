@@ -19,10 +19,10 @@ from dalr.data.long_text import in_batches, within_tokens
 from dalr.errors import ConfigError, DataError, Problem, few
 from dalr.io.paths import resolve
 from dalr.models.config import EncoderConfig
-from dalr.models.device import pick_device
+from dalr.models.device import BF16, pick_device, require_bf16
 from dalr.models.embedding import by_falling_length, embed_token_ids, is_static, pad, pad_token_id, token_ids
 from dalr.models.limits import longest_input
-from dalr.models.loading import encoder_sha256, ends_in_normalize, load_encoder
+from dalr.models.loading import checked_folder, encoder_sha256, ends_in_normalize, load_encoder, prompt_text
 from dalr.models.prompts import prompt_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from dalr.models.packing import Layout
+    from dalr.models.plain import PlainModel
     from dalr.models.vision import VisionModel
 
 OnLong = Literal["truncate", "error"]
@@ -65,6 +66,10 @@ class RowEncoder(Protocol):
 
     @property
     def max_tokens(self) -> int | None: ...
+    @property
+    def dim(self) -> int:
+        """Numbers per vector."""
+
     def encode(self, rows: Sequence[str]) -> Encoded: ...
 
 
@@ -79,6 +84,10 @@ class TextEncoder:
     max_tokens: int | None
     source: Mapping[str, Any]
     normalized: bool
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.get_embedding_dimension() or 0
 
     def encode(self, rows: Sequence[str]) -> Encoded:
         """Vectors before any Normalize module, row i for row i."""
@@ -105,7 +114,7 @@ class TextEncoder:
         from dalr.models.packing import sentence_vectors
 
         device = self.encoder.device
-        out = np.empty((len(ids), self.encoder.get_embedding_dimension() or 0), np.float32)
+        out = np.empty((len(ids), self.dim), np.float32)
         budget = TOKENS_PER_BATCH.get(device.type, _OTHER_TOKENS_PER_BATCH)
         equal = self.layout == "equal" or len(ids) >= _MANY
         for batch in by_falling_length(ids, budget, equal=equal):
@@ -137,6 +146,50 @@ class TextEncoder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlainEncoder:
+    """A text encoder of the plain kind, without the model libraries."""
+
+    model: PlainModel
+    prompt: str
+    source: Mapping[str, Any]
+    normalized: bool
+
+    @property
+    def max_tokens(self) -> int | None:
+        return self.model.max_tokens
+
+    @property
+    def dim(self) -> int:
+        return self.model.dim
+
+    def encode(self, rows: Sequence[str]) -> Encoded:
+        """Vectors before any Normalize module, row i for row i."""
+        import torch
+
+        place = {text: index for index, text in enumerate(dict.fromkeys(rows))}
+        whole = [self.prompt + text for text in place]
+        fitting = [within_tokens(text, self.model, self.model.max_tokens) for text in whole]
+        ids = [each for chunk in in_batches(fitting, _TOKENISED) for each in self.model.token_ids(chunk)]
+        limit = self.model.max_tokens
+        long = {
+            index for index, each in enumerate(ids) if len(each) > limit or len(fitting[index]) < len(whole[index])
+        }
+        ids = [self.model.cut(each) for each in ids]
+        out = np.empty((len(ids), self.dim), np.float32)
+        budget = TOKENS_PER_BATCH.get(self.model.device.type, _OTHER_TOKENS_PER_BATCH)
+        with torch.inference_mode():
+            for batch in by_falling_length(ids, budget, equal=True):
+                tokens = torch.tensor([ids[index] for index in batch], device=self.model.device)
+                out[batch] = self.model.vectors(tokens).cpu().numpy()
+        which = [place[text] for text in rows]
+        return Encoded(
+            vectors=out[which],
+            cut=tuple(row for row, index in enumerate(which) if index in long),
+            tokens=tuple(len(ids[index]) for index in which),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TowerEncoder:
     """Sentences by the text tower of a model of the CLIP kind."""
 
@@ -154,6 +207,10 @@ class TowerEncoder:
     @property
     def max_tokens(self) -> int | None:
         return self.vision.max_tokens
+
+    @property
+    def dim(self) -> int:
+        return self.vision.dim
 
     def encode(self, rows: Sequence[str]) -> Encoded:
         counts = self.vision.token_counts(rows)
@@ -180,6 +237,10 @@ class ImageEncoder:
     @property
     def normalized(self) -> bool:
         return bool(self.vision.source["normalized"])
+
+    @property
+    def dim(self) -> int:
+        return self.vision.dim
 
     def encode(self, rows: Sequence[str]) -> Encoded:
         """Vectors of the files with these paths below the root.
@@ -218,11 +279,12 @@ class ImageEncoder:
 
 def open_text_encoder(
     config: EncoderConfig, *, device: str = "auto", bf16: bool = False, packed: bool = True
-) -> TextEncoder | TowerEncoder:
+) -> TextEncoder | PlainEncoder | TowerEncoder:
     """The encoder of sentences that `config` names.
 
     Args:
-        packed: for many rows; a few are sooner encoded than it is found out whether the model can be packed.
+        packed: for many rows; a few are sooner encoded than the model libraries are imported, if the model is
+            plain, or than it is found out whether it can be packed.
 
     Raises:
         ModelFileError, ConfigError: it cannot be loaded, or not in this way.
@@ -238,28 +300,50 @@ def open_text_encoder(
             what = "a text tower has its own pooling, layers, limit and precision; leave those options out"
             raise ConfigError(Problem(where=f"model {config.model!r}", what=what))
         return TowerEncoder(vision=load_vision_model(config.model, revision=config.revision, device=device))
+    if not packed and not bf16 and (plain := _plain(config, device)) is not None:
+        return plain
     encoder = load_encoder(config).to(pick_device(device))
+    if bf16:
+        require_bf16(encoder.device, BF16)
     dtype = torch.bfloat16 if bf16 else None
     layout = best_layout(encoder, dtype=dtype) if packed and not is_static(encoder) else "padded"
     if not bf16:
         use_onednn(encoder)
     limit = longest_input(encoder, config.max_tokens)
-    source = {
-        "model": config.model,
-        "sha256": encoder_sha256(config),
-        "pooling": config.pooling,
-        "num_layers": config.num_layers,
-        "prompt": prompt_of(encoder),
-        "max_tokens": limit,
-    }
     return TextEncoder(
         encoder=encoder,
         layout=layout,
         dtype=dtype,
         max_tokens=limit,
-        source=source,
+        source=_source(config, prompt=prompt_of(encoder), max_tokens=limit),
         normalized=ends_in_normalize(config),
     )
+
+
+def _plain(config: EncoderConfig, device: str) -> PlainEncoder | None:
+    from dalr.models.plain import open_plain
+
+    prompt = prompt_text(config)
+    model = open_plain(checked_folder(config), config, prompt=prompt, where=f"model {config.model!r}")
+    if model is None:
+        return None
+    return PlainEncoder(
+        model=model.to(pick_device(device)),
+        prompt=prompt,
+        source=_source(config, prompt=prompt, max_tokens=model.max_tokens),
+        normalized=ends_in_normalize(config),
+    )
+
+
+def _source(config: EncoderConfig, *, prompt: str, max_tokens: int | None) -> dict[str, Any]:
+    return {
+        "model": config.model,
+        "sha256": encoder_sha256(config),
+        "pooling": config.pooling,
+        "num_layers": config.num_layers,
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+    }
 
 
 def memory_encoder(
@@ -271,6 +355,8 @@ def memory_encoder(
 
     from dalr.models.packing import best_layout
 
+    if bf16:
+        require_bf16(encoder.device, BF16)
     dtype = torch.bfloat16 if bf16 else None
     return TextEncoder(
         encoder=encoder,

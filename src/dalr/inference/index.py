@@ -203,7 +203,7 @@ def _of_images(model: str, store: FeatureStore, out: Path, kind: Kind) -> IndexR
     """An index of a store of image vectors in the grounding space of a run."""
     heads = _heads_of(model)
     encoder = open_text_encoder(EncoderConfig(model=inside_run(model)), device="cpu", packed=False)
-    no_sentence = np.zeros((1, encoder.encode(["a"]).vectors.shape[1]), np.float32)
+    no_sentence = np.zeros((1, encoder.dim), np.float32)
 
     def grounded(rows: np.ndarray) -> np.ndarray:
         return unit(ground(heads, sentences=no_sentence, images=store.read(rows))[1])

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from dalr.data.formats.arrow import parquet_batches, stated_columns
 from dalr.data.rows import has_surrogate
 from dalr.errors import ConfigError, DataError, Problem, did_you_mean, shown
-from dalr.io.paths import entries, is_dir, is_file, regular
+from dalr.io.paths import entries, is_dir, is_file, regular, size_of
+from dalr.io.proportion import megabytes, room
 from dalr.io.text import ending, open_data
 
 InputFormat = Literal["lines", "jsonl", "csv", "tsv", "parquet", "images"]
@@ -27,7 +29,6 @@ PART_ROWS = 8_192
 _PART_CHARACTERS = 16 << 20
 _LONGEST_LINE = 64 << 20
 _PIECE = 1 << 20
-_PARQUET_ROWS = 1_000
 _BOM = b"\xef\xbb\xbf"
 _ENDINGS: Mapping[str, InputFormat] = {
     ".jsonl": "jsonl",
@@ -109,11 +110,12 @@ def parts(rows: Iterator[Row], *, size: int = PART_ROWS) -> Iterator[Part]:
     """The rows in parts of `size`, fewer where they are long."""
     number, held, characters = 0, list[Row](), 0
     for row in rows:
-        if held and (len(held) == size or characters + len(row.text) > _PART_CHARACTERS):
+        length = len(row.id) + len(row.text)
+        if held and (len(held) == size or characters + length > _PART_CHARACTERS):
             yield _part(number, held)
             number, held, characters = number + 1, [], 0
         held.append(row)
-        characters += len(row.text)
+        characters += length
     if held:
         yield _part(number, held)
 
@@ -218,16 +220,43 @@ def _parquet(source: Source) -> Iterator[Row]:
         what = "Parquet is read by pyarrow, which is not installed; pip install 'dalr[formats]'"
         raise ConfigError(Problem(where=source.path, what=what)) from None
     try:
-        with parquet.ParquetFile(regular(Path(source.path))) as file:
+        path = regular(Path(source.path))
+        with parquet.ParquetFile(path) as file:
             _require_columns(source, file.schema_arrow.names, source.path)
             wanted = [source.column, *([source.id_column] if source.id_column is not None else [])]
-            number = 0
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(dict.fromkeys(wanted))):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield _row(source, record, number, f"{source.path}: row {number}")
+            chosen = list(dict.fromkeys(wanted))
+            stated = list(stated_columns(file.metadata, chosen))
+            _require_proportion(source, file.metadata, chosen)
+        number = 0
+        for batch in parquet_batches(path, chosen, stated):
+            names = batch.schema.names
+            for cells in zip(*batch.columns, strict=True):  # one at a time: many rows may share a long value
+                number += 1
+                record = {name: cell.as_py() for name, cell in zip(names, cells, strict=True)}
+                yield _row(source, record, number, f"{source.path}: row {number}")
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(Problem(where=source.path, what=f"cannot be read as Parquet: {error!s:.200}")) from None
+
+
+def _require_proportion(source: Source, metadata: Any, chosen: list[str]) -> None:
+    """A row group is unpacked at once, and may not be far larger than its file could hold.
+
+    Raises:
+        DataError: with the first that is.
+    """
+    stored = size_of(Path(source.path))
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = (group.column(index) for index in range(group.num_columns))
+        size = sum(
+            column.total_uncompressed_size for column in columns if column.path_in_schema.split(".")[0] in chosen
+        )
+        if size > room(stored):
+            what = (
+                f"row group {number + 1} is {megabytes(size)} once unpacked, far too large for a file of "
+                f"{megabytes(stored)}: nearly all of it repeats; write it again, in smaller row groups"
+            )
+            raise DataError(Problem(where=source.path, what=what))
 
 
 def _images(source: Source) -> Iterator[Row]:
@@ -273,6 +302,9 @@ def _require_columns(source: Source, found: list[str], where: str) -> None:
 def _row(source: Source, record: Mapping[str, Any], number: int, where: str) -> Row:
     _require_columns(source, list(record), where)
     text = record[source.column]
+    if isinstance(text, str) and len(text) > _LONGEST_LINE:
+        what = f"a sentence of more than {_LONGEST_LINE >> 20} MiB under {source.column!r}; expected one per row"
+        raise DataError(Problem(where=where, what=what))
     if not isinstance(text, str) or has_surrogate(text):
         what = f"expected a sentence under {source.column!r}, found {shown(text)}"
         raise DataError(Problem(where=where, what=what))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -25,17 +25,15 @@ from dalr.errors import ConfigError, DataError, Problem
 from dalr.evaluation.request import Place, Request, locate
 from dalr.features.text import cached_text_store
 from dalr.inference.collection import Collection, open_collection
+from dalr.inference.encoders import RowEncoder, open_text_encoder
 from dalr.inference.nearest import nearest, unit
 from dalr.io.console import Console
 from dalr.io.paths import exists, expanded
-from dalr.models.device import pick_device
-from dalr.models.embedding import OnProgress, embed
+from dalr.models.embedding import OnProgress
 from dalr.models.heads import GroundingHeads, required_grounding
-from dalr.models.loading import load_encoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from sentence_transformers import SentenceTransformer
 
     from dalr.models.vision import VisionModel
 
@@ -109,7 +107,7 @@ class Searcher:
         """The same for several sentences at once."""
         if not all(sentence.strip() for sentence in sentences):
             raise ConfigError(Problem(where="SENTENCE", what="expected words to search for, found none"))
-        return self.search_vectors(embed(self.encoder, list(sentences)), k=k, within=within)
+        return self.search_vectors(self.encoder.encode(list(sentences)).vectors, k=k, within=within)
 
     def search_vectors(
         self, vectors: Float32[np.ndarray, "n d"], *, k: int = 10, within: Within = "images"
@@ -151,9 +149,9 @@ class Searcher:
         _ = self._captions if within == "captions" else self._images_grounded
 
     @cached_property
-    def encoder(self) -> SentenceTransformer:
+    def encoder(self) -> RowEncoder:
         """The sentence encoder, on its device."""
-        return load_encoder(self.place.encoder).to(pick_device(self.device))
+        return open_text_encoder(self.place.encoder, device=self.device, packed=False)
 
     @cached_property
     def _images_grounded(self) -> Float32[np.ndarray, "images g"]:

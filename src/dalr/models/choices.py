@@ -11,3 +11,5 @@ HeadChoice = Literal["drop", "keep"]
 """What an import does with a trained sentence head."""
 ImportMethod = Literal["simcse", "simcse-supervised", "rankcse", "diffcse", "mcse", "kdmcse", "dalr"]
 """Methods whose published checkpoints are imported."""
+ComputePrecision = Literal["fp32", "bf16"]
+"""What a frozen model computes in; its vectors are fp32 in any case."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from dalr.models.choices import PoolingMode
+from dalr.models.choices import ComputePrecision, PoolingMode
 from dalr.recipe.section import LEFT_OUT_IF_NONE, Section
 
 POOLINGS = ", ".join(get_args(PoolingMode)[:-1]) + f" or {get_args(PoolingMode)[-1]}"
@@ -108,6 +108,9 @@ class TeacherConfig(Section):
     """Its longest input in tokens; null: its own limit."""
     prompt: Annotated[str | None, LEFT_OUT_IF_NONE] = None
     """Text before every sentence: a prompt's name or the text itself, '' for none; null: its own default prompt."""
+    precision: Annotated[ComputePrecision | None, LEFT_OUT_IF_NONE] = None
+    """What its vectors are computed in: `fp32`, or `bf16`, which is faster on processors that have it and moves
+    them a little; null: fp32. Training itself has `training.precision`."""
     features: str | None = None
     """Its stored vectors in place of a model: a feature store with the ids of the captions, and of the text lines
     where terms apply to text."""

@@ -41,12 +41,17 @@ def embed(
     *,
     max_tokens: int | None = None,
     tokens_per_batch: int | None = None,
+    bf16: bool = False,
     progress: OnProgress | None = None,
 ) -> Float32[np.ndarray, "n d"]:
-    """Vectors of `sentences`, row i for sentence i. The encoder's mode (train or eval) is restored."""
+    """Vectors of `sentences`, row i for sentence i. The encoder's mode (train or eval) is restored.
+
+    Args:
+        bf16: compute in autocast to bf16; the vectors are fp32 in any case.
+    """
     place = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
     rows = token_ids(encoder, list(place), max_tokens)
-    vectors = embed_token_ids(encoder, rows, tokens_per_batch=tokens_per_batch, progress=progress)
+    vectors = embed_token_ids(encoder, rows, tokens_per_batch=tokens_per_batch, bf16=bf16, progress=progress)
     return vectors[[place[sentence] for sentence in sentences]] if len(vectors) else vectors
 
 
@@ -55,6 +60,7 @@ def embed_token_ids(
     rows: list[list[int]],
     *,
     tokens_per_batch: int | None = None,
+    bf16: bool = False,
     progress: OnProgress | None = None,
 ) -> Float32[np.ndarray, "n d"]:
     """The same of sentences that are tokenised (`token_ids`)."""
@@ -67,7 +73,7 @@ def embed_token_ids(
     out: np.ndarray | None = None
     done = 0
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
             for batch in by_falling_length(rows, budget, equal=compute is _padded and reads_padding(encoder)):
                 vectors = compute(encoder, [rows[index] for index in batch]).float().cpu().numpy()
                 if out is None:

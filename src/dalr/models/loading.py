@@ -51,25 +51,13 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
         ModelFileError: missing, unreadable, or not a text encoder.
         ConfigError: a plain encoder without a pooling, or more layers to keep or freeze than it has.
     """
-    folder = find_model(config.model, config.revision)
-    where = f"model {config.model!r}"
-    listed = is_file(folder / "modules.json", ModelFileError) or is_model2vec(folder)
-    if not listed and config.pooling is None:
-        what = f"a plain encoder states no pooling; set pooling: {POOLINGS} (SimCSE and its relatives use cls)"
-        raise ConfigError(Problem(where=where, what=what))
-    folders = module_folders(folder, where)
-    _refuse_unsafe_or_incomplete(folders, where)
-    refuse_foreign_code(folders, where)
-    for place in folders:
-        if is_file(place / "config.json", ModelFileError):
-            require_plausible(place, shapes=stored_shapes(place, where), where=where)
-    require_files_agree(folder, where)
+    folder, where = checked_folder(config), f"model {config.model!r}"
     prompts = stated_prompts(folder, where)
     dropout = config.dropout if isinstance(config, StudentConfig) else None
     try:
         encoder = _load(folder, config, _dropout_settings(folder, dropout, where))
         if encoder.transformers_model is not None:
-            _refuse_missing_weights(folders[0], encoder.transformers_model)
+            _refuse_missing_weights(module_folders(folder, where)[0], encoder.transformers_model)
     except DalrError:
         raise
     except Exception as error:
@@ -95,6 +83,29 @@ def load_encoder(config: EncoderConfig) -> SentenceTransformer:
     encoder.float().eval()
     require_agreement(encoder, where)
     return encoder  # weights stored in half precision are computed with, and trained, in fp32
+
+
+def checked_folder(config: EncoderConfig) -> Path:
+    """The folder of an encoder, after what its files alone say of it has been checked.
+
+    Raises:
+        ModelFileError: missing, unsafe, incomplete or contradictory.
+        ConfigError: a plain encoder without a pooling.
+    """
+    folder = find_model(config.model, config.revision)
+    where = f"model {config.model!r}"
+    listed = is_file(folder / "modules.json", ModelFileError) or is_model2vec(folder)
+    if not listed and config.pooling is None:
+        what = f"a plain encoder states no pooling; set pooling: {POOLINGS} (SimCSE and its relatives use cls)"
+        raise ConfigError(Problem(where=where, what=what))
+    folders = module_folders(folder, where)
+    _refuse_unsafe_or_incomplete(folders, where)
+    refuse_foreign_code(folders, where)
+    for place in folders:
+        if is_file(place / "config.json", ModelFileError):
+            require_plausible(place, shapes=stored_shapes(place, where), where=where)
+    require_files_agree(folder, where)
+    return folder
 
 
 def encoder_sha256(config: EncoderConfig) -> str:

@@ -166,6 +166,9 @@ def _teacher_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     for number, teacher in enumerate(recipe.teachers):
         if (teacher.model is None) == (teacher.features is None):
             yield Conflict(path=("teachers", number), what="expected either model or features")
+        elif teacher.precision == "bf16" and (teacher.model is None or token_level is not None):
+            what = "applies to vectors that a model computes once; leave it out with features or global_to_local"
+            yield Conflict(path=("teachers", number, "precision"), what=what)
         elif token_level is not None and teacher.model is None:
             what = "global_to_local reads token states, so the teacher must be a model, not stored vectors"
             yield Conflict(path=("teachers", number), what=what)

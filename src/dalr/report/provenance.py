@@ -139,6 +139,7 @@ def settings_table(sources: Sources) -> Table:
                 "pooling",
                 "layers",
                 "prompt",
+                "precision",
                 "classifier",
                 "data",
                 "overlap with",
@@ -151,7 +152,7 @@ def settings_table(sources: Sources) -> Table:
 def _settings_row(model: ReportedModel, each: Evaluation | None) -> Row:
     if each is None:
         name = str(model.history.folder) if model.history is not None else None
-        cells = (words(name), words(str(model.source)), words("not evaluated"), *[Cell()] * 7)
+        cells = (words(name), words(str(model.source)), words("not evaluated"), *[Cell()] * 8)
     else:
         settings = each.settings
         changed = f"changed: {', '.join(settings.data_changed)}" if settings.data_changed else "official files"
@@ -164,6 +165,7 @@ def _settings_row(model: ReportedModel, each: Evaluation | None) -> Row:
             words(settings.pooling or "its own"),
             words(layers),
             words("its own" if settings.prompt is None else settings.prompt or "none"),
+            words(settings.precision),
             words(settings.classifier),
             words(changed),
             words(settings.overlap_with),

@@ -39,7 +39,8 @@ class ReportedModel:
         layers = f"first {settings.num_layers} layers" if settings.num_layers is not None else ""
         pooling = f"{settings.pooling} pooling" if settings.pooling is not None else ""
         prompt = f"prompt {settings.prompt!r}" if settings.prompt is not None else ""
-        return ", ".join(filter(None, (layers, pooling, prompt)))
+        precision = settings.precision if settings.precision != "fp32" else ""
+        return ", ".join(filter(None, (layers, pooling, prompt, precision)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +195,7 @@ def _settings(found: _Found) -> dict[str, str]:
         "layers": f"{settings.num_layers} layers" if settings.num_layers is not None else "all layers",
         "pooling": f"{settings.pooling or 'own'} pooling",
         "prompt": f"prompt {settings.prompt!r}" if settings.prompt is not None else "own prompt",
+        "precision": settings.precision,
         "classifier": settings.classifier or "",
         "file": found.source.name,
     }
@@ -219,7 +221,7 @@ def distinct_labels(names: Sequence[str], settings: Sequence[dict[str, str]]) ->
             break
         for index in longer:
             lengths[index] += 1
-    for key in ("layers", "pooling", "prompt", "classifier", "file"):
+    for key in ("layers", "pooling", "prompt", "precision", "classifier", "file"):
         alike = [[at for at, other in enumerate(labels) if other == label] for label in labels]
         labels = [
             f"{label} ({settings[index][key]})"

@@ -180,12 +180,14 @@ def _teacher_seconds(recipe: Recipe, data: TrainingData) -> float:
     for teacher in recipe.teachers:
         if teacher.model is None:
             continue
-        asked = [each for each in streams if not is_cached(teacher.encoder(), each.ids, each.sentences)]
+        precision = teacher.precision or "fp32"
+        asked = [each for each in streams if not is_cached(teacher.encoder(), each.ids, each.sentences, precision)]
         distinct = list(dict.fromkeys(sentence for each in asked for sentence in each.sentences))
         sample = distinct[:: max(len(distinct) // _TIMED_SENTENCES, 1)][:_TIMED_SENTENCES]
         if not sample:
             continue
-        ask = partial(embed, load_encoder(teacher.encoder()).to(pick_device("cpu")), max_tokens=teacher.max_tokens)
+        encoder = load_encoder(teacher.encoder()).to(pick_device("cpu"))
+        ask = partial(embed, encoder, max_tokens=teacher.max_tokens, bf16=precision == "bf16")
         ask(sample[:_WARM_UP])
         total += _timed(partial(ask, sample)) / len(sample) * len(distinct)
     return total

@@ -258,7 +258,11 @@ def _teacher_vectors(
             continue
         with _bar_if_needed(console, f"teacher {number}, {what}s", len(set(stream.sentences))) as advance:
             store = cached_text_store(
-                encoder=teacher.encoder(), ids=stream.ids, sentences=stream.sentences, progress=advance
+                encoder=teacher.encoder(),
+                ids=stream.ids,
+                sentences=stream.sentences,
+                precision=teacher.precision or "fp32",
+                progress=advance,
             )
         vectors = StoredVectors(store=store, rows=store.rows_of(stream.ids, what=what))
         found.append(_controlled(vectors, teacher, recipe.seed, f"teacher {number} {stream.kind}"))

@@ -44,12 +44,12 @@ def read_parquet(source: Source, into: Collector) -> None:
             if chosen is None:
                 return
             growth = _Growth(where, size_of(source.path))
-            stated = list(_stated(file.metadata, chosen))
+            stated = list(stated_columns(file.metadata, chosen))
             growth.require(sum(column.total_uncompressed_size for column in stated), _values(stated))
-        _rows(_batches(source.path, chosen, stated), into, where, growth)
+        _rows(parquet_batches(source.path, chosen, stated), into, where, growth)
 
 
-def _batches(path: Path, chosen: list[str], stated: list[Any]) -> Iterator[pyarrow.RecordBatch]:
+def parquet_batches(path: Path, chosen: list[str], stated: list[Any]) -> Iterator[pyarrow.RecordBatch]:
     """The rows of a Parquet file, few at a time; values that many rows share are unpacked once where possible."""
     from pyarrow import ArrowNotImplementedError
     from pyarrow.parquet import ParquetFile
@@ -266,7 +266,7 @@ def _items(listed: pyarrow.Array) -> list[object]:
     return [values.get(number) for number in numbers]
 
 
-def _stated(metadata: Any, chosen: list[str]) -> Iterator[Any]:
+def stated_columns(metadata: Any, chosen: list[str]) -> Iterator[Any]:
     """What a Parquet file states of each part of the chosen columns: bytes before compression, number of values."""
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
