@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from dalr.models.config import EncoderConfig
 
 
+Update = Annotated[
+    bool,
+    typer.Option(
+        "--update", help="Compute only what an earlier store at --out lacks; drop what is no longer there."
+    ),
+]
+
+
 def features_of_images(
     pairs: Annotated[Path, typer.Option(help="Pairs file; its image names become the row ids.")],
     images: Annotated[Path, typer.Option(help="Folder that the image names are relative to.")],
@@ -45,6 +53,7 @@ def features_of_images(
     revision: Revision = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    update: Update = False,
     max_bad_images: Annotated[
         int, typer.Option(min=0, max=1_000_000_000, help="How many unusable images may be left out.")
     ] = 0,
@@ -86,6 +95,7 @@ def features_of_images(
             root=images,
             model=vision,
             resume=resume,
+            update=update,
             max_bad_images=max_bad_images,
             follow_links=follow_links,
             max_megapixels=max_megapixels,
@@ -95,9 +105,10 @@ def features_of_images(
         )
     seconds = time.monotonic() - start
     left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
+    computed = f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
     show(
         f"{out}: {report.rows} images of dimension {report.dim} ({report.distinct} distinct{left_out}); "
-        f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
+        f"{_stayed(report.kept, report.dropped)}{computed}"
     )
 
 
@@ -119,6 +130,7 @@ def features_of_text(
     max_tokens: MaxTokens = None,
     revision: Revision = None,
     device: Device = "auto",
+    update: Update = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -154,21 +166,34 @@ def features_of_text(
         if cut := vision.too_long(sentences):
             console.say(f"note: {cut} sentences are longer than {vision.max_tokens} tokens and are cut")
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
-            write_tower_store(
-                out, model=vision, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
+            report = write_tower_store(
+                out,
+                model=vision,
+                ids=ids,
+                sentences=sentences,
+                progress=lambda done, _: bar.update(done),
+                update=update,
+                console=console,
             )
     else:
         refuse_other_making(out, text_source(encoder))
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
-            write_text_store(
+            report = write_text_store(
                 out,
                 encoder=encoder,
                 ids=ids,
                 sentences=sentences,
                 progress=lambda done, _: bar.update(done),
                 device=device,
+                update=update,
+                console=console,
             )
-    show(f"{out}: {len(ids)} rows")
+    show(f"{out}: {len(ids)} rows; {_stayed(report.kept, report.dropped)}{report.computed} sentences encoded")
+
+
+def _stayed(kept: int, dropped: int) -> str:
+    """What an update left as it was."""
+    return (f"{kept} kept, " if kept else "") + (f"{dropped} rows dropped, " if dropped else "")
 
 
 def import_features(
