@@ -56,11 +56,11 @@ def conflicts(recipe: Recipe) -> list[Conflict]:
     ]
 
 
-def missing_models(recipe: Recipe) -> list[str]:
-    """Models of the recipe that are not on this machine."""
+def missing_models(recipe: Recipe) -> list[tuple[str, str | None]]:
+    """Models of the recipe that are not on this machine, with the revisions that it names."""
     named = [(recipe.student.model, recipe.student.revision)]
     named += [(teacher.model, teacher.revision) for teacher in recipe.teachers if teacher.model is not None]
-    return [model for model, revision in dict.fromkeys(named) if peek_config(model, revision) is None]
+    return [(model, revision) for model, revision in dict.fromkeys(named) if peek_config(model, revision) is None]
 
 
 def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:

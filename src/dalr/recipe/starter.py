@@ -7,6 +7,7 @@ only where there are image vectors. So `dalr check` accepts it as it stands, and
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 from collections import Counter
@@ -67,6 +68,16 @@ class _Found:
     """Of the images that are held out."""
     batch: int
     out: str
+    """The recipe, quoted for a shell."""
+    folder: Path
+    """Where the recipe will be."""
+
+    def seen(self, path: Path) -> str:
+        """A path as the recipe says it: as given where it is absolute, else from the recipe's folder."""
+        if path.is_absolute() or os.path.normpath(self.folder) == ".":
+            return str(path)
+        parent = os.path.realpath(path.parent)
+        return os.path.join(os.path.relpath(parent, os.path.realpath(self.folder)), path.name).removeprefix("./")
 
     @property
     def mark(self) -> str:
@@ -192,6 +203,7 @@ def _look(
         sides=sides,
         batch=batch,
         out=shlex.quote(str(out)),
+        folder=out.parent,
     )
 
 
@@ -250,7 +262,7 @@ def _lines(found: _Found, out: Path) -> Iterator[str]:
         yield "# forgetting, and is grounded in your images. Expect a gain where captions use specialised"
         yield "# vocabulary; with everyday language it may not beat the untouched encoder (`dalr compare RUN`)."
     yield f"# All keys: dalr recipe show {found.out} --resolved"
-    yield "# Relative paths start at the current folder."
+    yield "# Relative paths start at the folder of this file, wherever dalr is called."
     yield f"name: {_quoted(_name(found, out))}"
     yield from _data(found)
     yield from _features(found)
@@ -262,7 +274,7 @@ def _lines(found: _Found, out: Path) -> Iterator[str]:
 def _data(found: _Found) -> Iterator[str]:
     counted = f"{found.report['images']} images, {found.report['captions']} captions"
     yield "data:"
-    yield f"  pairs: {_quoted(str(found.pairs))}  # {counted}"
+    yield f"  pairs: {_quoted(found.seen(found.pairs))}  # {counted}"
     if found.reading.format is not None:
         yield f"  format: {found.reading.format}"
     if columns := found.reading.other_columns():
@@ -272,7 +284,7 @@ def _data(found: _Found) -> Iterator[str]:
         listed = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
         yield f"  split: {listed}  # found: {_comment(str(found.report.get('images_by_split', 'none')))}"
     if found.text is not None:
-        yield f"  text: {_quoted(str(found.text))}  # {found.lines} sentences, one per line"
+        yield f"  text: {_quoted(found.seen(found.text))}  # {found.lines} sentences, one per line"
     else:
         yield "  # text: corpus.txt  # plain sentences from your field, one per line; they alternate with captions"
     empty = int(found.report["captions_dropped_empty"]) + int(found.report.get("text_dropped_empty", 0))
@@ -313,7 +325,7 @@ def _held_out(images: Sequence[str], file: Path) -> tuple[HoldoutConfig | None, 
     part = max(count // 10, 2)
     chosen = sorted(images, key=hash_of)[: 2 * part]
     named: dict[str, Side] = {image: "test" if n < part else "validation" for n, image in enumerate(chosen)}
-    return HoldoutConfig(file=str(file)), named
+    return HoldoutConfig(file=file.name), named
 
 
 def _fraction(wanted: float, most: int, count: int) -> float:
@@ -327,9 +339,9 @@ def _sides_file(out: Path) -> Path:
 def _features(found: _Found) -> Iterator[str]:
     if found.features is not None:
         yield "features:"
-        yield f"  image: {_quoted(str(found.features))}  # one vector per image, computed once"
+        yield f"  image: {_quoted(found.seen(found.features))}  # one vector per image, computed once"
         if is_matrix(found.features):
-            yield f"  image_ids: {_quoted(str(found.pairs))}  # names the rows: line i is row i"
+            yield f"  image_ids: {_quoted(found.seen(found.pairs))}  # names the rows: line i is row i"
         return
     images = shlex.quote(str(found.images)) if found.images is not None else "FOLDER"
     yield "# Image terms need vectors, which any CLIP on disk or on the hub computes once:"
@@ -337,7 +349,8 @@ def _features(found: _Found) -> Iterator[str]:
     if found.follow_links is not None:
         images += f" --follow-links {shlex.quote(str(found.follow_links))}"
     command = f"dalr features images {read} --images {images}"
-    yield f"#   {command} --model openai/clip-vit-base-patch32 --out stores/images"
+    store = shlex.quote(str(found.folder / "stores" / "images"))
+    yield f"#   {command} --model openai/clip-vit-base-patch32 --out {store}"
     yield f"# Then uncomment the lines that need them: sed -i 's/^{_MARK}//' {found.out}"
     yield f"{_MARK}features: {{image: stores/images}}"
 
