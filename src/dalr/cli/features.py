@@ -25,6 +25,7 @@ from dalr.cli.options import (
 )
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show
+from dalr.io.paths import require_place_for_folder
 from dalr.models.choices import PoolingMode
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def features_of_images(
     from dalr.io.lock import locked_output
     from dalr.models.vision import load_vision_model
 
+    require_place_for_folder(out, "--out")
     reading = reading_of(pairs, format, columns, split)
     problems: list[Problem] = []
     ids = read_pairs(pairs, problems, {}, on_empty="drop", reading=reading).images  # captions are not used here
@@ -148,6 +150,7 @@ def features_of_text(
     from dalr.models.verification import unverified
     from dalr.models.vision import has_text_tower, load_vision_model
 
+    require_place_for_folder(out, "--out")
     ids, sentences = _captions_and_lines(pairs, reading_of(pairs, format, columns, split), text)
     encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(
         update={"revision": revision, "prompt": prompt}
@@ -222,6 +225,7 @@ def import_features(
     from dalr.io.lock import locked_output
     from dalr.io.text import ending
 
+    require_place_for_folder(out, "--out")
     console = Console(quiet=quiet, verbose=verbose)
     if ending(file) in FOLDER_ENDINGS:
         with locked_output(out), console.bar("import", 100, "%") as bar:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.data.config import DataConfig
 from dalr.data.dataset import Dataset, load_dataset
-from dalr.errors import SHOWN, Attempts, ConfigError, DalrError, DataError, Problem
+from dalr.errors import SHOWN, Attempts, ConfigError, DalrError, DataError, ModelFileError, Problem, together
 from dalr.evaluation.overlap import OverlapReport, audit
 from dalr.evaluation.sts import load_sts
 from dalr.evaluation.tasks import STS_DEV, STS_TASKS
 from dalr.io.console import Console, printable
 from dalr.io.console import show as print_result
 from dalr.io.paths import is_dir
+from dalr.models.reference import unavailable
 from dalr.recipe.checks import missing_models
 from dalr.recipe.loading import load_data_section, load_recipe
 from dalr.training.data import load_training_data
@@ -84,21 +85,38 @@ def check_recipe(
     except ConfigError as error:
         data = load_data_section(reference, overrides)
         return compare.of_data(Checked(recipe=reference, error=_with_data_problems(error, data)), data, seed=0)
+    missing = missing_models(recipe)
+    errors: list[DalrError] = list(_unavailable(missing))
+    inputs = None
     try:
         inputs = load_training_data(recipe)
-    except DalrError as error:
-        return compare.of_data(Checked(recipe=reference, error=error), recipe.data, seed=recipe.seed)
+    except DalrError as wrong:
+        errors.insert(0, wrong)
+    found = together(errors) if errors else None
+    if inputs is None:
+        return compare.of_data(Checked(recipe=reference, error=found), recipe.data, seed=recipe.seed)
     left_over, kinds = inputs.plan.left_over(), inputs.plan.kinds(0)
     checked = Checked(
         recipe=reference,
+        error=found,
         report=inputs.dataset.report,
         batches={
             kind: Batches(per_epoch=kinds.count(kind), rows_left_over=rows) for kind, rows in left_over.items()
         },
-        missing_models=tuple(missing_models(recipe)),
+        missing_models=tuple(model for model, _ in missing),
         warnings=inputs.warnings,
     )
     return compare.of_sentences(checked, inputs.dataset)
+
+
+def _unavailable(models: Sequence[tuple[str, str | None]]) -> list[ModelFileError]:
+    """What keeps training from loading these models, which are not on this machine."""
+    reasons = [(model, unavailable(model, revision)) for model, revision in models]
+    return [
+        ModelFileError(Problem(where=f"model {model!r}", what=reason))
+        for model, reason in reasons
+        if reason is not None
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
