@@ -183,6 +183,34 @@ class TestSettings:
         assert len(said.splitlines()) == 1
 
 
+class TestLeftovers:
+    def test_what_a_killed_init_left_is_taken_up(self, cli: Cli, shop: Path) -> None:
+        assert cli("init", "--pairs", "p.jsonl", "--out", "new.yaml").code == 0
+        sides = Path("new.split.jsonl").read_text()
+        Path("new.yaml").unlink()
+        assert cli("init", "--pairs", "p.jsonl", "--out", "new.yaml").code == 0
+        assert Path("new.split.jsonl").read_text() == sides
+
+    def test_another_file_of_sides_is_left_alone(self, cli: Cli, shop: Path) -> None:
+        Path("new.split.jsonl").write_text("mine\n")
+        said = error_of(cli("init", "--pairs", "p.jsonl", "--out", "new.yaml"), 6)
+        assert "says otherwise which images are held out; choose another --out, or remove it" in said
+        assert Path("new.split.jsonl").read_text() == "mine\n"
+
+    @pytest.mark.parametrize("command", [["search", "runs/shop", "a dog"], ["compare", "runs/shop"]])
+    @pytest.mark.parametrize("option", ["--html", "--json"])
+    def test_a_file_of_somebody_else_is_not_written_over(
+        self, cli: Cli, shop: Path, command: list[str], option: str
+    ) -> None:
+        if command[0] == "search" and option == "--json":
+            return  # a switch there
+        Path("thesis").write_text("years of work")
+        said = error_of(cli(*command, option, "thesis"), 6)
+        assert "thesis already exists, and it is not" in said
+        assert f"choose another {option}" in said
+        assert Path("thesis").read_text() == "years of work"
+
+
 @pytest.mark.parametrize(
     "command",
     [

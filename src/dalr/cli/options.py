@@ -84,6 +84,13 @@ def claimed_json(path: Path | None) -> AbstractContextManager[None]:
     return claimed_file(path, RESULT, "--json") if path is not None else nullcontext()
 
 
+def claimed_page(path: Path | None) -> AbstractContextManager[None]:
+    """The page of `--html`, held in the same way."""
+    from dalr.io.output_file import PAGE, claimed_file
+
+    return claimed_file(path, PAGE, "--html") if path is not None else nullcontext()
+
+
 def reading_of(
     pairs: Path | None,
     format: FormatName | None,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from dalr.data.rows import has_surrogate
-from dalr.errors import ConfigError, DataError, Problem, did_you_mean, shown
+from dalr.errors import ConfigError, DataError, Problem, did_you_mean, install, shown
 from dalr.io.paths import entries, is_dir, is_file, regular
 from dalr.io.text import ending, open_data
 
@@ -215,7 +215,7 @@ def _parquet(source: Source) -> Iterator[Row]:
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError:
-        what = "Parquet is read by pyarrow, which is not installed; pip install 'dalr[formats]'"
+        what = f"Parquet is read by pyarrow, which is not installed; {install('formats')}"
         raise ConfigError(Problem(where=source.path, what=what)) from None
     try:
         with parquet.ParquetFile(regular(Path(source.path))) as file:

