@@ -344,7 +344,7 @@ class TestFeatures:
             *("--model", toys.teacher, "--out", tmp_path / "s"),
         )
         assert outcome.code == 0
-        assert outcome.out == f"{tmp_path / 's'}: 152 rows\n"
+        assert outcome.out == f"{tmp_path / 's'}: 152 rows; 152 sentences encoded\n"
         store = open_store(tmp_path / "s")
         assert store.ids[0] == "000.jpg#0"
         assert store.ids[-1] == "80"
