@@ -292,9 +292,9 @@ class TestCheck:
     def test_good_data_is_counted(self, cli: Cli, toys: Toys, tmp_path: Path) -> None:
         outcome = cli("check", toys.recipe(tmp_path))
         assert outcome.code == 0
-        assert "images: 24\n" in outcome.out
-        assert "captions: 72\n" in outcome.out
-        assert "text_lines: 80\n" in outcome.out
+        assert "images: 24  (in the pairs file)\n" in outcome.out
+        assert "captions: 72  (of these images, empty ones left out)\n" in outcome.out
+        assert "text_lines: 80  (sentences" in outcome.out
         assert "no problems found" in outcome.err
 
     def test_quiet_shows_the_counts_alone(self, cli: Cli, toys: Toys, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ class TestFeatures:
             *("--model", toys.teacher, "--out", tmp_path / "s"),
         )
         assert outcome.code == 0
-        assert outcome.out == f"{tmp_path / 's'}: 152 rows\n"
+        assert outcome.out == f"{tmp_path / 's'}: 152 rows; 152 sentences encoded\n"
         store = open_store(tmp_path / "s")
         assert store.ids[0] == "000.jpg#0"
         assert store.ids[-1] == "80"

@@ -531,9 +531,9 @@ class TestOverrides:
     @pytest.mark.parametrize(
         ("override", "words"),
         [
-            ("seed", "expected key.path=value"),
-            ("=3", "expected key.path=value"),
-            (" =3", "expected key.path=value"),
+            ("seed", "expected KEY=VALUE"),
+            ("=3", "expected KEY=VALUE"),
+            (" =3", "expected KEY=VALUE"),
             ("seed.deep=3", "seed has no keys below it"),
             ("teachers.5.weight=1", "teachers.5 has no keys below it"),
             ("teachers.5=x", "no item 5 in teachers"),

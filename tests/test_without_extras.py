@@ -33,7 +33,9 @@ def test_without_matplotlib_what_ends_in_a_page_stops_at_the_start(command: list
     (tmp_path / "run").mkdir()
     done = dalr(*command, folder=tmp_path, hidden="matplotlib")
     assert done.returncode == 2
-    assert "drawn by matplotlib, which is not installed; pip install 'dalr[report]'" in done.stderr
+    assert (
+        "drawn by matplotlib, which is not installed; in the clone of dalr: pip install '.[report]'" in done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
@@ -61,7 +63,7 @@ def test_without_matplotlib_a_study_trains_and_says_which_page_is_missing(toys: 
     done = dalr("study", "study.yaml", "--out", "out", folder=tmp_path, hidden=hidden)
     assert done.returncode == 0, done.stderr
     assert "study.html was not written" in done.stderr
-    assert "pip install 'dalr[report]'" in done.stderr
+    assert "pip install '.[report]'" in done.stderr
     written = {each.name for each in (tmp_path / "out").iterdir()}
     assert {"study.json", "study.md", "study.tex", "results"} <= written
     assert "study.html" not in written

@@ -25,6 +25,7 @@ from dalr.features.source import features_in_memory
 from dalr.io.console import Console
 from dalr.io.paths import expanded, is_file
 from dalr.models.choices import ComputePrecision, PoolingMode
+from dalr.models.reference import run_around
 from dalr.recipe.checks import conflicts
 from dalr.recipe.document import Change, with_tuples
 from dalr.recipe.loading import Overrides, Reference, load_recipe
@@ -150,9 +151,9 @@ def _begun_with(run: Path, recipe: Recipe, program: FromProgram) -> tuple[Recipe
         ConfigError: not a finished run.
     """
     if not (is_file(run / "heads.safetensors") and is_file(run / "run.json")):
-        what = (
-            f"expected a finished run (run.json, model, heads.safetensors), found {run}; train it to its end first"
-        )
+        inside = run_around(run)
+        advice = f"use {inside}" if inside is not None else "train it to its end first"
+        what = f"expected a finished run (run.json, model, heads.safetensors), found {run}; {advice}"
         raise ConfigError(Problem(where="--init-from", what=what))
     named = {"model": str(run / "model"), "revision": None, "pooling": None, "num_layers": None}
     recipe = recipe.model_copy(update={"student": recipe.student.model_copy(update=named)})

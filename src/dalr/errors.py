@@ -61,6 +61,11 @@ def few(found: Iterable[_T], problem: Callable[[_T], Problem]) -> list[Problem]:
     return problems
 
 
+def install(extra: str) -> str:
+    """How the packages of an extra are installed; dalr itself is installed from a clone, as the README says."""
+    return f"in the clone of dalr: pip install '.[{extra}]'"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`did you mean 'the nearest of these'? `, with the space after it; empty where none is near."""
     import difflib

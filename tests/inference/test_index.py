@@ -229,4 +229,4 @@ def test_without_faiss_it_is_said_what_to_install(
     monkeypatch.setitem(sys.modules, "faiss", None)
     lines(tmp_path / "a.txt", captions(3))
     done = cli("index", tiny_teacher, tmp_path / "a.txt", "--out", tmp_path / "index", "--kind", "hnsw")
-    assert (done.code, "pip install 'dalr[search]'" in done.err) == (2, True), done.err
+    assert (done.code, "pip install '.[search]'" in done.err) == (2, True), done.err

@@ -140,7 +140,7 @@ def test_problems_of_file_and_command_line_come_together(folder: Path) -> None:
         folder, GOOD.replace("seeds: [0, 1]", "seeds: [0, 0]").replace("kind: grid", "kind: x"), "novalue"
     )
     assert len(found) == 2  # what the types refuse hides what hangs on them
-    assert found[0].startswith("-s novalue: expected key.path=value")
+    assert found[0].startswith("-s novalue: expected KEY=VALUE")
 
 
 @pytest.mark.parametrize("override", ["seed=3", "name=x", "training.learning_rate=1e-3"])

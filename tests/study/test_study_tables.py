@@ -198,6 +198,18 @@ def test_the_page_shows_every_table_and_a_dot_for_each_seed() -> None:
     assert render(study_page(found)) == page
 
 
+def test_every_task_that_was_asked_for_is_in_the_page() -> None:
+    one = method("dalr")
+    scores = {
+        name: next(iter(one.summary.values())) for name in ("captions MAP", "my pairs", "MTEB task", "STS-B dev")
+    }
+    more = one.model_copy(update={"summary": {**one.summary, **scores}})
+    methods = {"simcse": method("simcse"), "dalr": more}
+    page = render(study_page(result(methods=methods, graded=("my pairs",))))
+    for said in ("Captions of one image among all test captions", "Graded pairs, my pairs", "MTEB task"):
+        assert said in page
+
+
 def test_the_page_begins_with_pictures_and_folds_what_papers_print() -> None:
     page = study_page(result())
     glance, scores = page.sections[:2]

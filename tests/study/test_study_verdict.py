@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pretend import study_result
 
-from dalr.study.result import Difference, StudyResult
+from dalr.study.result import Difference, MethodResult, SeedResult, StudyResult
 from dalr.study.statistics import Summary
 from dalr.study.verdict import verdict
 
@@ -52,5 +52,32 @@ def test_two_seeds_or_seeds_that_agree_by_chance_have_no_winner() -> None:
     )
     assert verdict(result(two)) == ["STS avg: not enough seeds for a verdict (2; it takes 3 or more)."]
     assert verdict(result(difference("a", "b", 0.2, 0.0001))) == [
-        "STS avg, 95 % intervals over 3 seeds: a is not distinguishable from b (+0.20)."
+        "STS avg, 95 % intervals over 3 seeds: a has not enough seeds to compare with b (+0.20)."
+    ]
+
+
+def test_an_interval_narrower_than_one_query_of_a_recall_has_no_winner() -> None:
+    """Of 100 queries a recall moves by 1: an interval from 0.8 to 1.2 is seeds that agree by chance."""
+
+    def method(*recalls: float) -> MethodResult:
+        seeds = tuple(
+            SeedResult(
+                run=f"r{seed}",
+                seed=seed,
+                scores={"t→i R@1": recall},
+                steps=None,
+                best_step=None,
+                seconds=None,
+                trained_parameters=None,
+            )
+            for seed, recall in enumerate(recalls)
+        )
+        return MethodResult(recipe="r", setting={}, trials=(), seeds=seeds, summary={})
+
+    found = study_result(
+        differences=(difference("a", "b", 1.0, 0.2, score="t→i R@1"),),
+        methods={"a": method(31.0, 32.0), "b": method(30.0, 31.0)},
+    )
+    assert verdict(found) == [
+        "t→i R@1, 95 % intervals over 3 seeds: a has not enough seeds to compare with b (+1.00)."
     ]

@@ -60,10 +60,20 @@ def test_numbers_are_those_of_the_training(toys: Toys, tmp_path: Path) -> None:
         sum(trial.steps * trial.seconds for trial in found.trials)
         + 5 * found.validation_seconds
         + found.teacher_seconds
+        + found.data_seconds
+        + found.evaluation_seconds
     )
     assert found.teacher_seconds > 0
     again = tried(recipe, "student.freeze_layers=1", "training.max_steps=7")
     assert again.teacher_seconds == 0, "the training left the teacher's vectors in the cache"
+
+
+def test_the_evaluation_afterwards_is_in_the_estimate(toys: Toys, tmp_path: Path) -> None:
+    recipe = toys.recipe(tmp_path, objective={"infonce": {}})
+    found = tried(recipe, "data.holdout.last=4")
+    assert found.test_images == 4
+    assert found.evaluation_seconds > 0
+    assert "on 4 test images (dalr compare)" in found.table()
 
 
 def test_the_first_losses_are_those_of_the_first_steps(toys: Toys, tmp_path: Path) -> None:
@@ -88,6 +98,9 @@ def test_nothing_is_written(
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
     for shown in ("pair batch", "text batch", "list_net", "parameters trained", "whole training", "about", "MiB"):
         assert shown in outcome.out
+    names = [line.split("  ")[0] for line in outcome.out.splitlines()]
+    parts = ["images", "teachers", "training", "validation", "evaluation", "whole training"]
+    assert [name for name in names if name in parts] == parts
     assert os.environ["DALR_CACHE"] == str(fresh_cache)
 
 

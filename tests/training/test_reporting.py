@@ -133,7 +133,7 @@ def test_packages_that_are_missing_are_named_with_their_extras(
     with pytest.raises(ConfigError) as refused:
         train(recipe, tmp_path / "run", "student.lora.rank=4")
     assert [problem.what for problem in refused.value.problems] == [
-        "tensorboard is not installed: pip install 'dalr[tensorboard]'",
-        "trackio is not installed: pip install 'dalr[trackio]'",
-        "lora needs peft, which is not installed: pip install 'dalr[lora]'",
+        "tensorboard is not installed; in the clone of dalr: pip install '.[tensorboard]'",
+        "trackio is not installed; in the clone of dalr: pip install '.[trackio]'",
+        "lora needs peft, which is not installed; in the clone of dalr: pip install '.[lora]'",
     ]

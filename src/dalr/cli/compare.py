@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dalr.cli.options import Device, Json, Plugin, Quiet, Verbose, use_plugins
+from dalr.cli.options import Device, Json, Plugin, Quiet, Verbose, claimed_json, claimed_page, use_plugins
 from dalr.io.console import Console, show, tell
 
 
@@ -45,28 +45,25 @@ def compare(
     from dalr.evaluation.results import write_results
     from dalr.evaluation.table import as_table
     from dalr.io.atomic import remedy
-    from dalr.io.writable import require_writable
 
-    for path, option in ((json_file, "--json"), (html, "--html")):
-        if path is not None:
-            require_writable(path, option)
-    console = Console(quiet=quiet, verbose=verbose)
-    request = Request(tasks=("retrieval", "captions"), device=device, console=console)
-    found = compare_photos(run, models or [], request, clip_text=clip_text)
-    show(as_table(found.models, found.comparisons, all_numbers=verbose))
-    chance = ", ".join(f"{name} {value:.2f}" for name, value in found.chance.items())
-    show(f"By chance: {chance}.\n")
-    for sentence in found.verdict:
-        show(sentence)
-    for each in (*found.failed, *(failed for model in found.models for failed in model.failed)):
-        tell(f"error: {each.task}: {each.reason}")
-    if json_file is not None:
-        with remedy("choose another --json file"):
-            write_results(json_file, found.results())
-    if html is not None:
-        from dalr.report.comparison_page import write_comparison_page
+    with claimed_json(json_file), claimed_page(html):
+        console = Console(quiet=quiet, verbose=verbose)
+        request = Request(tasks=("retrieval", "captions"), device=device, console=console)
+        found = compare_photos(run, models or [], request, clip_text=clip_text)
+        show(as_table(found.models, found.comparisons, all_numbers=verbose))
+        chance = ", ".join(f"{name} {value:.2f}" for name, value in found.chance.items())
+        show(f"By chance: {chance}.\n")
+        for sentence in found.verdict:
+            show(sentence)
+        for each in (*found.failed, *(failed for model in found.models for failed in model.failed)):
+            tell(f"error: {each.task}: {each.reason}")
+        if json_file is not None:
+            with remedy("choose another --json file"):
+                write_results(json_file, found.results())
+        if html is not None:
+            from dalr.report.comparison_page import write_comparison_page
 
-        write_comparison_page(found, html)
-        show(f"{html}")
+            write_comparison_page(found, html)
+            show(f"{html}")
     if found.failed:
         raise typer.Exit(found.failed[0].exit_code)

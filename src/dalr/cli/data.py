@@ -12,7 +12,7 @@ from dalr.cli.options import Quiet, Verbose
 from dalr.errors import Problem
 from dalr.evaluation.tasks import Group
 from dalr.io.console import Console, show
-from dalr.io.paths import is_dir
+from dalr.io.paths import is_dir, require_place_for_folder
 
 
 def get_data(
@@ -40,6 +40,7 @@ def get_data(
     from dalr.evaluation.obtain import obtain, require_licences
     from dalr.io.lock import locked
 
+    require_place_for_folder(out, "--out")
     ask = (
         (lambda: typer.confirm("Do you accept them?", err=True))
         if sys.stdin is not None and sys.stdin.isatty()

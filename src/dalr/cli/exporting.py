@@ -10,6 +10,7 @@ import typer
 from dalr.cli.options import Pooling, Quiet, Verbose
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show
+from dalr.io.paths import require_place_for_folder
 
 Format = Literal["onnx", "openvino", "sentence-transformers"]
 
@@ -38,6 +39,7 @@ def export(
     Example:
       dalr export runs/photos --format onnx --out photos-onnx
     """
+    require_place_for_folder(out, "--out")
     console = Console(quiet=quiet, verbose=verbose)
     if format == "sentence-transformers":
         idle = {"--int8": int8, "--data": data is not None, "--pooling": pooling is not None}

@@ -26,11 +26,20 @@ from dalr.cli.options import (
 )
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show
+from dalr.io.paths import require_place_for_folder
 from dalr.models.choices import PoolingMode
 
 if TYPE_CHECKING:
     from dalr.data.reading import Reading
     from dalr.models.config import EncoderConfig
+
+
+Update = Annotated[
+    bool,
+    typer.Option(
+        "--update", help="Compute only what an earlier store at --out lacks; drop what is no longer there."
+    ),
+]
 
 
 def features_of_images(
@@ -46,6 +55,7 @@ def features_of_images(
     revision: Revision = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    update: Update = False,
     max_bad_images: Annotated[
         int, typer.Option(min=0, max=1_000_000_000, help="How many unusable images may be left out.")
     ] = 0,
@@ -71,6 +81,7 @@ def features_of_images(
     from dalr.io.lock import locked_output
     from dalr.models.vision import load_vision_model
 
+    require_place_for_folder(out, "--out")
     reading = reading_of(pairs, format, columns, split)
     problems: list[Problem] = []
     ids = read_pairs(pairs, problems, {}, on_empty="drop", reading=reading).images  # captions are not used here
@@ -87,6 +98,7 @@ def features_of_images(
             root=images,
             model=vision,
             resume=resume,
+            update=update,
             max_bad_images=max_bad_images,
             follow_links=follow_links,
             max_megapixels=max_megapixels,
@@ -96,9 +108,10 @@ def features_of_images(
         )
     seconds = time.monotonic() - start
     left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
+    computed = f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
     show(
         f"{out}: {report.rows} images of dimension {report.dim} ({report.distinct} distinct{left_out}); "
-        f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
+        f"{_stayed(report.kept, report.dropped)}{computed}"
     )
 
 
@@ -121,6 +134,7 @@ def features_of_text(
     precision: Bf16 = "fp32",
     revision: Revision = None,
     device: Device = "auto",
+    update: Update = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -138,6 +152,7 @@ def features_of_text(
     from dalr.models.verification import unverified
     from dalr.models.vision import has_text_tower, load_vision_model
 
+    require_place_for_folder(out, "--out")
     ids, sentences = _captions_and_lines(pairs, reading_of(pairs, format, columns, split), text)
     encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(
         update={"revision": revision, "prompt": prompt}
@@ -158,13 +173,19 @@ def features_of_text(
         if cut := vision.too_long(sentences):
             console.say(f"note: {cut} sentences are longer than {vision.max_tokens} tokens and are cut")
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
-            write_tower_store(
-                out, model=vision, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
+            report = write_tower_store(
+                out,
+                model=vision,
+                ids=ids,
+                sentences=sentences,
+                progress=lambda done, _: bar.update(done),
+                update=update,
+                console=console,
             )
     else:
         refuse_other_making(out, text_source(encoder, precision))
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
-            write_text_store(
+            report = write_text_store(
                 out,
                 encoder=encoder,
                 ids=ids,
@@ -172,8 +193,15 @@ def features_of_text(
                 progress=lambda done, _: bar.update(done),
                 device=device,
                 precision=precision,
+                update=update,
+                console=console,
             )
-    show(f"{out}: {len(ids)} rows")
+    show(f"{out}: {len(ids)} rows; {_stayed(report.kept, report.dropped)}{report.computed} sentences encoded")
+
+
+def _stayed(kept: int, dropped: int) -> str:
+    """What an update left as it was."""
+    return (f"{kept} kept, " if kept else "") + (f"{dropped} rows dropped, " if dropped else "")
 
 
 def import_features(
@@ -202,6 +230,7 @@ def import_features(
     from dalr.io.lock import locked_output
     from dalr.io.text import ending
 
+    require_place_for_folder(out, "--out")
     console = Console(quiet=quiet, verbose=verbose)
     if ending(file) in FOLDER_ENDINGS:
         with locked_output(out), console.bar("import", 100, "%") as bar:

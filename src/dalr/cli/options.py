@@ -19,9 +19,22 @@ if TYPE_CHECKING:
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only errors and results.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more detail.")]
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or the path of a file.")]
+
+
+def _pairs(settings: list[str] | None) -> list[str] | None:
+    """Refuse a setting without a value at once: click would only call the value an unexpected argument."""
+    from dalr.recipe.document import change_of
+
+    for setting in settings or []:
+        change_of(setting)
+    return settings
+
+
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one key of the recipe (repeatable)."),
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", callback=_pairs, help="Change one key of the recipe (repeatable)."
+    ),
 ]
 Plugin = Annotated[
     list[str] | None,
@@ -73,6 +86,13 @@ def claimed_json(path: Path | None) -> AbstractContextManager[None]:
     from dalr.io.output_file import RESULT, claimed_file
 
     return claimed_file(path, RESULT, "--json") if path is not None else nullcontext()
+
+
+def claimed_page(path: Path | None) -> AbstractContextManager[None]:
+    """The page of `--html`, held in the same way."""
+    from dalr.io.output_file import PAGE, claimed_file
+
+    return claimed_file(path, PAGE, "--html") if path is not None else nullcontext()
 
 
 def reading_of(

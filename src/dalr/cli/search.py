@@ -20,6 +20,7 @@ from dalr.cli.options import (
     SentenceColumn,
     Split,
     Verbose,
+    claimed_page,
     reading_of,
 )
 from dalr.errors import ConfigError, Problem
@@ -73,40 +74,37 @@ def search(
     if (sentence is None) == (image is None):
         raise ConfigError(Problem(where="SENTENCE", what="say what to look for: a sentence, or --image FILE"))
     console = Console(quiet=quiet, verbose=verbose)
-    if html is not None:
-        from dalr.io.writable import require_writable
+    with claimed_page(html):
+        if index is not None:
+            _refuse_with_index(image, within, pairs, features, held_out)
+            from dalr.inference.index import search_index
 
-        require_writable(html, "--html")
-    if index is not None:
-        _refuse_with_index(image, within, pairs, features, held_out)
-        from dalr.inference.index import search_index
-
-        hits = search_index(index, str(run), str(sentence), k=k, device=device)
-    else:
-        from dalr.inference.searcher import Searcher
-
-        searcher = Searcher(
-            run,
-            pairs=pairs,
-            features=features,
-            image_ids=image_ids,
-            reading=reading_of(pairs, format, columns, split),
-            heads=heads,
-            held_out=held_out,
-            device=device,
-            console=console,
-        )
-        if image is not None:
-            hits = searcher.search_image(image, k=k, within=within or "images", vision=vision)
+            hits = search_index(index, str(run), str(sentence), k=k, device=device)
         else:
-            hits = searcher.search(str(sentence), k=k, within=within or "images")
-    show(_as_json(hits) if as_json else _as_table(hits))
-    if html is not None:
-        from dalr.inference.contact_sheet import write_contact_sheet
+            from dalr.inference.searcher import Searcher
 
-        shown = write_contact_sheet(html, sentence or f"Like {image}", hits, images)
-        hint = "" if shown or images is not None else "; --images DIR adds thumbnails"
-        console.say(f"{html}: {shown} thumbnails{hint}")
+            searcher = Searcher(
+                run,
+                pairs=pairs,
+                features=features,
+                image_ids=image_ids,
+                reading=reading_of(pairs, format, columns, split),
+                heads=heads,
+                held_out=held_out,
+                device=device,
+                console=console,
+            )
+            if image is not None:
+                hits = searcher.search_image(image, k=k, within=within or "images", vision=vision)
+            else:
+                hits = searcher.search(str(sentence), k=k, within=within or "images")
+        show(_as_json(hits) if as_json else _as_table(hits))
+        if html is not None:
+            from dalr.inference.contact_sheet import write_contact_sheet
+
+            shown = write_contact_sheet(html, sentence or f"Like {image}", hits, images)
+            hint = "" if shown or images is not None else "; --images DIR adds thumbnails"
+            console.say(f"{html}: {shown} thumbnails{hint}")
 
 
 def _refuse_with_index(

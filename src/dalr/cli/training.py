@@ -24,7 +24,7 @@ from dalr.cli.options import (
 )
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show, tell
-from dalr.io.paths import is_file
+from dalr.io.paths import is_file, require_place_for_folder
 
 
 def init(
@@ -134,6 +134,8 @@ def train(
     from dalr.training.launch import launch
 
     use_plugins(plugin)
+    if out is not None:
+        require_place_for_folder(out, "--out")
     if nproc > 1 and not dry_run:
         shown = ["--quiet"] * quiet + ["--verbose"] * verbose
         shown += ["--resume"] * resume + ["--allow-changed"] * allow_changed
@@ -196,6 +198,8 @@ def study(
       dalr study my-study.yaml --dry-run
     """
     use_plugins(plugin)
+    if out is not None:
+        require_place_for_folder(out, "--out")
     from dalr.report.markdown import markdown_table
     from dalr.study import load_study, make_plan, run_study, shipped_studies, study_description
     from dalr.study.run import exit_code_of, finished_runs, require_inputs, require_study_folder

@@ -1,7 +1,7 @@
 """What can the `data` section of a recipe say?
 
-Relative paths are taken from the current folder, or from `root` when it is given; `$NAME` and `${NAME:-default}`
-are replaced from the environment.
+Relative paths start at the folder of the recipe's file, or at `root` when it is given (`recipe/paths.py`); `$NAME`
+and `${NAME:-default}` are replaced from the environment.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class DataConfig(Section):
     """Where captions and text are, and how they are read."""
 
     root: str | None = None
-    """Folder that the relative paths of the recipe start from; null: the current folder. `$NAME` and
-    `${NAME:-default}` in paths are replaced from the environment."""
+    """Folder that the relative paths of the recipe start from; null: the folder of the file that says them. `$NAME`
+    and `${NAME:-default}` in paths are replaced from the environment."""
     pairs: str | None = None
     """Image-caption pairs: a file in one of the formats, a folder that `datasets` saved, or `hf:OWNER/NAME`, a data
     set on the Hugging Face hub. Null: train on text alone."""

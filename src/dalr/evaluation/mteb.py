@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import ValidationError
 
-from dalr.errors import ConfigError, DalrError, DataError, NumericsError, Problem
+from dalr.errors import ConfigError, DalrError, DataError, NumericsError, Problem, install
 from dalr.evaluation.metrics import require_usable
 from dalr.evaluation.results import Failed, MtebResult, Result
 from dalr.evaluation.score import EvaluatedModel, failure
@@ -95,7 +95,7 @@ def find_mteb_tasks(names: Sequence[str]) -> list[MtebTask]:
     try:
         import mteb
     except ImportError as error:
-        what = f"needs the package mteb ({error}): pip install 'dalr[mteb]'"
+        what = f"needs the package mteb ({error}); {install('mteb')}"
         raise ConfigError(Problem(where=where, what=what)) from None
     problems: list[Problem] = []
     tasks: list[MtebTask] = []

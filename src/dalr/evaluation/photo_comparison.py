@@ -29,6 +29,7 @@ from dalr.features.source import open_features
 from dalr.features.store import FeatureStore
 from dalr.io.paths import is_file
 from dalr.models.config import EncoderConfig, StudentConfig
+from dalr.models.reference import run_around
 from dalr.recipe.schema import Recipe
 
 _TASKS = ("retrieval", "captions")
@@ -82,7 +83,9 @@ def compare_photos(
     """
     first = locate(run, request)
     if first.run is None:
-        what = f"expected a run folder (with run.json), found {run!r}; for a model alone use dalr evaluate"
+        inside = run_around(run)
+        advice = f"use {inside}" if inside is not None else "for a model alone use dalr evaluate"
+        what = f"expected a run folder (with run.json), found {run!r}; {advice}"
         raise ConfigError(Problem(where="RUN", what=what))
     own = OwnData(request=request, common=first.run)
     photos = own.photos(first.run)

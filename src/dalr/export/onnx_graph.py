@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dalr.errors import ConfigError, ModelFileError, Problem
+from dalr.errors import ConfigError, ModelFileError, Problem, install
 from dalr.export.graph import INPUTS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def require_onnx(*, format: str = "onnx") -> None:
     needed = ["onnx", "onnxscript", "onnxruntime"] + (["openvino"] if format == "openvino" else [])
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        what = f"needs {', '.join(missing)}, not installed: pip install 'dalr[{format}]'"
+        what = f"needs {', '.join(missing)}, not installed; {install(format)}"
         raise ConfigError(Problem(where=f"--format {format}", what=what))
 
 

@@ -17,7 +17,8 @@ from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset
 
 from dalr.errors import DataError, Problem
-from dalr.features.decoding import MAX_PIXELS, ImageRefusedError, read_image, reason_of
+from dalr.features.decoding import MAX_PIXELS, ImageRefusedError, decode, read_image_file, reason_of
+from dalr.features.store import digest
 from dalr.models.device import usable_cores
 from dalr.models.pixels import PixelReader
 
@@ -41,6 +42,8 @@ class DecodedBatch:
     numbers: tuple[int, ...]
     """Numbers of the images in `pixels`."""
     pixels: UInt8[np.ndarray, "n 3 height width"]
+    contents: tuple[str, ...]
+    """Digests of the files whose images are in `pixels`."""
     refused: dict[int, str]
     """Number of an image -> why it cannot be used."""
 
@@ -96,11 +99,14 @@ class _Decoding(Dataset[DecodedBatch]):
     def __getitem__(self, index: int) -> DecodedBatch:
         pixels: list[np.ndarray] = []
         numbers: list[int] = []
+        contents: list[str] = []
         refused: dict[int, str] = {}
         for number, path in self.batches[index].files:
             try:
-                pixels.append(self._read(path))
+                data = read_image_file(path, max_pixels=self.max_pixels)
+                pixels.append(self._read(data))
                 numbers.append(number)
+                contents.append(digest(data))
             except ImageRefusedError as error:
                 refused[number] = str(error)
             except Exception as error:  # noqa: BLE001 - a processor raises whatever it meets on a size it cannot make
@@ -109,12 +115,13 @@ class _Decoding(Dataset[DecodedBatch]):
         return DecodedBatch(
             numbers=tuple(numbers),
             pixels=np.stack(pixels) if pixels else np.empty(shape, np.uint8),
+            contents=tuple(contents),
             refused=refused,
         )
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, data: bytes) -> np.ndarray:
         """The pixels that the model sees; a method, so that an image is freed before the next one is decoded."""
-        image = read_image(path, max_pixels=self.max_pixels)
+        image = decode(data, max_pixels=self.max_pixels)
         _require_resizable(image, self.reader)
         return self.reader(image)
 

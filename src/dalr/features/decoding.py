@@ -118,12 +118,16 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
     Raises:
         ImageRefusedError: with the reason.
     """
+    return decode(read_image_file(path, max_pixels=max_pixels), max_pixels=max_pixels)
+
+
+def read_image_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The bytes of an image file; raises as `read_image`."""
     file_size(path, max_pixels=max_pixels)
     try:
-        data = regular(path).read_bytes()
+        return regular(path).read_bytes()
     except OSError as error:
         raise ImageRefusedError(f"cannot be read: {reason_of(error)}") from None
-    return decode(data, max_pixels=max_pixels)
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:

@@ -1,9 +1,10 @@
 """How are vectors of image files computed? Decoded ahead by workers, sealed part by part, resumable.
 
-A part is a fixed range of the distinct images, so which images share a batch never depends on where a run was
-cut, and a resumed store has the bytes of an uninterrupted one. Parts are sealed folders below `STORE/.partial`; the
-store is put together from them at the end. Images that cannot be used are collected over the whole pass and
-listed, because fixing one at a time would take a hundred runs.
+An image's vector depends on nothing but its file: every batch has the same shape (one that is not full is filled up
+with copies of its first image), and with equal shapes the place in a batch changes no bit. So a store that was
+resumed, or updated with new images, has the bytes of one made at once; the price is at most one batch per part.
+Parts are sealed folders below `STORE/.partial`; the store is put together from them at the end. Images that cannot
+be used are collected over the whole pass and listed, because fixing one at a time would take a hundred runs.
 """
 
 from __future__ import annotations
@@ -12,21 +13,31 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float16, Float32
+from jaxtyping import Float16, Float32, Int64
 
 from dalr.data.rows import sentences_sha256
 from dalr.errors import CorruptFileError, DataError, Problem, StorageError, few
-from dalr.features.decode_ahead import ImageBatch, decoded_ahead
+from dalr.features.decode_ahead import DecodedBatch, ImageBatch, decoded_ahead
 from dalr.features.decoding import MAX_PIXELS, MPX_ALLOWED, OUTSIDE
 from dalr.features.image_files import ImagePlan, plan_images
-from dalr.features.making import LIMIT, PLACES, existing_store, limit_of, refuse_other_making, stated_limit
+from dalr.features.kept import PROBES, Kept, require_same_vectors, rows_to_keep
+from dalr.features.making import (
+    LIMIT,
+    MEMBERS,
+    PLACES,
+    existing_store,
+    limit_of,
+    refuse_other_making,
+    stated_limit,
+)
 from dalr.features.shard import map_shard, write_shard
-from dalr.features.store import SHARD_ROWS, row_problems, write_store
+from dalr.features.store import CONTENTS, SHARD_ROWS, contents_file, file_digest, row_problems, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
 from dalr.io.console import Bar, Console
 from dalr.io.paths import exists, is_dir, resolve
@@ -38,9 +49,10 @@ if TYPE_CHECKING:
 WORK = ".partial"
 BAD_IMAGES = "bad_images.jsonl"
 PART_IMAGES = 256
-_PART_FORMAT, _PART_VERSION = "dalr-features-part", 1
-_PLAN = "making.json"
+_PART_FORMAT, _PART_VERSION = "dalr-features-part", 2
+_PLAN_FILE = "making.json"
 _VECTORS = "vectors.safetensors"
+_KEPT, _NOWHERE = -1, -2
 _ALLOWED_BY = {
     OUTSIDE: ". Symbolic links out of the folder are followed with --follow-links FOLDER, which holds the files",
     MPX_ALLOWED: ". Larger images are read with --max-megapixels N",
@@ -58,15 +70,19 @@ class ImageReport:
     """Images that went through the model now; the rest came from sealed parts."""
     bad: int
     dim: int
+    kept: int = 0
+    """Images whose vectors the updated store had already."""
+    dropped: int = 0
+    """Rows of the updated store whose images are no longer asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """A range of the distinct images, computed and sealed together."""
+    """Distinct images that are computed and sealed together."""
 
     number: int
-    start: int
-    stop: int
+    images: tuple[int, ...]
+    """Places in `ImagePlan.distinct`."""
     stamp: str
     """Changes when one of its files does, or which files it holds."""
 
@@ -77,10 +93,15 @@ class _Part:
 @dataclass(frozen=True, kw_only=True)
 class _SealedPart:
     folder: Path
-    rows: int
     dim: int
+    contents: tuple[str, ...]
+    """Digest of the file behind each row."""
     bad: Mapping[int, str]
-    """Index of a distinct image -> why it has no vector."""
+    """Place of an image in the part -> why it has no vector."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.contents)
 
     def vectors(self) -> Float16[np.ndarray, "rows dim"]:
         """Mapped when asked for: a mapping holds a file open, and a large store has thousands of parts."""
@@ -94,6 +115,7 @@ def write_image_store(
     root: Path,
     model: VisionModel,
     resume: bool = False,
+    update: bool = False,
     max_bad_images: int = 0,
     follow_links: Path | None = None,
     max_megapixels: int = MAX_PIXELS // 10**6,
@@ -107,6 +129,9 @@ def write_image_store(
     Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Images
     of more than `max_megapixels` are refused before they are decoded.
 
+    With `update`, a store that is there keeps the vectors of files whose content it knows; only the others are
+    computed, and rows whose ids are gone are dropped. Until the new store is complete, the old one stays as it is.
+
     Raises:
         DataError: no such folder; vectors that are not finite; after the pass, more than `max_bad_images` images
             that cannot be used, which `STORE/bad_images.jsonl` lists with their reasons.
@@ -119,15 +144,61 @@ def write_image_store(
     if follow_links is not None and not is_dir(follow_links):
         raise DataError(Problem(where=str(follow_links), what="expected the folder that links may lead into"))
     making = _making(model, ids, batch_size, part_images) | stated_limit(max_megapixels)
-    refuse_other_making(out, making, unfinished=out / WORK / _PLAN, resume=resume)
-    if (store := existing_store(out, making)) is not None:
-        console.say(f"{out} already exists, from the same images by the same model; delete it to compute it again")
+    refuse_other_making(out, making, unfinished=out / WORK / _PLAN_FILE, resume=resume, update=update)
+    kept = rows_to_keep(out) if update else None
+    if kept is None and (store := existing_store(out, making)) is not None:
+        console.say(
+            f"{out} already exists, from the same images by the same model; files that changed since are computed "
+            "again with --update"
+        )
         with storage_errors(out):
             shutil.rmtree(out / WORK, ignore_errors=True)
         bad = int(store.source["bad_images"])
         return ImageReport(
             rows=len(store), distinct=int(store.source["distinct"]), computed=0, bad=bad, dim=store.dim
         )
+    plan = _plan(ids, root, follow_links, max_megapixels, console)
+    known = _known(plan, kept, console)
+    with storage_errors(out):
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+    write_json(out / WORK / _PLAN_FILE, making)
+    parts = _parts(
+        plan, [number for number in range(len(plan.distinct)) if number not in known], making, part_images
+    )
+    pending = [part for part in parts if _sealed(out, part, model.dim, max_megapixels, console) is None]
+    if kept is not None and pending:
+        _compare(out, plan, kept, known, model, batch_size, max_megapixels, console)
+    computed = _compute(out, plan, pending, model, workers, batch_size, max_megapixels, console)
+    results = [_required(out, part, model.dim, max_megapixels) for part in parts]
+    found = _Found.of(plan, parts, results, kept, known)
+    listed = _list_bad(out, plan, found.bad, max_bad_images, kept is not None)
+    good = [row for row, number in enumerate(plan.file_of) if number not in found.bad]
+    if not good:
+        raise DataError(Problem(where=str(root), what=f"none of the {len(ids)} images can be used"))
+    numbers = [plan.file_of[row] for row in good]
+    write_store(
+        out,
+        ids=[ids[row] for row in good],
+        blocks=found.blocks(numbers),
+        source=making | {"distinct": len(plan.distinct) - len(found.bad), "bad_images": len(ids) - len(good)},
+        origin=f"images by {model.reference}",
+        work=WORK if kept is None else None,  # an old store is exchanged for the new one as a whole
+        beside={BAD_IMAGES: listed.encode(), CONTENTS: contents_file(found.contents[each] for each in numbers)},
+    )
+    return ImageReport(
+        rows=len(good),
+        distinct=len(plan.distinct) - len(found.bad),
+        computed=computed,
+        bad=len(ids) - len(good),
+        dim=model.dim,
+        kept=len(known),
+        dropped=len(set(kept.store.ids) - set(ids)) if kept is not None else 0,
+    )
+
+
+def _plan(
+    ids: Sequence[str], root: Path, follow_links: Path | None, max_megapixels: int, console: Console
+) -> ImagePlan:
     with console.bar("look", len(ids), "image") as bar:
         plan = plan_images(
             ids,
@@ -141,34 +212,44 @@ def write_image_store(
             f"note: {other} image names are in another Unicode form on disk than in the data (NFC and NFD; "
             "macOS writes accents as separate characters); they are treated as the same"
         )
-    with storage_errors(out):
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-    write_json(out / WORK / _PLAN, making)
-    parts = _parts(plan, making, part_images)
-    pending = [part for part in parts if _sealed(out, part, model.dim, max_megapixels, console) is None]
-    computed = _compute(out, plan, pending, model, workers, batch_size, max_megapixels, console)
-    results = [_required(out, part, model.dim, max_megapixels) for part in parts]
-    bad_of = {index: reason for result in results for index, reason in result.bad.items()}
-    listed = _list_bad(out, plan, bad_of, max_bad_images)
-    good = [row for row, number in enumerate(plan.file_of) if number not in bad_of]
-    if not good:
-        raise DataError(Problem(where=str(root), what=f"none of the {len(ids)} images can be used"))
-    write_store(
-        out,
-        ids=[ids[row] for row in good],
-        blocks=_rows(results, bad_of, [plan.file_of[row] for row in good]),
-        source=making | {"distinct": len(plan.distinct) - len(bad_of), "bad_images": len(ids) - len(good)},
-        origin=f"images by {model.reference}",
-        work=WORK,
-        beside={BAD_IMAGES: listed.encode()},
-    )
-    return ImageReport(
-        rows=len(good),
-        distinct=len(plan.distinct) - len(bad_of),
-        computed=computed,
-        bad=len(ids) - len(good),
-        dim=model.dim,
-    )
+    return plan
+
+
+def _known(plan: ImagePlan, kept: Kept | None, console: Console) -> dict[int, int]:
+    """Distinct images whose vectors are there already -> the rows that have them."""
+    if kept is None:
+        return {}
+    known: dict[int, int] = {}
+    with console.bar("compare", len(plan.distinct), "image") as bar:
+        for number, index in enumerate(plan.distinct):
+            path = plan.files[index].path
+            with suppress(OSError):  # one that cannot be read is refused, with its reason, by the pass
+                if path is not None and (row := kept.row_of.get(file_digest(path))) is not None:
+                    known[number] = row
+            bar.update(number + 1)
+    return known
+
+
+def _compare(
+    out: Path,
+    plan: ImagePlan,
+    kept: Kept,
+    known: Mapping[int, int],
+    model: VisionModel,
+    batch_size: int,
+    max_megapixels: int,
+    console: Console,
+) -> None:
+    """Compute a few kept images again: rows of two makings are never mixed."""
+    chosen = list(known)[: min(PROBES, batch_size)]
+    files = [(number, plan.files[plan.distinct[number]].path) for number in chosen]
+    batch = ImageBatch(files=tuple((number, path) for number, path in files if path is not None))
+    for decoded in decoded_ahead(
+        [batch] if batch.files else [], model.pixels, workers=0, max_pixels=max_megapixels * 10**6
+    ):
+        if decoded.numbers:
+            rows = kept.read([known[number] for number in decoded.numbers])
+            require_same_vectors(out, rows, _vectors(model, decoded, batch_size), console)
 
 
 def _making(model: VisionModel, ids: Sequence[str], batch_size: int, part_images: int) -> dict[str, Any]:
@@ -184,15 +265,15 @@ def _making(model: VisionModel, ids: Sequence[str], batch_size: int, part_images
     }
 
 
-def _parts(plan: ImagePlan, making: Mapping[str, Any], size: int) -> list[_Part]:
-    content = {key: value for key, value in making.items() if key not in (*PLACES, LIMIT)}
+def _parts(plan: ImagePlan, images: Sequence[int], making: Mapping[str, Any], size: int) -> list[_Part]:
+    content = {key: value for key, value in making.items() if key not in (*PLACES, *MEMBERS, LIMIT)}
     parts = []
-    for number, start in enumerate(range(0, len(plan.distinct), size)):
-        stop = min(start + size, len(plan.distinct))
-        files = [plan.files[plan.distinct[number]] for number in range(start, stop)]
-        stamp = json.dumps([content, [[file.id, file.stamp] for file in files]], sort_keys=True)
+    for number, start in enumerate(range(0, len(images), size)):
+        chosen = tuple(images[start : start + size])
+        files = [plan.files[plan.distinct[image]] for image in chosen]
+        stamp = json.dumps([_PART_VERSION, content, [[file.id, file.stamp] for file in files]], sort_keys=True)
         digest = hashlib.sha256(stamp.encode("utf-8", "surrogatepass")).hexdigest()
-        parts.append(_Part(number=number, start=start, stop=stop, stamp=digest))
+        parts.append(_Part(number=number, images=chosen, stamp=digest))
     return parts
 
 
@@ -211,34 +292,45 @@ def _compute(
     decoded = decoded_ahead(batches, model.pixels, workers=workers, max_pixels=max_megapixels * 10**6)
     computed = done = 0
     refused = 0
-    with console.bar("images", sum(part.stop - part.start for part in pending), "image") as bar:
+    with console.bar("images", sum(len(part.images) for part in pending), "image") as bar:
         for part in pending:
             bad = _refused(plan, part)
             done, refused = done + len(bad), refused + len(bad)
             vectors = [np.empty((0, model.dim), np.float16)]
+            contents: list[str] = []
             for _ in _batches(plan, part, batch_size):
                 batch = next(decoded)
                 if len(batch.numbers):
                     names = [plan.files[plan.distinct[number]].id for number in batch.numbers]
-                    vectors.append(_checked(model.vectors(batch.pixels), names))
+                    vectors.append(_checked(_vectors(model, batch, batch_size), names))
+                    contents += batch.contents
                 bad |= batch.refused
                 computed, refused = computed + len(batch.numbers), refused + len(batch.refused)
                 done += len(batch.numbers) + len(batch.refused)
                 _show(bar, done, refused)
-            _seal(out, part, np.concatenate(vectors), bad, max_megapixels)
+            _seal(out, part, np.concatenate(vectors), contents, bad, max_megapixels)
     return computed
+
+
+def _vectors(model: VisionModel, batch: DecodedBatch, size: int) -> Float32[np.ndarray, "n dim"]:
+    """Vectors of a batch, computed in the shape of a full one."""
+    missing = size - len(batch.pixels)
+    filled = (
+        np.concatenate([batch.pixels, np.repeat(batch.pixels[:1], missing, axis=0)]) if missing else batch.pixels
+    )
+    return model.vectors(filled)[: len(batch.pixels)]
 
 
 def _batches(plan: ImagePlan, part: _Part, size: int) -> list[ImageBatch]:
     """The images of a part that can be opened, in batches that never reach into the next part."""
-    files = {number: plan.files[plan.distinct[number]] for number in range(part.start, part.stop)}
+    files = {number: plan.files[plan.distinct[number]] for number in part.images}
     paths = [(number, file.path) for number, file in files.items() if file.path is not None]
     return [ImageBatch(files=tuple(paths[start : start + size])) for start in range(0, len(paths), size)]
 
 
 def _refused(plan: ImagePlan, part: _Part) -> dict[int, str]:
     """Images of a part that are not even opened."""
-    files = {number: plan.files[plan.distinct[number]] for number in range(part.start, part.stop)}
+    files = {number: plan.files[plan.distinct[number]] for number in part.images}
     return {number: file.refused for number, file in files.items() if file.refused is not None}
 
 
@@ -262,12 +354,17 @@ def _show(bar: Bar, done: int, refused: int) -> None:
 
 
 def _seal(
-    out: Path, part: _Part, vectors: Float16[np.ndarray, "good dim"], bad: Mapping[int, str], max_megapixels: int
+    out: Path,
+    part: _Part,
+    vectors: Float16[np.ndarray, "good dim"],
+    contents: Sequence[str],
+    bad: Mapping[int, str],
+    max_megapixels: int,
 ) -> None:
     metadata = stated_limit(max_megapixels) | {
         "stamp": part.stamp,
-        "rows": len(vectors),
-        "bad": sorted([index, reason] for index, reason in bad.items()),
+        "contents": list(contents),
+        "bad": [[place, bad[number]] for place, number in enumerate(part.images) if number in bad],
     }
     write_sealed(
         part.folder(out),
@@ -292,8 +389,8 @@ def _sealed(out: Path, part: _Part, dim: int, max_megapixels: int, console: Cons
         elif limit_of(metadata) > max_megapixels or (limit_of(metadata) < max_megapixels and metadata["bad"]):
             console.say(f"{folder.name}: made with --max-megapixels {limit_of(metadata)}; it is computed again")
         else:
-            bad = {int(index): str(reason) for index, reason in metadata["bad"]}
-            return _SealedPart(folder=folder, rows=int(metadata["rows"]), dim=dim, bad=bad)
+            bad = {int(place): str(reason) for place, reason in metadata["bad"]}
+            return _SealedPart(folder=folder, dim=dim, contents=tuple(metadata["contents"]), bad=bad)
     except CorruptFileError as error:
         console.say(str(error))
     with storage_errors(folder):
@@ -310,8 +407,10 @@ def _required(out: Path, part: _Part, dim: int, max_megapixels: int) -> _SealedP
     return result
 
 
-def _list_bad(out: Path, plan: ImagePlan, bad_of: Mapping[int, str], allowed: int) -> str:
+def _list_bad(out: Path, plan: ImagePlan, bad_of: Mapping[int, str], allowed: int, update: bool) -> str:
     """The bad images, one JSON object a line; more than `allowed` end the pass.
+
+    With `update` there is a store, which stays as it is: its own list too.
 
     Raises:
         DataError: naming the first of them, the count and the list.
@@ -322,11 +421,12 @@ def _list_bad(out: Path, plan: ImagePlan, bad_of: Mapping[int, str], allowed: in
     lines = [json.dumps({"image": file.id, "reason": reason}, ensure_ascii=False) for file, reason in found]
     listed = "".join(f"{line}\n" for line in lines)
     if len(found) > allowed:
-        write_text(out / BAD_IMAGES, listed)
+        place, again = (out / WORK / BAD_IMAGES, "--update") if update else (out / BAD_IMAGES, "--resume")
+        write_text(place, listed)
         what = (
             f"{len(found)} of {len(plan.files)} images cannot be used, {allowed} allowed; all are listed in "
-            f"{out / BAD_IMAGES}. Fix them and rerun with --resume, which computes only what changed; or "
-            f"leave them out with --resume --max-bad-images {len(found)}, and take them out of the captions too"
+            f"{place}. Fix them and rerun with {again}, which computes only what changed; or "
+            f"leave them out with {again} --max-bad-images {len(found)}, and take them out of the captions too"
             + "".join(advice for sign, advice in _ALLOWED_BY.items() if any(sign in reason for _, reason in found))
         )
         raise DataError(
@@ -338,19 +438,53 @@ def _list_bad(out: Path, plan: ImagePlan, bad_of: Mapping[int, str], allowed: in
     return listed
 
 
-def _rows(
-    results: Sequence[_SealedPart], bad_of: Mapping[int, str], numbers: Sequence[int]
-) -> Iterator[Float16[np.ndarray, "_ dim"]]:
-    """The vectors of these images in blocks, gathered from the parts."""
-    starts = np.cumsum([0, *(part.rows for part in results)])
-    bad = np.fromiter(sorted(bad_of), np.int64, len(bad_of))
-    wanted = np.asarray(numbers, np.int64)
-    rows = wanted - np.searchsorted(bad, wanted)  # an image's row among the good ones
-    for start in range(0, len(rows), SHARD_ROWS):
-        block = rows[start : start + SHARD_ROWS]
-        out = np.empty((len(block), results[0].dim), np.float16)
-        part_of = np.searchsorted(starts, block, side="right") - 1
-        for part in np.unique(part_of):
-            chosen = part_of == part
-            out[chosen] = results[part].vectors()[block[chosen] - starts[part]]
-        yield out
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Where the vector of each distinct image lies."""
+
+    parts: Sequence[_SealedPart]
+    kept: Kept | None
+    part_of: Int64[np.ndarray, " distinct"]
+    """`_KEPT` for a row of the store that is updated, `_NOWHERE` for a bad image."""
+    row_of: Int64[np.ndarray, " distinct"]
+    contents: Mapping[int, str]
+    bad: Mapping[int, str]
+
+    @classmethod
+    def of(
+        cls,
+        plan: ImagePlan,
+        parts: Sequence[_Part],
+        results: Sequence[_SealedPart],
+        kept: Kept | None,
+        known: Mapping[int, int],
+    ) -> _Found:
+        part_of, row_of = np.full(len(plan.distinct), _NOWHERE), np.zeros(len(plan.distinct), np.int64)
+        contents: dict[int, str] = {}
+        bad: dict[int, str] = {}
+        for number, row in known.items():
+            assert kept is not None
+            part_of[number], row_of[number], contents[number] = _KEPT, row, kept.contents[row]
+        for part, result in zip(parts, results, strict=True):
+            bad |= {part.images[place]: reason for place, reason in result.bad.items()}
+            good = [number for place, number in enumerate(part.images) if place not in result.bad]
+            part_of[good], row_of[good] = part.number, np.arange(len(good))
+            contents |= dict(zip(good, result.contents, strict=True))
+        return cls(parts=results, kept=kept, part_of=part_of, row_of=row_of, contents=contents, bad=bad)
+
+    def blocks(self, numbers: Sequence[int]) -> Iterator[Float16[np.ndarray, "_ dim"]]:
+        """The vectors of these images in blocks, gathered from the parts and the old store."""
+        for start in range(0, len(numbers), SHARD_ROWS):
+            block = np.asarray(numbers[start : start + SHARD_ROWS], np.int64)
+            parts, rows = self.part_of[block], self.row_of[block]
+            pieces = {int(part): self._read(int(part), rows[parts == part]) for part in np.unique(parts)}
+            out = np.empty((len(block), next(iter(pieces.values())).shape[1]), np.float16)
+            for part, vectors in pieces.items():
+                out[parts == part] = vectors
+            yield out
+
+    def _read(self, part: int, rows: Int64[np.ndarray, " n"]) -> Float16[np.ndarray, "n dim"]:
+        if part != _KEPT:
+            return np.asarray(self.parts[part].vectors()[rows])
+        assert self.kept is not None
+        return self.kept.read(rows)

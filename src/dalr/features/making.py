@@ -23,6 +23,9 @@ _USUAL_LIMIT = MAX_PIXELS // 10**6
 PLACES = ("model", "revision")
 """Where a model was found, which does not matter where its checksum is the same."""
 
+MEMBERS = ("images", "ids_sha256")
+"""Which images there are, the one thing that an update changes."""
+
 LIMIT = "max_megapixels"
 """The largest image; unfinished work may continue with another, by which parts are then computed again."""
 
@@ -38,9 +41,16 @@ def limit_of(making: Mapping[str, Any]) -> int:
 
 
 def refuse_other_making(
-    out: Path, making: Mapping[str, Any], *, unfinished: Path | None = None, resume: bool = False
+    out: Path,
+    making: Mapping[str, Any],
+    *,
+    unfinished: Path | None = None,
+    resume: bool = False,
+    update: bool = False,
 ) -> None:
     """Refuse to write over a store that was made otherwise; `unfinished` says how started work is being made.
+
+    With `update`, the images may be others, and unfinished work is continued.
 
     Raises:
         ConfigError: another making, each difference with both values; or unfinished work without `resume`.
@@ -48,13 +58,14 @@ def refuse_other_making(
     """
     require_place_for_folder(out, "--out")
     refuse_foreign(out, FORMAT, None if unfinished is None else unfinished.parent.name)
+    wanted = {key: value for key, value in making.items() if not (update and key in MEMBERS)}
     if (made := stated(out / MANIFEST, "metadata", "source")) is not None:
-        _refuse_differences(out, "the store there", made, making)
+        _refuse_differences(out, "the store there", made, wanted, update)
     if unfinished is None or not is_file(unfinished):
         return
     if (started := stated(unfinished)) is not None:
-        _refuse_differences(out, "the unfinished store there", started | {LIMIT: making.get(LIMIT)}, making)
-    if not resume and not is_file(out / MANIFEST):
+        _refuse_differences(out, "the unfinished store there", started | {LIMIT: making.get(LIMIT)}, wanted, update)
+    if not (resume or update) and not is_file(out / MANIFEST):
         what = f"unfinished work of an earlier run; rerun with --resume, or delete {out} to start again"
         raise ConfigError(Problem(where=f"--out {out}", what=what))
 
@@ -82,13 +93,20 @@ def stated(path: Path, *keys: str) -> dict[str, Any] | None:
         return None
 
 
-def _refuse_differences(out: Path, what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _refuse_differences(
+    out: Path, what: str, found: Mapping[str, Any], wanted: Mapping[str, Any], update: bool
+) -> None:
+    if update:
+        found = {key: value for key, value in found.items() if key not in MEMBERS}
+    differences = list(_differences(found, _plain(wanted)))
     problems = [
         Problem(where=f"--out {out}", what=f"{what} was made with {key} {old!r}, now asked for {new!r}")
-        for key, old, new in _differences(found, _plain(wanted))
+        for key, old, new in differences
     ]
     if problems:
         advice = "nothing was overwritten: choose another --out, or delete that one"
+        if all(key in MEMBERS for key, _, _ in differences):
+            advice = "nothing was overwritten: rerun with --update, which computes only what is new"
         raise ConfigError([*problems, Problem(where=f"--out {out}", what=advice)])
 
 

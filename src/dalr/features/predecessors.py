@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.data.rows import text_id
-from dalr.errors import ConfigError, DataError, Problem, Problems, StorageError, shown
+from dalr.errors import ConfigError, DataError, Problem, Problems, StorageError, install, shown
 from dalr.features.importing import Rows, read_ids, row_blocks
 from dalr.features.making import stated
 from dalr.features.spool import Spool, pairs_line
@@ -43,7 +43,7 @@ _BLOCK_ROWS = 4096
 """Rows that are looked at even where fewer have names."""
 _LARGEST_CHUNK = 128 << 20
 """Bytes of one chunk of an HDF5 dataset; h5py's own are of one megabyte at most."""
-_INSTALL = "pip install 'dalr[formats]'"
+_INSTALL = install("formats")
 
 OnProgress = Callable[[float], None]
 """Called with the fraction that is done."""
@@ -175,7 +175,7 @@ def _json_items(path: Path, progress: OnProgress | None) -> Iterator[tuple[str, 
     try:
         import ijson
     except ImportError:
-        raise DataError(Problem(where=str(path), what=f"reading this needs ijson: {_INSTALL}")) from None
+        raise DataError(Problem(where=str(path), what=f"reading this needs ijson; {_INSTALL}")) from None
     last = None
     with open_data(path) as file:
         total = size_of(path)
@@ -197,7 +197,7 @@ def _hdf5_rows(path: Path, problems: list[Problem]) -> Iterator[Rows | None]:
     try:
         import h5py
     except ImportError:
-        raise DataError(Problem(where=str(path), what=f"reading this needs h5py: {_INSTALL}")) from None
+        raise DataError(Problem(where=str(path), what=f"reading this needs h5py; {_INSTALL}")) from None
     try:
         file = h5py.File(regular(path), "r")
     except FileNotFoundError:

@@ -8,6 +8,7 @@ by less than 1e-3; numbers beyond its range are refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,13 @@ from jaxtyping import Float16, Float32, Int64, Shaped
 from dalr.errors import CorruptFileError, DataError, Problem, Problems, few
 from dalr.features.shard import REMEDY, Shard, write_shard
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
-from dalr.io.sealed import MANIFEST, Manifest, read_manifest, verify_sealed, well_formed, write_sealed
+from dalr.io.sealed import MANIFEST, Manifest, file_sha256, read_manifest, verify_sealed, well_formed, write_sealed
 from dalr.io.text import read_lines
 
 FORMAT, VERSION = "dalr-features", 1
+CONTENTS = "contents.txt"
+"""What each row was computed from: one digest per line, line i for row i, so that a store can be updated."""
+_DIGITS = 32
 SHARD_ROWS = 16_384
 _FP16_MAX = 65_504.0
 _MOST_SHARD_ROWS = 2**31
@@ -213,6 +217,21 @@ def write_store(
 
     metadata: dict[str, Any] = {"source": dict(source)}
     write_sealed(folder, format=FORMAT, version=VERSION, metadata=metadata, fill=fill, work=work)
+
+
+def digest(content: bytes) -> str:
+    """What a row was computed from, in 128 bits: the bytes of an image file, or a sentence in UTF-8."""
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
+
+
+def file_digest(path: Path) -> str:
+    """`digest` of a file's bytes."""
+    return file_sha256(path)[:_DIGITS]
+
+
+def contents_file(digests: Iterable[str]) -> bytes:
+    """The content of `CONTENTS`."""
+    return "".join(f"{each}\n" for each in digests).encode()
 
 
 def block_rows(dim: int, dtype: np.dtype[Any]) -> int:

@@ -1,19 +1,26 @@
 """How are vectors of sentences stored? By a frozen encoder or CLIP's text tower, each distinct sentence once.
 
 They are taken before any Normalize module: after one, cosines are the same, but a transfer classifier, or a head,
-sees another geometry.
+sees another geometry. A vector depends on its sentence alone, to the last bit, so a store that is updated with new
+sentences has the bytes of one made at once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import Float32
+
 from dalr.data.rows import sentences_sha256
-from dalr.features.store import FeatureStore, open_store, write_store
+from dalr.features.kept import PROBES, require_same_vectors, rows_to_keep
+from dalr.features.store import CONTENTS, FeatureStore, contents_file, digest, open_store, write_store
 from dalr.io.cache import cache_folder, cached
+from dalr.io.console import Console
 from dalr.io.paths import is_dir
 from dalr.models.choices import ComputePrecision
 from dalr.models.config import EncoderConfig
@@ -25,6 +32,18 @@ if TYPE_CHECKING:
     from dalr.models.vision import VisionModel
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextReport:
+    """What writing a store of sentences came to."""
+
+    computed: int
+    """Distinct sentences that went through the model now."""
+    kept: int = 0
+    """Distinct sentences whose vectors the updated store had already."""
+    dropped: int = 0
+    """Rows of the updated store whose ids are no longer asked for."""
+
+
 def write_text_store(
     out: Path,
     *,
@@ -34,8 +53,12 @@ def write_text_store(
     progress: OnProgress | None = None,
     device: str = "cpu",
     precision: ComputePrecision = "fp32",
-) -> None:
+    update: bool = False,
+    console: Console | None = None,
+) -> TextReport:
     """Encode `sentences` and write them as a store under `ids`.
+
+    With `update`, a store that is there keeps the vectors of sentences that it has; only the others are encoded.
 
     Raises:
         ConfigError: bf16 on a device that has none.
@@ -43,10 +66,54 @@ def write_text_store(
     model = load_encoder(encoder).to(pick_device(device))
     if bf16 := precision == "bf16":
         require_bf16(model.device, f"{encoder.model}: precision bf16")
-    vectors = embed(model, sentences, max_tokens=encoder.max_tokens, bf16=bf16, progress=progress)
+
+    def encode(given: Sequence[str], progress: OnProgress | None) -> Float32[np.ndarray, "n d"]:
+        return embed(model, given, max_tokens=encoder.max_tokens, bf16=bf16, progress=progress, alone=True)
+
+    origin = f"vectors of {encoder.model}"
+    return _write(out, ids, sentences, encode, text_source(encoder, precision), origin, progress, update, console)
+
+
+def _write(
+    out: Path,
+    ids: Sequence[str],
+    sentences: Sequence[str],
+    encode: Callable[[Sequence[str], OnProgress | None], Float32[np.ndarray, "n d"]],
+    source: Mapping[str, Any],
+    origin: str,
+    progress: OnProgress | None,
+    update: bool,
+    console: Console | None,
+) -> TextReport:
+    kept = rows_to_keep(out) if update else None
+    contents = [_digest(sentence) for sentence in sentences]
+    of = dict(zip(contents, sentences, strict=True))
+    known = {content: kept.row_of[content] for content in of if content in kept.row_of} if kept is not None else {}
+    new = {content: number for number, content in enumerate(each for each in of if each not in known)}
+    vectors = encode([of[content] for content in new], progress)
+    if kept is not None and known:
+        if new:
+            probes = list(known)[:PROBES]
+            again = encode([of[content] for content in probes], None)
+            require_same_vectors(
+                out, kept.read([known[content] for content in probes]), again, console or Console()
+            )
+        vectors = np.concatenate([vectors.reshape(len(new), kept.store.dim), kept.read(list(known.values()))])
+    place = new | {content: len(new) + number for number, content in enumerate(known)}
     write_store(
-        out, ids=ids, blocks=[vectors], source=text_source(encoder, precision), origin=f"vectors of {encoder.model}"
+        out,
+        ids=ids,
+        blocks=[vectors[[place[content] for content in contents]]],
+        source=source,
+        origin=origin,
+        beside={CONTENTS: contents_file(contents)},
     )
+    dropped = len(set(kept.store.ids) - set(ids)) if kept is not None else 0
+    return TextReport(computed=len(new), kept=len(known), dropped=dropped)
+
+
+def _digest(sentence: str) -> str:
+    return digest(sentence.encode("utf-8", "surrogatepass"))
 
 
 def cached_text_store(
@@ -58,13 +125,13 @@ def cached_text_store(
     progress: OnProgress | None = None,
 ) -> FeatureStore:
     """The store of these sentences by this encoder, from the cache or made now."""
-    return cached(
-        _cache_place(encoder, ids, sentences, precision),
-        read=open_store,
-        write=lambda folder: write_text_store(
+
+    def write(folder: Path) -> None:
+        write_text_store(
             folder, encoder=encoder, ids=ids, sentences=sentences, precision=precision, progress=progress
-        ),
-    )
+        )
+
+    return cached(_cache_place(encoder, ids, sentences, precision), read=open_store, write=write)
 
 
 def is_cached(
@@ -89,11 +156,16 @@ def write_tower_store(
     ids: Sequence[str],
     sentences: Sequence[str],
     progress: OnProgress | None = None,
-) -> None:
+    update: bool = False,
+    console: Console | None = None,
+) -> TextReport:
     """The same by the text tower of a model of the CLIP kind, in the space of its image vectors (KDMCSE)."""
-    vectors = model.embed_texts(sentences, progress=progress)
+
+    def encode(given: Sequence[str], progress: OnProgress | None) -> Float32[np.ndarray, "n d"]:
+        return model.embed_texts(given, progress=progress, alone=True)
+
     origin = f"vectors of {model.reference}"
-    write_store(out, ids=ids, blocks=[vectors], source=tower_source(model), origin=origin)
+    return _write(out, ids, sentences, encode, tower_source(model), origin, progress, update, console)
 
 
 def text_source(encoder: EncoderConfig, precision: ComputePrecision = "fp32") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dalr.features.decoding import ImageRefusedError, locate, read_image
 from dalr.inference.searcher import Hit
 from dalr.io.atomic import remedy, write_text
 from dalr.io.paths import resolve
+from dalr.version import VERSION
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _THUMBNAIL = 320
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ query }}</title><style>
+<meta name="generator" content="dalr {{ version }}"><title>{{ query }}</title><style>
 body { font: 16px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem;
   color: #1d1d1f; background: #fff }
 ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; list-style: none;
@@ -44,7 +45,7 @@ def write_contact_sheet(path: Path, query: str, hits: Sequence[Hit], images: Pat
 
     root = resolve(images) if images is not None else None
     cards = [(hit, thumbnail(root, hit.image) if root is not None else None) for hit in hits]
-    page = Environment(autoescape=True).from_string(_PAGE).render(query=query, cards=cards)
+    page = Environment(autoescape=True).from_string(_PAGE).render(query=query, cards=cards, version=VERSION)
     with remedy("choose another --html file"):
         write_text(path, page)
     return sum(thumbnail is not None for _, thumbnail in cards)

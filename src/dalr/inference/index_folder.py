@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from dalr.errors import ConfigError, CorruptFileError, DataError, Problem, few
+from dalr.errors import ConfigError, CorruptFileError, DataError, Problem, few, install
 from dalr.inference.nearest import nearest
 from dalr.io.paths import regular
 from dalr.io.sealed import read_manifest, verify_sealed, well_formed, write_sealed
@@ -207,7 +207,7 @@ def require_faiss() -> Any:
     try:
         import faiss
     except ImportError:
-        what = "hnsw and ivf are faiss's, which is not installed; pip install 'dalr[search]', or leave --kind out"
+        what = f"hnsw and ivf are faiss's, which is not installed; {install('search')}, or leave --kind out"
         raise ConfigError(Problem(where="--kind", what=what)) from None
     return faiss
 

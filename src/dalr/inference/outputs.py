@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, install
 from dalr.features.store import write_store
 from dalr.inference.precision import DTYPES, Precision
 from dalr.inference.work import Kept
@@ -53,7 +53,7 @@ def kind_of(out: Path, precision: Precision) -> Kind:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            what = "Parquet is written by pyarrow, which is not installed; pip install 'dalr[formats]'"
+            what = f"Parquet is written by pyarrow, which is not installed; {install('formats')}"
             raise ConfigError(Problem(where="--out", what=what)) from None
     return kind
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from dalr.data.formats.arrow import parquet_batches, stated_columns
 from dalr.data.rows import has_surrogate
-from dalr.errors import ConfigError, DataError, Problem, did_you_mean, shown
+from dalr.errors import ConfigError, DataError, Problem, did_you_mean, install, shown
 from dalr.io.paths import entries, is_dir, is_file, regular, size_of
 from dalr.io.proportion import megabytes, room
 from dalr.io.text import ending, open_data
@@ -217,7 +217,7 @@ def _parquet(source: Source) -> Iterator[Row]:
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError:
-        what = "Parquet is read by pyarrow, which is not installed; pip install 'dalr[formats]'"
+        what = f"Parquet is read by pyarrow, which is not installed; {install('formats')}"
         raise ConfigError(Problem(where=source.path, what=what)) from None
     try:
         path = regular(Path(source.path))

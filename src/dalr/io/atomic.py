@@ -7,6 +7,7 @@ the target is replaced, and devices and pipes are opened and written into.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -34,6 +35,8 @@ _remedy: ContextVar[str] = ContextVar("_remedy", default="choose another --out f
 _WRAPPED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 _DESCRIPTOR = re.compile(r"/proc/(\d+)/(?:task/\d+/)?fd/(\d+)")
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux."""
 _LINKS = 40
 """As many as Linux follows."""
 _said: set[str] = set()
@@ -95,7 +98,15 @@ def behind_link(path: Path) -> Path:
 
 
 def put_in_place(temporary: Path, folder: Path) -> None:
-    """Give a folder that is ready its name; one that has it is moved aside first, and removed afterwards."""
+    """Give a folder that is ready its name; one that has it is removed afterwards.
+
+    The two names are exchanged in one step where the system can, so that a kill at any moment leaves one of the
+    folders under the name. Elsewhere the old one is moved aside first.
+    """
+    if os.path.isdir(folder) and _exchanged(temporary, folder):
+        sync_folder(folder.parent)
+        shutil.rmtree(temporary, ignore_errors=True)
+        return
     if os.path.lexists(folder):
         retired = hidden_beside(folder, "old")
         os.replace(folder, retired)
@@ -108,6 +119,14 @@ def put_in_place(temporary: Path, folder: Path) -> None:
     else:
         os.replace(temporary, folder)
     sync_folder(folder.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether the names of two folders were exchanged: Linux can, on most file systems."""
+    call = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if call is None:
+        return False
+    return int(call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE)) == 0
 
 
 def hidden_beside(path: Path, ending: str) -> Path:

@@ -36,7 +36,7 @@ from dalr.io.atomic import (
     storage_errors,
     warn_once,
 )
-from dalr.io.paths import entries
+from dalr.io.paths import entries, require_place_for_folder
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -157,6 +157,7 @@ def _remove_abandoned(parent: Path) -> None:
 
 
 def _made_and_taken(path: Path, what: Path | None, wait: float) -> FileLock | None:
+    require_place_for_folder(path.parent, "--out")
     with storage_errors(path):
         for _ in range(_ATTEMPTS):
             make_folders(path.parent)

@@ -31,7 +31,7 @@ class Kind:
 
 
 RESULT = Kind(name="a result of dalr", mark=b'"format": "dalr-')
-PAGE = Kind(name="a page of dalr report", mark=b'<meta name="generator" content="dalr ')
+PAGE = Kind(name="a page of dalr", mark=b'<meta name="generator" content="dalr ')
 MARKDOWN = Kind(name="Markdown of dalr report", mark=b"<!-- written by dalr report -->")
 LATEX = Kind(name="LaTeX of dalr report", mark=b"% written by dalr report")
 

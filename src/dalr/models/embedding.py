@@ -30,6 +30,8 @@ OnProgress = Callable[[int, int], None]
 TOKENS_PER_BATCH = {"cpu": 2_048}
 """By kind of device; `_OTHER_TOKENS_PER_BATCH` elsewhere. Measured in docs/experiments."""
 _OTHER_TOKENS_PER_BATCH = 8_192
+ALONE_TOKENS_PER_BATCH = {"cpu": 512}
+"""The same where batches are filled up: what is filled up costs less."""
 _MAX_ROWS = 512
 _PADDING_TOLERANCE = 1e-3
 _TOKENISE_CHUNK = 10_000
@@ -43,15 +45,21 @@ def embed(
     tokens_per_batch: int | None = None,
     bf16: bool = False,
     progress: OnProgress | None = None,
+    alone: bool = False,
 ) -> Float32[np.ndarray, "n d"]:
     """Vectors of `sentences`, row i for sentence i. The encoder's mode (train or eval) is restored.
 
     Args:
         bf16: compute in autocast to bf16; the vectors are fp32 in any case.
+        alone: a vector depends on its sentence alone, to the last bit: the sentences of a length are encoded in
+            batches of one shape, the last one filled up with copies, so that the others given beside it change
+            nothing.
     """
     place = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
     rows = token_ids(encoder, list(place), max_tokens)
-    vectors = embed_token_ids(encoder, rows, tokens_per_batch=tokens_per_batch, bf16=bf16, progress=progress)
+    vectors = embed_token_ids(
+        encoder, rows, tokens_per_batch=tokens_per_batch, bf16=bf16, progress=progress, alone=alone
+    )
     return vectors[[place[sentence] for sentence in sentences]] if len(vectors) else vectors
 
 
@@ -62,20 +70,26 @@ def embed_token_ids(
     tokens_per_batch: int | None = None,
     bf16: bool = False,
     progress: OnProgress | None = None,
+    alone: bool = False,
 ) -> Float32[np.ndarray, "n d"]:
     """The same of sentences that are tokenised (`token_ids`)."""
     import torch
 
-    budget = tokens_per_batch or TOKENS_PER_BATCH.get(encoder.device.type, _OTHER_TOKENS_PER_BATCH)
+    budgets, other = (ALONE_TOKENS_PER_BATCH if alone else TOKENS_PER_BATCH), _OTHER_TOKENS_PER_BATCH
+    budget = tokens_per_batch or budgets.get(encoder.device.type, other)
     compute = _static if is_static(encoder) else _padded
+    equal = compute is _padded and (alone or reads_padding(encoder))
     was_training = encoder.training
     encoder.eval()
     out: np.ndarray | None = None
     done = 0
     try:
         with torch.inference_mode(), torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
-            for batch in by_falling_length(rows, budget, equal=compute is _padded and reads_padding(encoder)):
-                vectors = compute(encoder, [rows[index] for index in batch]).float().cpu().numpy()
+            for batch in by_falling_length(rows, budget, equal=equal):
+                given = [rows[index] for index in batch]
+                if alone and compute is _padded:
+                    given += given[:1] * (rows_per_batch(budget, len(given[0])) - len(given))
+                vectors = compute(encoder, given)[: len(batch)].float().cpu().numpy()
                 if out is None:
                     out = np.empty((len(rows), vectors.shape[1]), np.float32)
                 out[batch] = vectors
@@ -217,6 +231,11 @@ def token_ids(encoder: SentenceTransformer, sentences: list[str], max_tokens: in
     return rows
 
 
+def rows_per_batch(budget: int, length: int) -> int:
+    """How many sentences of this many tokens are encoded at once."""
+    return min(max(budget // max(length, 1), 1), _MAX_ROWS)
+
+
 def by_falling_length(rows: list[list[int]], budget: int, *, equal: bool = False) -> Iterator[list[int]]:
     """Indices by falling length (the largest batch comes first, so too little memory shows at once).
 
@@ -226,7 +245,7 @@ def by_falling_length(rows: list[list[int]], budget: int, *, equal: bool = False
     start = 0
     while start < len(order):
         longest = len(rows[order[start]])
-        size = min(max(budget // max(longest, 1), 1), _MAX_ROWS)
+        size = rows_per_batch(budget, longest)
         batch = order[start : start + size]
         if equal:
             batch = [index for index in batch if len(rows[index]) == longest]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, install
 from dalr.models.config import LoraSection
 from dalr.models.layers import backbone_of, layer_stack
 
@@ -30,7 +30,7 @@ def add_adapters(encoder: SentenceTransformer, config: LoraSection, where: str) 
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        what = "lora needs peft, which is not installed: pip install 'dalr[lora]'"
+        what = f"lora needs peft, which is not installed; {install('lora')}"
         raise ConfigError(Problem(where=where, what=what)) from None
 
     backbone = backbone_of(encoder, where, "lora")

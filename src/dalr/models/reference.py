@@ -6,6 +6,7 @@ a model's dimension in the first second.
 
 from __future__ import annotations
 
+import difflib
 import glob
 import importlib.util
 import json
@@ -29,6 +30,7 @@ _COUNTS_FROM_PADDING = (
 )
 _LARGE = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 """What git-LFS may stand for in a model folder: weights and tokenizers."""
+_HUB_SECONDS = 10.0
 _PACKAGE = "package:"
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
 """What is fetched of a hub model; `*` stands for slashes, too, there."""
@@ -53,6 +55,54 @@ def inside_run(reference: str) -> str:
         verify_model(inside)
         return str(inside)
     return str(inside) if is_file(inside / "modules.json", ModelFileError) else reference
+
+
+def run_around(model: str | Path) -> Path | None:
+    """The run that a model folder belongs to, where it is the one of a finished run."""
+    run = expand(str(model)).parent
+    return run if is_file(run / "run.json") and is_file(run / "heads.safetensors") else None
+
+
+def unavailable(reference: str, revision: str | None = None, *, endpoint: str | None = None) -> str | None:
+    """Why a model that is not on this machine cannot be had, or None: the hub is asked, and nothing downloaded.
+
+    Args:
+        endpoint: address of the hub; None is the usual one.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        HfApi(endpoint=endpoint).model_info(reference, revision=revision, timeout=_HUB_SECONDS)
+    except GatedRepoError:
+        return f"the hub gives it only to those who have agreed to its terms; then: hf download {reference}"
+    except (RepositoryNotFoundError, HFValidationError):
+        what = "no such folder, and no model of that name on the hub"
+        return f"{what}; {_near_folder(reference)}name a folder, package:NAME/FOLDER, or a hub id"
+    except RevisionNotFoundError:
+        return f"the hub has no revision {revision!r} of it; name one that it has"
+    except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds; each means the same here
+        return (
+            f"no such folder, not in the local hub cache, and the hub cannot be reached ({type(error).__name__}); "
+            f"{_near_folder(reference)}with a connection: hf download {reference}; without one, name a folder"
+        )
+    return None
+
+
+def _near_folder(reference: str) -> str:
+    """A hint at a folder beside, where the name is nearly its own."""
+    try:
+        path = expand(reference)
+        beside = [each.name for each in path.parent.iterdir() if each.is_dir()]
+    except (ConfigError, OSError, ValueError):
+        return ""
+    close = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.8)
+    return f"did you mean {path.with_name(close[0])}? " if close else ""
 
 
 def find_model(reference: str, revision: str | None = None) -> Path:

@@ -9,6 +9,7 @@ like an address is tokenised like any other.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 IMAGES_PER_BATCH = 32
 SENTENCES_PER_BATCH = 256
+ALIKE_PER_BATCH = 32
+"""Sentences of one length that are encoded at once."""
 _TOKENISED = 10_000
 """Sentences given to a tokenizer at once."""
 
@@ -100,9 +103,11 @@ class VisionModel:
         return out
 
     def embed_texts(
-        self, sentences: Sequence[str], *, progress: OnProgress | None = None
+        self, sentences: Sequence[str], *, progress: OnProgress | None = None, alone: bool = False
     ) -> Float32[np.ndarray, "n d"]:
         """Vectors of sentences by the text tower, in the space of the images; each distinct sentence once.
+
+        With `alone`, a vector depends on its sentence alone, to the last bit (see `embedding.embed`).
 
         Raises:
             ModelFileError: the model has no text tower.
@@ -113,12 +118,24 @@ class VisionModel:
         distinct = list(place)
         out = np.empty((len(distinct), self.dim), np.float32)
         done = 0
-        for batch in _by_length(distinct, SENTENCES_PER_BATCH):
-            out[batch] = self._text_vectors([distinct[index] for index in batch])
+        for batch in self._by_tokens(distinct) if alone else _by_length(distinct, SENTENCES_PER_BATCH):
+            given = [distinct[index] for index in batch]
+            if alone:
+                given += given[:1] * (ALIKE_PER_BATCH - len(given))
+            out[batch] = self._text_vectors(given)[: len(batch)]
             done += len(batch)
             if progress is not None:
                 progress(done, len(distinct))
         return out[[place[sentence] for sentence in sentences]]
+
+    def _by_tokens(self, sentences: list[str]) -> Iterator[list[int]]:
+        """Indices of sentences of one length in tokens, up to `ALIKE_PER_BATCH` at once; the longest come first."""
+        of_length: dict[int, list[int]] = defaultdict(list)
+        for index, row in enumerate(self._token_rows(sentences)):
+            of_length[min(len(row), self.max_tokens or len(row))].append(index)
+        for length in sorted(of_length, reverse=True):
+            alike = of_length[length]
+            yield from (alike[start : start + ALIKE_PER_BATCH] for start in range(0, len(alike), ALIKE_PER_BATCH))
 
     def too_long(self, sentences: Sequence[str]) -> int:
         """How many distinct sentences the text tower cuts."""
@@ -129,12 +146,16 @@ class VisionModel:
 
     def token_counts(self, sentences: Sequence[str]) -> list[int]:
         """Tokens of each sentence, counted beyond the limit of the text tower by so many that it shows."""
-        limit = self.max_tokens
+        return [len(row) for row in self._token_rows(sentences)]
+
+    def _token_rows(self, sentences: Sequence[str]) -> Iterator[list[int]]:
+        """Token ids of each sentence; of one far beyond the limit, only the beginning."""
+        most = self.max_tokens
         fitting = (
-            within_tokens(sentence, self.tokenizer, limit) if limit is not None else sentence
-            for sentence in sentences
+            sentence if most is None else within_tokens(sentence, self.tokenizer, most) for sentence in sentences
         )
-        return [len(row) for batch in in_batches(fitting, _TOKENISED) for row in self.tokenizer(batch)["input_ids"]]
+        for batch in in_batches(fitting, _TOKENISED):
+            yield from self.tokenizer(batch)["input_ids"]
 
     def _text_vectors(self, sentences: list[str]) -> Float32[np.ndarray, "n d"]:
         import torch

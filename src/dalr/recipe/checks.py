@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dalr.data.config import DataConfig
-from dalr.errors import DalrError
+from dalr.errors import DalrError, install
 from dalr.features.source import features_dim, is_matrix
 from dalr.io.paths import is_dir, is_file
 from dalr.losses import Need
@@ -56,11 +56,11 @@ def conflicts(recipe: Recipe) -> list[Conflict]:
     ]
 
 
-def missing_models(recipe: Recipe) -> list[str]:
-    """Models of the recipe that are not on this machine."""
+def missing_models(recipe: Recipe) -> list[tuple[str, str | None]]:
+    """Models of the recipe that are not on this machine, with the revisions that it names."""
     named = [(recipe.student.model, recipe.student.revision)]
     named += [(teacher.model, teacher.revision) for teacher in recipe.teachers if teacher.model is not None]
-    return [model for model, revision in dict.fromkeys(named) if peek_config(model, revision) is None]
+    return [(model, revision) for model, revision in dict.fromkeys(named) if peek_config(model, revision) is None]
 
 
 def _path_conflicts(recipe: Recipe) -> Iterator[Conflict]:
@@ -306,7 +306,7 @@ def _package_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     for what in missing_reporters(recipe.training.report_to):
         yield Conflict(path=("training", "report_to"), what=what)
     if recipe.student.lora is not None and find_spec("peft") is None:
-        what = "lora needs peft, which is not installed: pip install 'dalr[lora]'"
+        what = f"lora needs peft, which is not installed; {install('lora')}"
         yield Conflict(path=("student", "lora"), what=what)
 
 

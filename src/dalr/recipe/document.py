@@ -28,7 +28,6 @@ from dalr.recipe.section import Section
 KeyPath = tuple[str | int, ...]
 S = TypeVar("S", bound=Section)
 
-_LINE = re.compile(r":[0-9]+\Z")
 _INDEX = re.compile(r"[0-9]{1,4}\Z")
 _DEEPEST = 5
 """Longest chain of `extends`."""
@@ -106,6 +105,8 @@ class Change:
     key: str
     """Dotted; parts that are numbers address list items."""
     value: Any
+    file: str = ""
+    """The file that says so, at which relative paths start; empty for the command line."""
 
 
 @dataclass(kw_only=True)
@@ -115,6 +116,8 @@ class Document:
     source: str
     tree: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """Place -> the file that it is in; what the command line says is in none."""
     problems: list[Problem] = field(default_factory=list)
     whole: bool = True
     """Whether all of it could be read; what a missing base would have said is not asked for."""
@@ -128,8 +131,8 @@ class Document:
         return self.source
 
     def file(self, path: KeyPath) -> str:
-        """The file that says a key: relative paths in its value start there."""
-        return _LINE.sub("", self.place(path))
+        """The file that says a key: relative paths in its value start there. Empty for the command line."""
+        return self.files.get(self.place(path), "")
 
 
 def _near_file(reference: str) -> str:
@@ -147,6 +150,7 @@ def _read(shelf: Shelf, reference: str, *, depth: int) -> Document:
     source, text = shelf.open(reference)
     document = Document(source=source)
     _parse(text, document)
+    document.files = dict.fromkeys(document.places.values(), source)
     document.whole = bool(document.tree)
     return _extended(shelf, document, depth=depth)
 
@@ -291,6 +295,7 @@ def _merged(parent: Document, child: Document) -> Document:
         source=child.source,
         tree=tree,
         places=places,
+        files=parent.files | child.files,
         problems=[*parent.problems, *child.problems],
         whole=parent.whole and child.whole,
     )
@@ -305,7 +310,8 @@ def change_of(override: str) -> Change:
     key, separator, text = override.partition("=")
     where = f"-s {override}"
     if not separator or not key.strip():
-        what = "expected key.path=value, such as -s training.batch_size=32"
+        example = f"-s {key.strip()}=VALUE" if key.strip() else "-s training.batch_size=32"
+        what = f"expected KEY=VALUE in one word: {example}"
         raise ConfigError(Problem(where=where, what=what))
     return Change(
         where=where,
@@ -375,6 +381,7 @@ def apply_change(document: Document, change: Change) -> list[Problem]:
         following = _child(target, part)
         if following is None and isinstance(target, dict):
             following = target[part] = {}
+            document.places[tuple(parts[: index + 1])] = where  # what is wrong with it, this change has said
         if not isinstance(following, dict | list):
             return [Problem(where=where, what=f"{dotted(tuple(parts[: index + 1]))} has no keys below it")]
         if isinstance(following, dict) and isinstance(target, dict):
@@ -392,6 +399,8 @@ def apply_change(document: Document, change: Change) -> list[Problem]:
     for known in [known for known in document.places if known[: len(parts)] == tuple(parts)]:
         del document.places[known]
     document.places[tuple(parts)] = where
+    if change.file:
+        document.files[where] = change.file
     return []
 
 

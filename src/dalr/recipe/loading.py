@@ -7,7 +7,8 @@ checked for sections that contradict each other.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ import yaml
 from pydantic import ValidationError
 
 from dalr.data.config import DataConfig
-from dalr.errors import ConfigError, Problem
+from dalr.data.formats.arrow import HUB
+from dalr.errors import ConfigError, DalrError, Problem
+from dalr.io.paths import is_dir
 from dalr.recipe.checks import conflicts
 from dalr.recipe.document import (
     Change,
     Document,
+    KeyPath,
     Shelf,
     apply_change,
     change_of,
@@ -29,6 +33,7 @@ from dalr.recipe.document import (
     validated,
     with_tuples,
 )
+from dalr.recipe.paths import from_file
 from dalr.recipe.schema import Recipe
 
 __all__ = [
@@ -43,6 +48,19 @@ __all__ = [
 
 RECIPES = Shelf(kind="recipe", folder="recipe/shipped", alias=re.compile(r"^(?P<name>[\w-]+?)-flickr-bert$"))
 
+
+_ROOT: KeyPath = ("data", "root")
+_PATHS: tuple[KeyPath, ...] = (
+    _ROOT,
+    ("data", "pairs"),
+    ("data", "text"),
+    ("data", "holdout", "file"),
+    ("features", "image"),
+    ("features", "image_ids"),
+    ("features", "clip_text"),
+    ("features", "clip_text_ids"),
+    ("validation", "data"),
+)
 
 Reference = str | Path | Mapping[str, Any]
 """A shipped recipe's name, the path of a file, or what such a file says as a mapping."""
@@ -69,17 +87,38 @@ def load_recipe(reference: Reference, overrides: Overrides = (), *, changes: Seq
     for change in changes:
         problems.extend(apply_change(document, change))
     problems.extend(_apply_overrides(document, overrides))
+    _start_at_files(document)
     if document.whole:
         recipe, found = validated(document, Recipe)
         problems.extend(found)
         if recipe is not None and not problems:
-            problems.extend(
+            found = [
                 Problem(where=f"{document.place(conflict.path)}: {dotted(conflict.path)}", what=conflict.what)
                 for conflict in conflicts(recipe)
-            )
+            ]
+            problems.extend(_blamed(found, reference, overrides, changes))
             if not problems:
                 return recipe
     raise ConfigError(problems)
+
+
+def _blamed(
+    problems: Sequence[Problem], reference: Reference, overrides: Overrides, changes: Sequence[Change]
+) -> list[Problem]:
+    """The problems, of which those that the recipe has only with its `-s` are said of these."""
+    if not problems or not overrides or isinstance(overrides, Mapping):
+        return list(problems)
+    try:
+        load_recipe(reference, changes=changes)
+        own: set[Problem] = set()
+    except ConfigError as error:
+        own = set(error.problems)
+    given = [overrides] if isinstance(overrides, str) else overrides
+    listed = " ".join(f"-s {override}" for override in given)
+    return [
+        each if each in own or each.where.startswith("-s ") else replace(each, where=f"{listed}: {each.where}")
+        for each in problems
+    ]
 
 
 def load_data_section(reference: Reference, overrides: Overrides = ()) -> DataConfig | None:
@@ -87,6 +126,7 @@ def load_data_section(reference: Reference, overrides: Overrides = ()) -> DataCo
     try:
         document = _document(reference)
         _apply_overrides(document, overrides)
+        _start_at_files(document)
         return DataConfig.model_validate(with_tuples(document.tree.get("data")))
     except (ConfigError, ValidationError):
         return None
@@ -114,6 +154,40 @@ def resolved_yaml(recipe: Recipe) -> str:
 
 def _document(reference: Reference) -> Document:
     return RECIPES.from_mapping(reference) if isinstance(reference, Mapping) else RECIPES.read(str(reference))
+
+
+def _start_at_files(document: Document) -> None:
+    """Write relative paths as they are seen from the current folder; below `data.root` they start there."""
+    data = document.tree.get("data")
+    rooted = isinstance(data, dict) and data.get("root") is not None
+    teachers = document.tree.get("teachers")
+    numbers = range(len(teachers)) if isinstance(teachers, list) else range(0)
+    paths = [_ROOT] if rooted else [*_PATHS, *(("teachers", number, "features") for number in numbers)]
+    for path in paths:
+        _rewrite(document, path, from_file)
+    for path in (("student", "model"), *(("teachers", number, "model") for number in numbers)):
+        _rewrite(document, path, _model_beside)
+
+
+def _rewrite(document: Document, path: KeyPath, change: Callable[[str, str], str]) -> None:
+    *above, last = path
+    section: Any = document.tree
+    for part in above:
+        inside = isinstance(part, int) or (isinstance(section, dict) and part in section)
+        section = section[part] if inside else None
+    file = document.file(path)
+    value = section.get(last) if isinstance(section, dict) else None
+    if isinstance(value, str) and file and not value.startswith(HUB):
+        section[last] = change(value, file)
+
+
+def _model_beside(reference: str, file: str) -> str:
+    """A model that is a folder beside the file; any other is a name, or has a rule of its own."""
+    found = from_file(reference, file)
+    try:
+        return found if is_dir(Path(found)) else reference
+    except DalrError:  # a name that cannot be a path
+        return reference
 
 
 def _apply_overrides(document: Document, overrides: Overrides) -> list[Problem]:

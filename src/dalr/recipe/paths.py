@@ -1,4 +1,9 @@
-"""How are paths in recipes read? `$NAME`, `${NAME}` and `${NAME:-default}` come from the environment."""
+"""How are paths in recipes read? `$NAME`, `${NAME}` and `${NAME:-default}` come from the environment.
+
+A relative path starts at `data.root` if that is given, else at the folder of the file that says it, so a recipe
+means the same wherever dalr is called. What is said on the command line starts at the current folder, as everywhere
+else, and so does a path that begins with a variable whose value is relative.
+"""
 
 from __future__ import annotations
 
@@ -27,3 +32,11 @@ def expand(path: str) -> Path:
         return found
 
     return expanded(_VARIABLE.sub(value, path), f"path {path!r:.200}")
+
+
+def from_file(path: str, file: str) -> str:
+    """A path that `file` says, as seen from the current folder."""
+    folder = os.path.dirname(file)
+    if not path or os.path.normpath(folder) == "." or path.startswith(("$", "~")) or os.path.isabs(path):
+        return path
+    return os.path.join(folder, path)

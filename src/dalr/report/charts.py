@@ -35,6 +35,8 @@ class Estimate:
     interval: tuple[float, float] | None = None
     points: tuple[float, ...] = ()
     """What the number is the mean of, such as one score a seed."""
+    settled: bool = True
+    """Whether its interval says anything; a difference that is not settled has nobody ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,9 +159,10 @@ def differences(rows: Sequence[tuple[str, Estimate]], *, ahead: str, behind: str
         axes.axvline(0, color=sentinel("muted"), linewidth=1)
         for place, (_, each) in enumerate(rows):
             low, high = each.interval or (each.value, each.value)
-            colour = sentinel("muted") if low <= 0 <= high else sentinel(ahead if low > 0 else behind)
+            open_ = low <= 0 <= high or not each.settled
+            colour = sentinel("muted") if open_ else sentinel(ahead if low > 0 else behind)
             axes.plot([low, high], [place, place], color=colour, linewidth=2.4, solid_capstyle="round")
-            face = sentinel("surface") if low <= 0 <= high else colour
+            face = sentinel("surface") if open_ else colour
             axes.plot(
                 [each.value], [place], "o", color=colour, markerfacecolor=face, markersize=6.5, markeredgewidth=1.6
             )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, install
 
-HOW_TO_INSTALL = "pip install 'dalr[report]'"
+HOW_TO_INSTALL = install("report")
 
 
 def can_draw() -> bool:

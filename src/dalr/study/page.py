@@ -14,12 +14,11 @@ from dalr.report.tables import Table, formatted
 from dalr.study import tables
 from dalr.study.result import MethodResult, StudyResult
 from dalr.study.scores import CLEAN_AVG, DEV, STS_AVG, TRANSFER_AVG
-from dalr.study.verdict import verdict
+from dalr.study.verdict import settled, verdict
 
-_SENTENCES, _BEYOND = (STS_AVG, CLEAN_AVG, DEV), (TRANSFER_AVG, "t→i R@1", "i→t R@1")
+_SENTENCES, _BEYOND = (STS_AVG, CLEAN_AVG, DEV), (TRANSFER_AVG, "t→i R@1", "i→t R@1", "captions MAP")
 _LISTED = 6
 """Methods whose scores are a sentence; of more, the table is easier to read."""
-_OVERVIEW = (*_SENTENCES, *_BEYOND)
 _LABELS = {CLEAN_AVG: "STS avg w/o overlap", "t→i R@1": "text→image R@1", "i→t R@1": "image→text R@1"}
 
 
@@ -64,15 +63,7 @@ def _glance(result: StudyResult) -> Iterator[Block]:
 
 
 def _scores(result: StudyResult) -> Iterator[Block]:
-    shown = [
-        tables.sts_table(result),
-        tables.transfer_table(result),
-        tables.retrieval_table(result),
-        tables.overlap_table(result),
-        tables.photo_table(result),
-        tables.failure_table(result),
-    ]
-    for each in shown:
+    for each in [*tables.score_tables(result), tables.failure_table(result)]:
         if each is not None:
             yield from _published_folded(each)
 
@@ -90,7 +81,7 @@ def _published_folded(table: Table) -> Iterator[Block]:
 def _bars(result: StudyResult) -> Figure | None:
     panels = [
         Panel(chart=_bar_chart(result, names))
-        for group in (_SENTENCES, _BEYOND)
+        for group in (_SENTENCES, result.graded, _BEYOND)
         if (names := [name for name in group if any(name in each.summary for each in result.methods.values())])
     ]
     if not panels:
@@ -129,16 +120,17 @@ def _bar_chart(result: StudyResult, names: Sequence[str]) -> Chart:
 def _ahead(result: StudyResult) -> Figure | None:
     """The compared pairs side by side."""
     colours = {name: model_colour(place) for place, name in enumerate(result.methods)}
+    overview = _overview(result)
     shown: dict[tuple[str, str], list[tuple[str, Estimate]]] = {}
     for each in result.differences:
-        if each.score in _OVERVIEW and each.seeds.interval is not None:
-            estimate = Estimate(value=each.seeds.mean, interval=each.seeds.interval)
+        if each.score in overview and each.seeds.interval is not None:
+            estimate = Estimate(value=each.seeds.mean, interval=each.seeds.interval, settled=settled(each, result))
             shown.setdefault((each.a, each.b), []).append((each.score, estimate))
     panels = []
     for (a, b), found in shown.items():
         rows = [
             (_LABELS.get(name, name), estimate)
-            for name, estimate in sorted(found, key=lambda each: _OVERVIEW.index(each[0]))
+            for name, estimate in sorted(found, key=lambda each: overview.index(each[0]))
         ]
         told = ", ".join(f"{name} {formatted(each.value, 2, signed=True)}" for name, each in rows)
         chart = charts.differences(
@@ -153,14 +145,19 @@ def _ahead(result: StudyResult) -> Figure | None:
         return None
     caption = (
         "Mean difference of runs under the same seed, with its 95 % interval over seeds, in the colour of the one "
-        "ahead. Grey and hollow where the interval holds zero."
+        "ahead. Grey and hollow where the interval holds zero, or there are not enough seeds to say."
     )
     return Figure(title="Who is ahead", caption=caption, panels=tuple(panels))
 
 
+def _overview(result: StudyResult) -> tuple[str, ...]:
+    """The scores that are shown first, one or few for each task."""
+    return (*_SENTENCES, *result.graded, *_BEYOND)
+
+
 def _differences(result: StudyResult) -> Iterator[Block]:
     """What the images show in view, every task and subset in a fold."""
-    shown, every = tables.difference_table(result, _OVERVIEW), tables.difference_table(result)
+    shown, every = tables.difference_table(result, _overview(result)), tables.difference_table(result)
     if shown is not None and every is not None:
         yield TableBlock(table=shown, sortable=False)
         if len(every.rows) > len(shown.rows):

@@ -179,9 +179,13 @@ def _method_run(study: Study, out: Path, method: str, label: str, setting: Setti
         "a method can be like one that has a recipe, not like one that is itself like another"
     )
     space = study.place(("methods", tuned_as, "search", "space"))
+    file = study.file(("methods", tuned_as, "search", "space"))
     changes = [
         *study.changes(("methods", tuned_as, "overrides"), base.overrides),
-        *(Change(where=f"{space}: methods.{tuned_as}.search.space", key=k, value=v) for k, v in setting.items()),
+        *(
+            Change(where=f"{space}: methods.{tuned_as}.search.space", key=k, value=v, file=file)
+            for k, v in setting.items()
+        ),
         *(study.changes(("methods", method, "overrides"), own.overrides) if own is not base else []),
         *study.settings,
         Change(where=study.place(("seeds",)), key="seed", value=seed),
@@ -242,6 +246,7 @@ def _run(
                 with_seed(change.value, seed) if seed is not None else change.value,
                 lambda name: str(prepared_model(out, name)),
             ),
+            file="" if any(references(change.value)) else change.file,
         )
         for change in everything
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dalr.errors import ConfigError, Problem, did_you_mean
@@ -15,7 +16,8 @@ from dalr.evaluation.graded import check_task_name
 from dalr.evaluation.senteval.selection import CLASSIFIERS
 from dalr.evaluation.tasks import GROUPS, RETRIEVAL, TASKS, resolve_tasks
 from dalr.recipe.document import Change, Document, Shelf, beside, change_of, dotted, validated
-from dalr.recipe.paths import expand
+from dalr.recipe.paths import expand, from_file
+from dalr.recipe.schema import Recipe
 from dalr.study.config import Changes, EvaluateConfig, StudyConfig
 from dalr.study.names import check_name
 from dalr.study.search import combinations, problems_of
@@ -41,7 +43,12 @@ class Study:
     def changes(self, path: tuple[str | int, ...], changes: Changes) -> list[Change]:
         """The entries of the mapping at `path` of the file, each with its place."""
         return [
-            Change(where=f"{self.place((*path, key))}: {dotted((*path, key))}", key=key, value=_plain(value))
+            Change(
+                where=f"{self.place((*path, key))}: {dotted((*path, key))}",
+                key=key,
+                value=_plain(value),
+                file=self.file((*path, key)),
+            )
             for key, value in changes.items()
         ]
 
@@ -59,8 +66,10 @@ def load_study(reference: str, overrides: Sequence[str] = ()) -> Study:
     for override in overrides:
         try:
             settings.append(change_of(override))
+            problems.extend(_of_the_study(settings[-1], reference))
         except ConfigError as error:
             problems.extend(error.problems)
+    _start_at_files(document)
     if document.whole:
         config, found = validated(document, StudyConfig)
         problems.extend(found)
@@ -72,6 +81,34 @@ def load_study(reference: str, overrides: Sequence[str] = ()) -> Study:
         if config is not None and not problems:
             return Study(config=config, settings=tuple(settings), place=document.place, file=document.file)
     raise ConfigError(problems)
+
+
+def _of_the_study(change: Change, reference: str) -> list[Problem]:
+    """`-s` changes the recipes; a key that only a study has is changed in its file."""
+    key = change.key.split(".")[0]
+    if key not in StudyConfig.model_fields or key in Recipe.model_fields:
+        return []
+    name = Path(reference).name if Path(reference).suffix else reference
+    what = (
+        f"{key} is a key of the study, and -s changes its recipes; change it in {reference}, or in a file of your "
+        f"own that says `extends: {name}`"
+    )
+    return [Problem(where=change.where, what=what)]
+
+
+def _start_at_files(document: Document) -> None:
+    """Paths of the evaluation as they are seen from the current folder; those in overrides wait for `data.root`."""
+    evaluate = document.tree.get("evaluate")
+    if isinstance(evaluate, dict):
+        _rewrite(document, evaluate, ("evaluate",), ("data", "exclude_overlap"))
+        if isinstance(graded := evaluate.get("graded_pairs"), dict):
+            _rewrite(document, graded, ("evaluate", "graded_pairs"), tuple(graded))
+
+
+def _rewrite(document: Document, section: dict[str, Any], at: tuple[str, ...], names: tuple[str, ...]) -> None:
+    for name in names:
+        if isinstance(value := section.get(name), str):
+            section[name] = from_file(value, document.file((*at, name)))
 
 
 def shipped_studies() -> list[str]:

@@ -21,11 +21,14 @@ from dalr.study.scores import CLEAN_AVG, DEV, STS_AVG, TRANSFER_AVG, WITHOUT_OVE
 from dalr.study.statistics import Summary
 
 _RECALLS = tuple(f"{arrow} {name}" for arrow in ("t→i", "i→t") for name in ("R@1", "R@5", "R@10"))
+_CAPTIONS = ("captions R@1", "captions R@10", "captions MAP")
 _PHOTO_CAPTIONS = ("STS12/MSRvid", "STS14/images", "STS15/images", "SICK-R")
 _PHOTOS = tuple(name for task in _PHOTO_CAPTIONS for name in (task, task + WITHOUT_OVERLAP))
 _AVERAGES = (STS_AVG, CLEAN_AVG, TRANSFER_AVG)
 _DIFFERENCES = tuple(
-    dict.fromkeys((*_AVERAGES, *_RECALLS, DEV, STS_DEV, *STS_TASKS, *_PHOTOS, *TRANSFER_TASKS))  # SICK-R is in two
+    dict.fromkeys(
+        (*_AVERAGES, *_RECALLS, *_CAPTIONS, DEV, STS_DEV, *STS_TASKS, *_PHOTOS, *TRANSFER_TASKS)
+    )  # SICK-R is in two
 )
 _SHORT = {STS_AVG: AVERAGE, TRANSFER_AVG: AVERAGE, CLEAN_AVG: "Avg w/o overlap"}
 
@@ -33,16 +36,26 @@ _SHORT = {STS_AVG: AVERAGE, TRANSFER_AVG: AVERAGE, CLEAN_AVG: "Avg w/o overlap"}
 def study_tables(result: StudyResult) -> list[Table]:
     """All tables for which there is something to show, in reading order."""
     candidates = [
-        sts_table(result),
-        transfer_table(result),
-        retrieval_table(result),
-        *(graded_table(result, name) for name in result.graded),
-        overlap_table(result),
-        photo_table(result),
+        *score_tables(result),
         difference_table(result),
         trial_table(result),
         failure_table(result),
         origin_table(result),
+    ]
+    return [each for each in candidates if each is not None]
+
+
+def score_tables(result: StudyResult) -> list[Table]:
+    """Every score that a method has, in one of the tables at least."""
+    candidates = [
+        sts_table(result),
+        transfer_table(result),
+        retrieval_table(result),
+        captions_table(result),
+        *(graded_table(result, name) for name in result.graded),
+        overlap_table(result),
+        photo_table(result),
+        further_table(result),
     ]
     return [each for each in candidates if each is not None]
 
@@ -132,6 +145,33 @@ def retrieval_table(result: StudyResult) -> Table | None:
         published=Group(rows=rows, title=f"{PUBLISHED}; other images, protocol not stated"),
         notes=["The more images there are to choose from, the lower every recall."],
     )
+
+
+def captions_table(result: StudyResult) -> Table | None:
+    if not set(_CAPTIONS) & _measured(result):
+        return None
+    return _score_table(
+        result,
+        list(_CAPTIONS),
+        columns=[name.removeprefix("captions ") for name in _CAPTIONS],
+        name="study-captions",
+        caption="Captions of one image among all test captions (%)",
+        published=None,
+        notes=["Each caption asks for the other captions of its image."],
+    )
+
+
+def further_table(result: StudyResult) -> Table | None:
+    """Tasks that were asked for and are in no other table."""
+    elsewhere = {*_DIFFERENCES, *result.graded}
+    names = [
+        name
+        for name in dict.fromkeys(name for each in result.methods.values() for name in each.summary)
+        if name not in elsewhere and "/" not in name and not name.endswith(WITHOUT_OVERLAP)
+    ]
+    if not names:
+        return None
+    return _score_table(result, names, name="study-further", caption="Further scores", published=None, notes=[])
 
 
 def overlap_table(result: StudyResult) -> Table | None:

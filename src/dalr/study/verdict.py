@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dalr.report.tables import formatted
 from dalr.study.result import Difference, StudyResult
 from dalr.study.scores import DEV, STS_AVG
 
 _FEWEST_SEEDS = 3
+_LAST_DIGIT = 0.01
+_ROUNDING = 1e-6
 _DECIDING = (STS_AVG, "t→i R@1", DEV)
 
 
@@ -20,8 +23,8 @@ class _Side:
     model: str
     other: str
     mean: float
-    sign: int
-    """1 ahead, −1 behind, 0 where the interval holds zero."""
+    sign: int | None
+    """1 ahead, −1 behind, 0 where the interval holds zero, None where the seeds are too few to say."""
 
 
 def verdict(result: StudyResult) -> list[str]:
@@ -35,33 +38,57 @@ def verdict(result: StudyResult) -> list[str]:
             most = max(each.seeds.n for each in found)
             if most < _FEWEST_SEEDS:
                 return [f"{score}: not enough seeds for a verdict ({most}; it takes {_FEWEST_SEEDS} or more)."]
-            sides = [_seen(each, result.baseline) for each in found]
+            sides = [_seen(each, result) for each in found]
             models = dict.fromkeys(each.model for each in sides)
             said = [_sentence(name, [each for each in sides if each.model == name]) for name in models]
-            seeds = max(each.seeds.n for each in found)
-            return [f"{score}, 95 % intervals over {seeds} seeds: {said[0]}", *said[1:]]
+            return [f"{score}, 95 % intervals over {most} seeds: {said[0]}", *said[1:]]
     return []
 
 
-def _seen(each: Difference, baseline: str | None) -> _Side:
+def settled(difference: Difference, result: StudyResult) -> bool:
+    """Whether the seeds can say anything: three or more, which differ by more than the step of the score.
+
+    Seeds that agree by chance have an interval of no width, which says nothing of further ones.
+    """
+    if difference.seeds.n < _FEWEST_SEEDS or difference.seeds.interval is None:
+        return False
+    low, high = difference.seeds.interval
+    return high - low >= _step(difference.score, result)
+
+
+def _step(score: str, result: StudyResult) -> float:
+    """The least by which two values of a score can differ: the last digit shown, or one query of a recall."""
+    if "R@" not in score:
+        return _LAST_DIGIT
+    seeds = [seed for each in result.methods.values() for seed in each.seeds]
+    values = sorted({seed.scores[score] for seed in seeds if score in seed.scores})
+    gaps = [above - below for below, above in pairwise(values) if above - below > _LAST_DIGIT / 2]
+    return max(min(gaps, default=_LAST_DIGIT), _LAST_DIGIT) * (1 - _ROUNDING)
+
+
+def _seen(each: Difference, result: StudyResult) -> _Side:
     """From the baseline's side, or from that of the first of the pair."""
     assert each.seeds.interval is not None
     low, high = each.seeds.interval
-    sign = int(low > 0) - int(high < 0)
-    if each.seeds.n < _FEWEST_SEEDS or formatted(low) == formatted(high):
-        sign = 0  # two seeds, or seeds that agree to the last digit shown, say nothing of further ones
-    turned = -1 if each.b == baseline else 1
-    model, other = (each.b, each.a) if each.b == baseline else (each.a, each.b)
-    return _Side(model=model, other=other, mean=turned * each.seeds.mean, sign=turned * sign)
+    turned = -1 if each.b == result.baseline else 1
+    model, other = (each.b, each.a) if each.b == result.baseline else (each.a, each.b)
+    sign = turned * (int(low > 0) - int(high < 0)) if settled(each, result) else None
+    return _Side(model=model, other=other, mean=turned * each.seeds.mean, sign=sign)
 
 
 def _sentence(model: str, sides: Sequence[_Side]) -> str:
     parts = [
         f"{words} {', '.join(named)}"
-        for sign, words in ((1, "ahead of"), (-1, "behind"), (0, "not distinguishable from"))
+        for sign, words in (
+            (1, "is ahead of"),
+            (-1, "is behind"),
+            (0, "is not distinguishable from"),
+            (None, "has not enough seeds to compare with"),
+        )
         if (named := list(_named(each for each in sides if each.sign == sign)))
     ]
-    return f"{model} is {'; '.join(parts)}."
+    said = [parts[0], *(part.removeprefix("is ") if parts[0].startswith("is ") else part for part in parts[1:])]
+    return f"{model} {'; '.join(said)}."
 
 
 def _named(sides: Iterable[_Side]) -> Iterable[str]:

@@ -14,19 +14,41 @@ from typing import TYPE_CHECKING, Any
 
 from dalr.data.config import DataConfig
 from dalr.data.dataset import Dataset, load_dataset
-from dalr.errors import SHOWN, Attempts, ConfigError, DalrError, DataError, Problem
+from dalr.errors import SHOWN, Attempts, ConfigError, DalrError, DataError, ModelFileError, Problem, together
 from dalr.evaluation.overlap import OverlapReport, audit
 from dalr.evaluation.sts import load_sts
 from dalr.evaluation.tasks import STS_DEV, STS_TASKS
 from dalr.io.console import Console, printable
 from dalr.io.console import show as print_result
 from dalr.io.paths import is_dir
+from dalr.models.reference import unavailable
 from dalr.recipe.checks import missing_models
 from dalr.recipe.loading import load_data_section, load_recipe
 from dalr.training.data import load_training_data
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+
+
+_COUNTED = {
+    "images": "in the pairs file",
+    "captions": "of these images, empty ones left out",
+    "captions_dropped_empty": "empty captions, left out",
+    "captions_repeated": "captions that an earlier one says already, letter case and spaces aside",
+    "images_by_split": "images of each split of the file",
+    "images_held_out": "never trained on",
+    "images_for_validation": "of those, they choose the weights",
+    "images_for_test": "of those, for the final scores",
+    "images_dropped_leaking": "near-duplicates of held-out images, not trained on",
+    "captions_dropped_leaking": "also captions of held-out images, not trained on",
+    "captions_trained_on": "what is left to train on",
+    "captions_with_a_strange_image": "given another image by pairing_control",
+    "text_lines": "sentences of plain text, empty lines left out",
+    "text_dropped_empty": "empty lines, left out",
+    "text_repeated": "lines that an earlier one says already",
+    "text_dropped_leaking": "lines that are also held-out captions, not trained on",
+}
+"""What the counts of a data report count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,21 +106,38 @@ def check_recipe(
     except ConfigError as error:
         data = load_data_section(reference, overrides)
         return compare.of_data(Checked(recipe=reference, error=_with_data_problems(error, data)), data, seed=0)
+    missing = missing_models(recipe)
+    errors: list[DalrError] = list(_unavailable(missing))
+    inputs = None
     try:
         inputs = load_training_data(recipe)
-    except DalrError as error:
-        return compare.of_data(Checked(recipe=reference, error=error), recipe.data, seed=recipe.seed)
+    except DalrError as wrong:
+        errors.insert(0, wrong)
+    found = together(errors) if errors else None
+    if inputs is None:
+        return compare.of_data(Checked(recipe=reference, error=found), recipe.data, seed=recipe.seed)
     left_over, kinds = inputs.plan.left_over(), inputs.plan.kinds(0)
     checked = Checked(
         recipe=reference,
+        error=found,
         report=inputs.dataset.report,
         batches={
             kind: Batches(per_epoch=kinds.count(kind), rows_left_over=rows) for kind, rows in left_over.items()
         },
-        missing_models=tuple(missing_models(recipe)),
+        missing_models=tuple(model for model, _ in missing),
         warnings=inputs.warnings,
     )
     return compare.of_sentences(checked, inputs.dataset)
+
+
+def _unavailable(models: Sequence[tuple[str, str | None]]) -> list[ModelFileError]:
+    """What keeps training from loading these models, which are not on this machine."""
+    reasons = [(model, unavailable(model, revision)) for model, revision in models]
+    return [
+        ModelFileError(Problem(where=f"model {model!r}", what=reason))
+        for model, reason in reasons
+        if reason is not None
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +211,9 @@ def show(checked: Checked, console: Console) -> None:
         return
     terminal = RichConsole()
     if terminal.is_terminal:
-        _print_table(terminal, ("data", ""), [(name, str(value)) for name, value in checked.report.items()])
+        _print_table(terminal, ("data", ""), [(name, _told(name, value)) for name, value in checked.report.items()])
     else:
-        print_result("".join(f"{name}: {value}\n" for name, value in checked.report.items()), end="")
+        print_result("".join(f"{name}: {_told(name, value)}\n" for name, value in checked.report.items()), end="")
     for kind, batches in checked.batches.items():
         left = batches.rows_left_over
         console.detail(f"{kind} batches in an epoch: {batches.per_epoch}, rows left over: {left}")
@@ -184,6 +223,11 @@ def show(checked: Checked, console: Console) -> None:
         console.say(f"warning: {warning}")
     _show_overlap(checked, console)
     console.say("no problems found")
+
+
+def _told(name: str, value: int | str) -> str:
+    """A count with what it counts."""
+    return f"{value}  ({_COUNTED[name]})" if name in _COUNTED else str(value)
 
 
 def _with_data_problems(error: ConfigError, data: DataConfig | None) -> ConfigError:

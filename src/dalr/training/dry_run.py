@@ -29,6 +29,7 @@ from dalr.training.data import FromProgram, TrainingData, few_rows, load_trainin
 
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers import SentenceTransformer
 
     from dalr.training.batch import Batch
     from dalr.training.module import TrainingTask
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _COUNTED_EPOCHS = 20
 """Epochs whose batches are counted one by one; counting millions would take hours."""
 _TIMED_SENTENCES, _WARM_UP = 128, 8
-"""Sentences that a teacher is timed on."""
+"""Sentences that an encoder is timed on."""
 _TIMED = 3
 """Steps of each kind that are timed; the median counts."""
 
@@ -79,11 +80,20 @@ class DryRun:
     """Of the optimizer's state, which resuming needs beside the weights."""
     teacher_seconds: float = 0.0
     """Of asking the teachers about every distinct sentence once, which a later run finds in the cache."""
+    data_seconds: float = 0.0
+    """Of reading and checking data and stored vectors; images themselves are not looked at in a training."""
+    images: int = 0
+    """Distinct images whose stored vectors are read."""
+    evaluation_seconds: float = 0.0
+    """Of encoding what `dalr compare` encodes afterwards, by the student and by the untouched encoder."""
+    test_images: int = 0
 
     @property
     def seconds(self) -> float:
-        """Of the whole: teachers, steps and validation scores, without loading, tokenising and saving."""
-        return self.teacher_seconds + self.step_seconds + self.validation_scores * (self.validation_seconds or 0.0)
+        """Of the whole: data, teachers, steps, validation, evaluation; without loading models and saving."""
+        validation = self.validation_scores * (self.validation_seconds or 0.0)
+        before = self.data_seconds + self.teacher_seconds
+        return before + self.step_seconds + validation + self.evaluation_seconds
 
     @property
     def step_seconds(self) -> float:
@@ -103,18 +113,29 @@ class DryRun:
             rows.append((part, f"{self.trained[part]:,} parameters trained, {self.frozen[part]:,} frozen"))
         kinds = ", ".join(f"{trial.steps} {trial.kind}" for trial in self.trials)
         rows.append(("steps", f"{sum(trial.steps for trial in self.trials)} ({kinds})"))
-        if self.teacher_seconds:
-            rows.append(("teachers", f"about {duration(self.teacher_seconds)}, once: then they are in the cache"))
+        rows += self._times()
+        saved = f"{_size(self.checkpoint_bytes)} (two of them for a moment)"
+        rows.append(("checkpoint", f"{saved}; optimizer state {_size(self.optimizer_bytes)}"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:{width}}  {value}".rstrip() for name, value in rows)
+
+    def _times(self) -> list[tuple[str, str]]:
+        """What each part takes, also those that take nothing, and the whole."""
+        stored = f"stored vectors of {self.images}, none computed; " if self.images else "none; "
+        rows = [("images", f"{stored}reading all data takes about {duration(self.data_seconds)}")]
+        once = f"about {duration(self.teacher_seconds)}, once: then they are in the cache"
+        rows.append(("teachers", once if self.teacher_seconds else "nothing to compute"))
         rows.append(("training", f"about {duration(self.step_seconds)}"))
         if self.validation_seconds is not None:
             whole = duration(self.validation_scores * self.validation_seconds)
             scores = f"{self.validation_scores} scores of {self.validation_seconds:.2f} s"
             rows.append(("validation", f"{scores}, about {whole}"))
+        else:
+            rows.append(("validation", "none in the recipe"))
+        compare = f"about {duration(self.evaluation_seconds)} on {self.test_images} test images (dalr compare)"
+        rows.append(("evaluation", compare if self.test_images else "no test images in the recipe"))
         rows.append(("whole training", f"about {duration(self.seconds)} on {self.device} in {self.precision}"))
-        saved = f"{_size(self.checkpoint_bytes)} (two of them for a moment)"
-        rows.append(("checkpoint", f"{saved}; optimizer state {_size(self.optimizer_bytes)}"))
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:{width}}  {value}".rstrip() for name, value in rows)
+        return rows
 
 
 def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = None) -> DryRun:
@@ -125,7 +146,9 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
         NumericsError: a loss is not finite.
     """
     program = program or FromProgram()
+    started = time.perf_counter()
     data = load_training_data(recipe, program.data)
+    data_seconds = time.perf_counter() - started
     first = _first_batches(data.plan)
     few = few_rows(recipe, data, {planned.kind: planned.rows for planned in first})
     teacher_seconds = _teacher_seconds(recipe, data)  # before, because it looks into the user's own cache
@@ -166,13 +189,16 @@ def dry_run(recipe: Recipe, *, console: Console, program: FromProgram | None = N
             checkpoint_bytes=_checkpoint_bytes(task),
             optimizer_bytes=_optimizer_bytes(optimization.optimizer),
             teacher_seconds=teacher_seconds,
+            data_seconds=data_seconds,
+            images=len(data.dataset.pairs.image_names) if data.images is not None and data.dataset.pairs else 0,
+            evaluation_seconds=_evaluation_seconds(task, data),
+            test_images=len(data.dataset.test.image_names) if data.dataset.test is not None else 0,
         )
 
 
 def _teacher_seconds(recipe: Recipe, data: TrainingData) -> float:
     """What the teachers take that are models: timed on a sample of the sentences that are not in the cache yet."""
     from dalr.features.text import is_cached
-    from dalr.models.embedding import embed
     from dalr.models.loading import load_encoder
 
     streams = [each for each in data.dataset.streams if each.kind in data.teachers]
@@ -183,14 +209,32 @@ def _teacher_seconds(recipe: Recipe, data: TrainingData) -> float:
         precision = teacher.precision or "fp32"
         asked = [each for each in streams if not is_cached(teacher.encoder(), each.ids, each.sentences, precision)]
         distinct = list(dict.fromkeys(sentence for each in asked for sentence in each.sentences))
-        sample = distinct[:: max(len(distinct) // _TIMED_SENTENCES, 1)][:_TIMED_SENTENCES]
-        if not sample:
-            continue
-        encoder = load_encoder(teacher.encoder()).to(pick_device("cpu"))
-        ask = partial(embed, encoder, max_tokens=teacher.max_tokens, bf16=precision == "bf16")
-        ask(sample[:_WARM_UP])
-        total += _timed(partial(ask, sample)) / len(sample) * len(distinct)
+        if distinct:
+            encoder = load_encoder(teacher.encoder()).to(pick_device("cpu"))
+            total += _encoding_seconds(encoder, distinct, teacher.max_tokens, bf16=precision == "bf16")
     return total
+
+
+def _evaluation_seconds(task: TrainingTask, data: TrainingData) -> float:
+    """What `dalr compare` encodes: test captions, and with images those that a linear map is fitted on."""
+    test, pairs = data.dataset.test, data.dataset.pairs
+    if test is None:
+        return 0.0
+    read = [test, pairs] if data.images is not None else [test]
+    distinct = list(dict.fromkeys(caption for each in read if each is not None for caption in each.captions))
+    return 2 * _encoding_seconds(task.student, distinct, None)
+
+
+def _encoding_seconds(
+    encoder: SentenceTransformer, sentences: list[str], max_tokens: int | None, *, bf16: bool = False
+) -> float:
+    """Of all these sentences, by the time of a sample."""
+    from dalr.models.embedding import embed
+
+    sample = sentences[:: max(len(sentences) // _TIMED_SENTENCES, 1)][:_TIMED_SENTENCES]
+    ask = partial(embed, encoder, max_tokens=max_tokens, bf16=bf16)
+    ask(sample[:_WARM_UP])
+    return _timed(partial(ask, sample)) / len(sample) * len(sentences)
 
 
 def _first_batches(plan: Plan) -> list[PlannedBatch]:

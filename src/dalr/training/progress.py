@@ -163,11 +163,12 @@ class Progress:
         value = None
         self.scored_at = step
         if self.validation is not None:
+            self.bar.update(step, now="validation")
             scores = self.ranks.agree(self.validation.scores(self.task) if self.ranks.main else {})
             value = scores[self.validation.name]
             self._write({"step": step, "validation": scores})
             shown = value if self.best is None or self.best.score is None else max(value, self.best.score)
-            self.bar.update(step, dev=f"{value:.2f} (best {shown:.2f})")
+            self.bar.update(step, dev=f"{value:.2f} (best {shown:.2f})", now="training")
         if step == 0:
             self.untrained = value
             return

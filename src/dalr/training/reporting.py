@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, install
 from dalr.training.config import Reporter
 
 
@@ -61,11 +61,7 @@ def reports(names: Sequence[Reporter], *, run: Path, project: str, recipe: Mappi
 
 def missing_reporters(names: Sequence[Reporter]) -> list[str]:
     """What to say of each that is not installed."""
-    return [
-        f"{name} is not installed: pip install 'dalr[{name}]'"
-        for name in names
-        if importlib.util.find_spec(name) is None
-    ]
+    return [f"{name} is not installed; {install(name)}" for name in names if importlib.util.find_spec(name) is None]
 
 
 def _begin(name: Reporter, run: Path, project: str, recipe: Mapping[str, Any]) -> Report:

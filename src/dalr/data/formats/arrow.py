@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.data.formats.collecting import Collector, Source, naming
-from dalr.errors import DataError, Problem, shown
+from dalr.errors import DataError, Problem, install, shown
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.paths import is_file, regular, require_regular_below, resolve, size_of
 from dalr.io.proportion import megabytes, room
@@ -28,7 +28,7 @@ _SHORTENED, _SHORTENED_BYTES = "DELTA_BYTE_ARRAY", 64 << 20
 """An encoding that stores what a value has in common with the one before as a number."""
 _ROW_BYTES = 100
 """Memory of a cell, besides its text."""
-_INSTALL = "pip install 'dalr[formats]'"
+_INSTALL = install("formats")
 
 
 def read_parquet(source: Source, into: Collector) -> None:
@@ -294,7 +294,7 @@ def _as_problems(where: str, kind: str) -> Iterator[None]:
     except DataError:
         raise
     except ImportError as error:
-        what = f"reading {kind} needs the package {error.name}: {_INSTALL}"
+        what = f"reading {kind} needs the package {error.name}; {_INSTALL}"
         raise DataError(Problem(where=where, what=what)) from None
     except FileNotFoundError as error:
         what = "no such file" if where in str(error) else f"damaged: {error}"
