@@ -52,8 +52,9 @@ from dalr.training.optim import Optimization
 
 FP32_LOSS, FP32_GRADIENT = 1e-4, 1e-3
 """Largest relative distance to float64 in fp32: of the loss, and of all gradients as one vector."""
-BF16_LOSS, BF16_GRADIENT, BF16_OVER_PADDED = 2e-2, 0.15, 1.5
-"""In bf16, and how many times the distance of padded bf16 that of packed bf16 may be."""
+BF16_LOSS, BF16_GRADIENT, BF16_OVER_PADDED = 5e-2, 0.3, 1.5
+"""In bf16: wide, for what is wrong rather than imprecise. And how many times the distance of padded rows that of
+packed rows may be."""
 
 
 def main() -> int:

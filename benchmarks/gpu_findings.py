@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+SHOWN = 400
+"""Characters of a finding that are printed; the file has all of it."""
+
 
 class Findings:
     """Named findings of one step; each call writes the whole file anew."""
@@ -21,7 +24,7 @@ class Findings:
 
     def add(self, name: str, value: Any) -> None:
         self.found[name] = value
-        print(f"{name}: {json.dumps(value)}", flush=True)
+        print(f"{name}: {json.dumps(value, ensure_ascii=False)[:SHOWN]}", flush=True)
         self._write()
 
     def check(self, name: str, passed: bool, **details: Any) -> None:
