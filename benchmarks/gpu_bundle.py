@@ -201,7 +201,10 @@ def members(shared: Path) -> Iterator[tuple[str, bytes]]:
     )
     for name in whole:
         yield f"shared/{name}", (shared / name).read_bytes()
-    yield "shared/data/flickr8k-clip/clip_vit_b32_image.npy", half(shared / "data/flickr8k-clip/clip_vit_b32_image.npy")
+    yield (
+        "shared/data/flickr8k-clip/clip_vit_b32_image.npy",
+        half(shared / "data/flickr8k-clip/clip_vit_b32_image.npy"),
+    )
     for file in (*sorted((shared / "oracles").iterdir()), *files_of_tasks(shared / "data" / "senteval")):
         yield f"shared/{file.relative_to(shared).as_posix()}", file.read_bytes()
 

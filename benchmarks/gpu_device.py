@@ -1,6 +1,6 @@
 """What machine is this? The GPU, the versions, the date, and rates that everything else is compared with.
 
-    python benchmarks/gpu_device.py --out FILE [--tiny]
+python benchmarks/gpu_device.py --out FILE [--tiny]
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ import torch
 from gpu_findings import Findings
 from training_floor import measured_rates
 
-PACKAGES = ("dalr", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "numba", "scikit-learn")
+PACKAGES = (
+    "dalr",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "tokenizers",
+    "numpy",
+    "numba",
+    "scikit-learn",
+)
 
 
 def main() -> int:
@@ -32,7 +41,9 @@ def main() -> int:
     for dtype in (torch.bfloat16, torch.float32):
         rates = measured_rates(device, dtype)
         name = str(dtype).removeprefix("torch.")
-        findings.add(f"rates, {name}", {"matrix product, TFLOP/s": rates.flops / 1e12, "copy, GB/s": rates.bytes / 1e9})
+        findings.add(
+            f"rates, {name}", {"matrix product, TFLOP/s": rates.flops / 1e12, "copy, GB/s": rates.bytes / 1e9}
+        )
     if not options.tiny:
         findings.check("a GPU was found", device.type == "cuda")
     return findings.exit_code()

@@ -1,4 +1,4 @@
-"""What a step of gpu.py finds, on disk as soon as it is known: a step that is stopped loses nothing it had found."""
+"""What a step of gpu.py finds, on disk as soon as it is known: one that is stopped loses nothing it had found."""
 
 from __future__ import annotations
 
