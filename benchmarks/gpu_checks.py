@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_checks.py --out FILE [--tiny] [--device cuda]
 
-1. Losses and gradients of a pair step and a text step, for BERT, RoBERTa, MPNet and ModernBERT, in fp32 and in bf16:
+1. Losses and gradients of a pair step and a text step, for BERT, RoBERTa, MPNet and ModernBERT, in fp32 and bf16:
    padded rows, packed ones (in bf16 on a GPU through flash attention; MPNet cannot and has buckets), and the layout
    that training picks, each against padded float64 on the CPU. Without dropout, so that all compute the same
    function. Packing may not add much to what the precision costs padded rows on the same device.
@@ -286,7 +286,7 @@ def resume_in_the_same_bits(findings: Findings, folder: Path, tiny: bool) -> Non
     toy_run(folder / "whole", seed=0, tiny=tiny)
     expected = weights(folder / "whole")
     assert expected
-    for cut in (1, 6) if tiny else (1, 4, 6, 11):
+    for cut in (6,) if tiny else (1, 4, 6, 11):
         run = folder / f"cut-{cut}"
         toy_run(run, seed=0, tiny=tiny, stop_after=cut)
         resumed = json.loads((run / "run.json").read_bytes())["status"] == "stopped"
@@ -328,7 +328,7 @@ def compare_processes(findings: Findings, first: Started, second: Started, other
 
 def bound_default_mode(findings: Findings, folder: Path, tiny: bool) -> None:
     """Not a promise of equal bits: a number to report."""
-    steps, apart = (4, []) if tiny else (200, [])
+    steps, apart = (2, []) if tiny else (200, [])
     for seed in range(1 if tiny else 3):
         last = []
         for turn in range(2):
