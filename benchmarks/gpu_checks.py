@@ -150,10 +150,8 @@ def distance(found: Computed, truth: Computed) -> dict[str, float]:
 
 def within(precision: str, distances: Mapping[str, Mapping[str, float]]) -> bool:
     loss, gradient = (FP32_LOSS, FP32_GRADIENT) if precision == "fp32" else (BF16_LOSS, BF16_GRADIENT)
-    near = all(each["loss"] < loss and each["gradient"] < gradient for each in distances.values())
-    return (
-        near and distances[best]["gradient"] <= BF16_OVER_PADDED * distances["padded"]["gradient"] + FP32_GRADIENT
-    )
+    most = min(gradient, BF16_OVER_PADDED * distances["padded"]["gradient"] + FP32_GRADIENT)
+    return all(each["loss"] < loss and each["gradient"] < most for each in distances.values())
 
 
 # --- 2. NaN and Inf ------------------------------------------------------------------------------------------
