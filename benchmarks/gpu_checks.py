@@ -76,7 +76,7 @@ def main() -> int:
     device = torch.device(options.device)
     with tempfile.TemporaryDirectory(prefix="dalr-gpu-checks-") as name:
         folder = Path(name)
-        first, second, other = (started(folder / f"seed-{place}", place // 2, options) for place in range(3))
+        same, other = (started(folder / f"seed-{seed}", seed, options) for seed in range(2))
         for architecture in ARCHITECTURES:
             world = world_of(folder, architecture, SIZES["tiny" if options.tiny else "base"], device)
             attempted(findings, f"{architecture}: arithmetic", compare_arithmetic, findings, world)
@@ -85,7 +85,7 @@ def main() -> int:
         for value in ("nan", "inf"):
             attempted(findings, f"stop at {value}", stop_at, findings, small, float(value))
         attempted(findings, "resume", resume_in_the_same_bits, findings, folder, options.tiny)
-        attempted(findings, "seeds", compare_processes, findings, first, second, other)
+        attempted(findings, "seeds", compare_processes, findings, folder / "whole", same, other)
         torch.use_deterministic_algorithms(False)
         attempted(findings, "default mode", bound_default_mode, findings, folder, options.tiny)
     return findings.exit_code()
@@ -318,10 +318,11 @@ def started(run: Path, seed: int, options: argparse.Namespace) -> Started:
     return Started(run=run, process=process)
 
 
-def compare_processes(findings: Findings, first: Started, second: Started, other: Started) -> None:
-    one, two, three = (each.weights() for each in (first, second, other))
-    same, differs = one == two, one != three
-    findings.check("seeds", bool(one) and same and differs, same_seed_same_bits=same, other_seed_other_bits=differs)
+def compare_processes(findings: Findings, whole: Path, same: Started, other: Started) -> None:
+    """`whole` was trained in this process, with the seed of `same`."""
+    expected, of_same, of_other = weights(whole), same.weights(), other.weights()
+    equal, differs = of_same == expected, of_other.keys() == expected.keys() and of_other != expected
+    findings.check("seeds", equal and differs, same_seed_same_bits=equal, other_seed_other_bits=differs)
 
 
 def bound_default_mode(findings: Findings, folder: Path, tiny: bool) -> None:
