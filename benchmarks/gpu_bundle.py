@@ -241,7 +241,7 @@ def minilm() -> Iterator[tuple[str, bytes]]:
     source, target = find_model(f"package:{MINILM}/model"), f"packages/{MINILM}"
     yield f"{target}/__init__.py", b'"""all-MiniLM-L6-v2, its first three layers in float16."""\n'
     for path in sorted(source.rglob("*")):
-        if path.is_file() and path.name not in ("config.json", *NOT_READ):
+        if path.is_file() and path != source / "config.json" and path.name not in NOT_READ:
             yield f"{target}/model/{path.relative_to(source).as_posix()}", path.read_bytes()
     tensors = load_file(source / "model.safetensors")
     kept = {name: each for name, each in tensors.items() if layer_of(name) < LAYERS}

