@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 DOCS := $(VENV)/.installed-docs
 THREADS ?= 1
 
-.PHONY: demo test test-slow test-nightly bench-gpu docs install clean
+.PHONY: demo test test-slow test-nightly gpu-bundle docs install clean
 
 demo: $(INSTALLED)
 	$(BIN)/dalr demo
@@ -23,14 +23,10 @@ test-slow: $(INSTALLED)
 test-nightly: $(INSTALLED)
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 -m nightly
 
-# On a machine with a GPU: the CPU's tests there, the step beside the public one, and the whole schedule.
-bench-gpu: $(INSTALLED)
-	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU")'
-	$(BIN)/python -m pytest tests/models tests/losses tests/training
-	$(BIN)/python benchmarks/training.py --generated --models bert-base --batch 128 --steps 20 --profile \
-		--out runs/benchmarks/training-gpu.json
-	$(BIN)/python benchmarks/training.py --schedule --models bert-base --batch 128 \
-		--out runs/benchmarks/schedule-gpu.json
+# Everything that a GPU machine without a network needs: copy the tree with build/gpu-bundle there, and run
+# benchmarks/gpu.sh. DALR_SHARED is the folder of real data.
+gpu-bundle: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu_bundle.py $(if $(INDEX),--index $(INDEX))
 
 # The documentation, into build/site; nothing is fetched while it is built.
 docs: $(DOCS)

@@ -1,5 +1,7 @@
 """Rows a second of `dalr.encode` beside `SentenceTransformer.encode`, in one run, and what bf16 does to STS.
 
+    python benchmarks/encode.py [--rows 20000] [--device cuda --library-batch 32 512] [--out FILE]
+
 Captions are those of $DALR_SHARED/data/captions. All take turns, and the best of the rounds counts: on a machine
 that others use, a single time says little.
 """
@@ -11,7 +13,8 @@ import gzip
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +48,19 @@ def seconds(work: Callable[[], np.ndarray], clock: Callable[[], float]) -> tuple
     return clock() - start, vectors
 
 
-def speed(model: str, rows: list[str], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    reference = SentenceTransformer(str(find_model(model)), device="cpu")
+def speed(
+    model: str,
+    rows: list[str],
+    rounds: int,
+    clock: Callable[[], float],
+    *,
+    device: str = "cpu",
+    library_batches: Sequence[int] = (32,),
+) -> dict[str, float]:
+    """Each ratio is that to the fastest of the library's batch sizes."""
+    reference = SentenceTransformer(str(find_model(model)), device=device)
     ours = {
-        name: open_text_encoder(EncoderConfig(model=model), device="cpu", bf16=name == "bf16")
+        name: open_text_encoder(EncoderConfig(model=model), device=device, bf16=name == "bf16")
         for name in ("fp32", "bf16")
     }
 
@@ -60,8 +72,13 @@ def speed(model: str, rows: list[str], rounds: int, clock: Callable[[], float]) 
                 done.append(shortened(vectors, dim=None, unit=encoder.normalized))
         return np.concatenate(done)
 
+    def library(size: int) -> np.ndarray:
+        found: np.ndarray = reference.encode(rows, batch_size=size, show_progress_bar=False)
+        return found
+
+    theirs = {f"sentence-transformers, batch {size}": partial(library, size) for size in library_batches}
     works: dict[str, Callable[[], np.ndarray]] = {
-        "sentence-transformers": lambda: reference.encode(rows, show_progress_bar=False),
+        **theirs,
         "fp32": lambda: encode("fp32"),
         "bf16": lambda: encode("bf16"),
     }
@@ -71,13 +88,13 @@ def speed(model: str, rows: list[str], rounds: int, clock: Callable[[], float]) 
         for name, work in works.items():
             took, vectors[name] = seconds(work, clock)
             best[name] = min(best.get(name, took), took)
-    theirs = best["sentence-transformers"]
+    fastest = min(theirs, key=best.__getitem__)
     return {
         **{f"{name}: rows/s": len(rows) / took for name, took in best.items()},
-        "fp32: ratio": theirs / best["fp32"],
-        "bf16: ratio": theirs / best["bf16"],
-        "fp32: largest difference": float(np.abs(vectors["fp32"] - vectors["sentence-transformers"]).max()),
-        "bf16: largest difference": float(np.abs(vectors["bf16"] - vectors["sentence-transformers"]).max()),
+        "fp32: ratio": best[fastest] / best["fp32"],
+        "bf16: ratio": best[fastest] / best["bf16"],
+        "fp32: largest difference": float(np.abs(vectors["fp32"] - vectors[fastest]).max()),
+        "bf16: largest difference": float(np.abs(vectors["bf16"] - vectors[fastest]).max()),
     }
 
 
@@ -102,14 +119,30 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--cpu-time", action="store_true", help="processor time in place of the clock's")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--library-batch", type=int, nargs="+", default=[32], help="batch sizes of the library")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file, too")
     parser.add_argument("--sts", action="store_true")
     parser.add_argument("--only-sts", action="store_true")
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter
-    found = {"threads": torch.get_num_threads(), "rows": options.rows}
+    found: dict[str, float] = {"threads": torch.get_num_threads(), "rows": options.rows}
     if not options.only_sts:
-        found |= speed(options.model, captions(options.rows), options.rounds, clock)
+        rows = captions(options.rows)
+        if options.device != "cpu":  # what a GPU does once only
+            speed(options.model, rows[:2_000], 1, clock, device=options.device)
+        found |= speed(
+            options.model,
+            rows,
+            options.rounds,
+            clock,
+            device=options.device,
+            library_batches=options.library_batch,
+        )
     if options.sts or options.only_sts:
         found |= sts(options.model)
     for name, value in found.items():
         print(f"{name}: {value:.6g}")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

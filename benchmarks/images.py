@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dalr.features.decode_ahead import PictureBatch, available_cores, decoded_ahead
+from dalr.features.decode_ahead import ImageBatch, available_cores, decoded_ahead
 from dalr.features.images import WORK, write_image_store
 from dalr.features.store import open_store, write_store
 from dalr.io.console import Console
@@ -94,7 +94,7 @@ def rates(name: str, model: VisionModel, ids: list[str], root: Path, work: Path)
     for turn in range(TURNS):
         some = ids[turn % 2 :: 2]
         files = [(number, root / image) for number, image in enumerate(some)]
-        batches = [PictureBatch(files=tuple(files[start : start + BATCH])) for start in range(0, len(files), BATCH)]
+        batches = [ImageBatch(files=tuple(files[start : start + BATCH])) for start in range(0, len(files), BATCH)]
         pixels = [batch.pixels for batch in decoded_ahead(batches, model.pixels)]
         with Timed(found["decoding alone"], len(some)):
             for _ in decoded_ahead(batches, model.pixels):

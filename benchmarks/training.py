@@ -176,7 +176,16 @@ def profile(world: World, task: TrainingTask, kind: Kind, seconds: float) -> dic
     print(f"\n{world.model}, {kind} step: {floor.flops / 1e9:.0f} GFLOP at {rates.flops / 1e9:.0f} GFLOP/s, "
           f"{floor.bytes / 1e9:.2f} GB at {rates.bytes / 1e9:.1f} GB/s: floor {floor.seconds:.4f} s, "
           f"{floor.seconds / seconds:.0%} of the measured step\n{table}")  # fmt: skip
-    return {**floor.as_dict(), "share": floor.seconds / seconds, "operators": table}
+    utilisation = floor.flops / seconds / rates.flops
+    print(f"model FLOP utilisation {utilisation:.0%} of the measured matrix product")
+    return {
+        **floor.as_dict(),
+        "share": floor.seconds / seconds,
+        "matrix product, FLOP/s": rates.flops,
+        "copy, bytes/s": rates.bytes,
+        "model FLOP utilisation": utilisation,
+        "operators": table,
+    }
 
 
 def bare_step(task: TrainingTask, batches: list[Any]) -> Callable[[], None]:

@@ -78,7 +78,7 @@ def operators(step: Callable[[], Any], rows: int = 16) -> str:
     step()
     with profile(activities=activities) as profiled:
         step()
-    key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
     return str(profiled.key_averages().table(sort_by=key, row_limit=rows, max_name_column_width=48))
 
 
