@@ -56,6 +56,22 @@ def test_a_run_is_compared_with_what_it_began_as(
     assert json.loads((tmp_path / "c.json").read_text())["verdict"]
 
 
+def test_images_of_one_caption_each_are_compared_by_retrieval_alone(
+    cli: Cli, toys: Toys, run: Callable[..., Path], tmp_path: Path
+) -> None:
+    pairs = tmp_path / "one.jsonl"
+    rows = [{"image": name, "captions": [f"{n} dogs"]} for n, name in enumerate(toys.data.images)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = run("a", f"data.pairs={pairs}", sides_file(tmp_path / "s.jsonl", toys, 6, 3))
+    outcome = cli("compare", found, "-q")
+    assert outcome.code == 0, outcome.err
+    assert "On 6 images never trained on (6 captions; split: test)" in outcome.out
+    assert "captions MAP" not in outcome.out
+    outcome = cli("evaluate", found, "--tasks", "captions")
+    assert outcome.code == 3
+    assert "no image (test) has two captions, so that none can find another of its image" in outcome.err
+
+
 def test_a_run_that_knows_test_images_is_refused(
     cli: Cli, toys: Toys, run: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -49,6 +49,11 @@ class OwnSet:
         told = json.dumps([self.names, self.captions, self.owner.tolist()], ensure_ascii=False)
         return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
+    @property
+    def has_images_of_several_captions(self) -> bool:
+        """Whether a caption has another of its image to find."""
+        return len(np.unique(self.owner)) < len(self.owner)
+
     def told(self) -> str:
         """In a few words, with the first image."""
         first = f", the first {self.names[0]!r}" if self.names else ""

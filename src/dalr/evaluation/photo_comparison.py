@@ -15,13 +15,13 @@ import numpy as np
 
 from dalr.errors import ConfigError, DalrError, Problem
 from dalr.evaluation.bootstrap import compare
-from dalr.evaluation.loaded import CaptionsTask, LoadedTask, RetrievalTask
+from dalr.evaluation.loaded import LoadedTask, RetrievalTask
 from dalr.evaluation.models import text_model
 from dalr.evaluation.own_photos import OwnSet, RunPhotos
 from dalr.evaluation.own_scores import CAPTIONS_MAP, IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from dalr.evaluation.request import Place, Request, locate
 from dalr.evaluation.results import CaptionsResult, Comparison, Evaluation, Evaluations, Failed, RetrievalResult
-from dalr.evaluation.retrieval_data import OwnData, captions_task, text_retrieval
+from dalr.evaluation.retrieval_data import OwnData, captions_of, captions_task, text_retrieval
 from dalr.evaluation.runs import recipe_of_run
 from dalr.evaluation.score import EvaluatedModel, failure
 from dalr.evaluation.score import evaluate as score
@@ -168,8 +168,10 @@ def _first_student(recipe: Recipe) -> StudentConfig:
 
 def _scored(place: Place, own: OwnData, request: Request) -> Evaluation:
     """The scores of a text encoder; one that has no way to find images is scored on captions alone."""
-    tasks: list[LoadedTask] = [captions_task(place, own)]
+    tasks: list[LoadedTask] = []
     failed: list[Failed] = []
+    if own.captions(place).has_images_of_several_captions:
+        tasks.append(captions_task(place, own))
     try:
         tasks.insert(0, text_retrieval(place, own))
     except ConfigError as error:
@@ -223,8 +225,8 @@ def _tower(store: FeatureStore, photos: RunPhotos, test: OwnSet, request: Reques
         split=test.split,
         items=test.items,
     )
-    found = CaptionsTask(captions=test.captions, owner=test.owner, split=test.split, items=test.items)
-    return score(model, [retrieval, found], map_method="none", console=request.console)
+    others = [captions_of(test)] if test.has_images_of_several_captions else []
+    return score(model, [retrieval, *others], map_method="none", console=request.console)
 
 
 def _chance(test: OwnSet) -> dict[str, float]:

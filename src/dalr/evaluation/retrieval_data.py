@@ -87,8 +87,19 @@ class OwnData:
 
 
 def captions_task(place: Place, own: OwnData) -> CaptionsTask:
-    """Captions that find the others of their image."""
-    found = own.captions(place)
+    """Captions that find the others of their image.
+
+    Raises:
+        DataError: no image has two.
+    """
+    return captions_of(own.captions(place))
+
+
+def captions_of(found: OwnSet) -> CaptionsTask:
+    """The same of one set; raises DataError alike."""
+    if not found.has_images_of_several_captions:
+        what = f"no image ({found.split}) has two captions, so that none can find another of its image"
+        raise DataError(Problem(where=found.where, what=f"{what}; leave task captions out"))
     return CaptionsTask(captions=found.captions, owner=found.owner, split=found.split, items=found.items)
 
 
