@@ -19,7 +19,19 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from dalr.cli import compare, data, encode, evaluation, exporting, features, others, recipes, search, training
+from dalr.cli import (
+    auditing,
+    compare,
+    data,
+    encode,
+    evaluation,
+    exporting,
+    features,
+    others,
+    recipes,
+    search,
+    training,
+)
 from dalr.errors import ConfigError, DalrError, Problem, StorageError
 from dalr.io.console import BROKEN_PIPE, occupy_standard_streams, show, silence, tell
 from dalr.io.paths import expanded
@@ -40,6 +52,7 @@ for _command in (
     training.train,
     evaluation.evaluate,
     compare.compare,
+    auditing.audit,
     training.study,
     evaluation.report,
     search.search,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from dalr.features.decoding import ImageRefusedError, locate, read_image
+from dalr.features.thumbnails import thumbnail
 from dalr.inference.searcher import Hit
 from dalr.io.atomic import remedy, write_text
 from dalr.io.paths import resolve
 
-_THUMBNAIL = 320
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ query }}</title><style>
@@ -39,20 +36,8 @@ def write_contact_sheet(path: Path, query: str, hits: Sequence[Hit], images: Pat
     from jinja2 import Environment
 
     root = resolve(images) if images is not None else None
-    cards = [(hit, _thumbnail(root, hit.image) if root is not None else None) for hit in hits]
+    cards = [(hit, thumbnail(root, hit.image) if root is not None else None) for hit in hits]
     page = Environment(autoescape=True).from_string(_PAGE).render(query=query, cards=cards)
     with remedy("choose another --html file"):
         write_text(path, page)
-    return sum(thumbnail is not None for _, thumbnail in cards)
-
-
-def _thumbnail(root: Path, name: str) -> str | None:
-    """The image as a small JPEG inside the page; None where there is no usable file."""
-    try:
-        image = read_image(locate(root, name))
-    except ImageRefusedError:
-        return None
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return sum(shown is not None for _, shown in cards)
