@@ -10,7 +10,7 @@ alone decides.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
@@ -24,6 +24,7 @@ _SAMPLE = 2_048
 """Captions that the weight and the scale are found on."""
 
 
+@runtime_checkable
 class ImageEvidence(Protocol):
     """Scores captions against images."""
 

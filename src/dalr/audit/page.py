@@ -12,7 +12,7 @@ from dalr.features.thumbnails import thumbnail
 from dalr.io.atomic import remedy, write_text
 from dalr.io.paths import resolve
 from dalr.report.page import Block, Card, Cards, Page, Photo, Prose, Section, TableBlock, render
-from dalr.report.tables import Column, Group, Row, Table, count, number, table
+from dalr.report.tables import Column, Group, Row, Table, count, formatted, number, table
 
 _SIDE = 240
 _CAPTIONS_SHOWN = 6
@@ -116,18 +116,20 @@ class _Cases:
                 yield Section(name=name, title=title, blocks=(Prose(text=about), Cards(cards=tuple(cards))))
 
     def _ambiguous(self, each: AuditedCaption) -> Card:
-        own = self._photo(each.image, f"own {each.score:.2f}")
-        other = self._photo(each.other, f"other {each.other_score:.2f}", captions=self.captions[each.other][:1])
+        own = self._photo(each.image, f"own {formatted(each.score)}")
+        other = self._photo(
+            each.other, f"other {formatted(each.other_score)}", captions=self.captions[each.other][:1]
+        )
         return Card(title=_cut(each.caption), photos=(own, other), detail=each.id)
 
     def _divided(self, each: AuditedImage) -> Card:
-        photo = self._photo(each.id, f"disagreement {each.disagreement or 0:.2f}")
+        photo = self._photo(each.id, f"disagreement {formatted(each.disagreement or 0)}")
         told = tuple(_cut(caption.caption) for caption in self.captions[each.id][:_CAPTIONS_SHOWN])
         return Card(title="", photos=(photo,), lines=told, detail=each.id)
 
     def _unfit(self, each: AuditedCaption) -> Card:
         others = [caption for caption in self.captions[each.image] if caption.id != each.id]
-        photo = self._photo(each.image, f"own {each.score:.2f}", captions=others[:2])
+        photo = self._photo(each.image, f"own {formatted(each.score)}", captions=others[:2])
         return Card(title=_cut(each.caption), photos=(photo,), detail=each.id)
 
     def _photo(self, image: str, label: str, *, captions: Iterable[AuditedCaption] = ()) -> Photo:
