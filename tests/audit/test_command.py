@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_pairs import ToyPairs, toy_pairs
 
 import dalr
 from tiny import Outcome, Toys, write_pairs
-from toy_pairs import ToyPairs, toy_pairs
 
 Cli = Callable[..., Outcome]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from toy_pairs import toy_pairs
 
 from dalr.audit.cross_fit import FEWEST, FOLDS, cross_fit, folds_of
 from dalr.errors import DataError
 from dalr.evaluation.metrics import unit_rows
-from toy_pairs import toy_pairs
 
 
 def test_each_pair_is_scored_by_a_map_fitted_without_the_folds_of_both_images() -> None:

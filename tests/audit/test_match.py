@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from toy_pairs import ToyPairs, toy_pairs
 
 from dalr.audit.match import OtherCaptions, SharedSpace, match
 from dalr.errors import DataError
 from dalr.evaluation.metrics import unit_rows
-from toy_pairs import ToyPairs, toy_pairs
 
 
 def captions_of(toys: ToyPairs) -> OtherCaptions:

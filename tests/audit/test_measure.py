@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from toy_pairs import ToyPairs, toy_pairs
 
 from dalr.audit.match import Match, OtherCaptions, SharedSpace, match
 from dalr.audit.measure import measure, nearest
 from dalr.audit.result import Audit
 from dalr.evaluation.metrics import unit_rows
-from toy_pairs import ToyPairs, toy_pairs
 
 
 def scored(toys: ToyPairs) -> Match:

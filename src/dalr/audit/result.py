@@ -121,9 +121,7 @@ class Audit:
                 f"{self.unfit:.1f} % of the captions fit their own image no better than an image by chance: look "
                 "for wrong ones among them."
             )
-        said.append(
-            "A stronger model tells more images apart: compare numbers only where the same vectors made them."
-        )
+        said.append("A stronger model tells more apart: compare numbers only where the same vectors made them.")
         return said
 
     def table(self) -> str:

@@ -38,7 +38,7 @@ def audit(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find captions that fit other images, and images whose captions disagree.
+    """Find captions that do not tell their image from others.
 
     Each pair of a caption and an image gets a score: 0 is a pair by chance, 1 a typical caption with its own image.
 
