@@ -76,7 +76,8 @@ class OtherCaptions:
         pairs = np.where(n > 1, n * (n - 1), 1)
         within = ((self.sums**2).sum(axis=1) - n) / pairs
         anywhere = ((self.sums.sum(axis=0) ** 2).sum() - total) / max(total * (total - 1), 1)
-        return np.where(n > 1, (1 - within) / max(1 - anywhere, 1e-12), np.nan)
+        found: Float64[np.ndarray, " images"] = np.where(n > 1, (1 - within) / max(1 - anywhere, 1e-12), np.nan)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,9 +83,10 @@ _group(
 )
 _group(
     "data",
-    "Fetch and verify evaluation data.",
+    "Fetch and verify evaluation data; pack one's own.",
     get=data.get_data,
     verify=data.verify_data,
+    pack=data.pack_data,
 )
 
 

@@ -28,17 +28,22 @@ from dalr.io.console import Console, show
 from dalr.models.choices import PoolingMode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dalr.data.reading import Reading
+    from dalr.io.shards import Member
     from dalr.models.config import EncoderConfig
 
 
 def features_of_images(
     pairs: Annotated[Path, typer.Option(help="Pairs file; its image names become the row ids.")],
-    images: Annotated[Path, typer.Option(help="Folder that the image names are relative to.")],
     model: Annotated[
         str, typer.Option(help="Image model (CLIP, SigLIP, ResNet, ViT, DINO, ...): a folder or a hub id.")
     ],
     out: Annotated[Path, typer.Option(help="The store to write.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that the image names are relative to; none for tar shards.")
+    ] = None,
     format: Format = None,
     columns: Columns = None,
     split: Split = None,
@@ -75,6 +80,7 @@ def features_of_images(
     ids = read_pairs(pairs, problems, {}, on_empty="drop", reading=reading).images  # captions are not used here
     if problems:
         raise DataError(problems)
+    root, members = _place_of_images(pairs, reading, images)
     console = Console(quiet=quiet, verbose=verbose)
     vision = load_vision_model(model, revision=revision, device=device)
     console.detail(f"{model}: dimension {vision.dim} on {vision.device}, sha256 {vision.source['sha256'][:12]}")
@@ -83,7 +89,8 @@ def features_of_images(
         report = write_image_store(
             out,
             ids=ids,
-            root=images,
+            root=root,
+            members=members,
             model=vision,
             resume=resume,
             max_bad_images=max_bad_images,
@@ -99,6 +106,24 @@ def features_of_images(
         f"{out}: {report.rows} images of dimension {report.dim} ({report.distinct} distinct{left_out}); "
         f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
     )
+
+
+def _place_of_images(
+    pairs: Path, reading: Reading, images: Path | None
+) -> tuple[Path, Mapping[str, Member] | None]:
+    """The folder of the images; or the shards, and where in them each image is."""
+    from dalr.data.formats.shards import shard_images
+    from dalr.io.shards import is_shards
+
+    if reading.format not in (None, "webdataset") or not (reading.format or is_shards(pairs)):
+        if images is None:
+            what = "name the folder that the image names are relative to; only tar shards hold the images"
+            raise ConfigError(Problem(where="--images", what=what))
+        return images, None
+    if images is not None:
+        what = f"the images are in {pairs}: leave it out"
+        raise ConfigError(Problem(where="--images", what=what))
+    return pairs, shard_images(pairs)
 
 
 def features_of_text(

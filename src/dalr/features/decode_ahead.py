@@ -17,7 +17,8 @@ from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset
 
 from dalr.errors import DataError, Problem
-from dalr.features.decoding import MAX_PIXELS, ImageRefusedError, read_image, reason_of
+from dalr.features.decoding import MAX_PIXELS, ImageRefusedError, decode, max_bytes, read_image, reason_of
+from dalr.io.shards import Member, read_member
 from dalr.models.device import usable_cores
 from dalr.models.pixels import PixelReader
 
@@ -31,7 +32,7 @@ _MAX_WORKERS = 16
 class ImageBatch:
     """Files that meet in one batch of the model, each with the number of its image."""
 
-    files: tuple[tuple[int, Path], ...]
+    files: tuple[tuple[int, Path | Member], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +113,26 @@ class _Decoding(Dataset[DecodedBatch]):
             refused=refused,
         )
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, path: Path | Member) -> np.ndarray:
         """The pixels that the model sees; a method, so that an image is freed before the next one is decoded."""
-        image = read_image(path, max_pixels=self.max_pixels)
+        if isinstance(path, Member):
+            image = _image_of(path, self.max_pixels)
+        else:
+            image = read_image(path, max_pixels=self.max_pixels)
         _require_resizable(image, self.reader)
         return self.reader(image)
+
+
+def _image_of(member: Member, max_pixels: int) -> Image:
+    """The image in a member of a shard; raises as `read_image`."""
+    try:
+        data = read_member(member, most=max_bytes(max_pixels))
+    except DataError as error:
+        raise ImageRefusedError(error.problems[0].what) from None
+    try:
+        return decode(data, max_pixels=max_pixels)
+    except ImageRefusedError as refused:
+        raise ImageRefusedError(f"{refused} ({member})") from None
 
 
 def _require_resizable(image: Image, reader: PixelReader) -> None:

@@ -31,6 +31,7 @@ from dalr.io.atomic import storage_errors, write_json, write_text
 from dalr.io.console import Bar, Console
 from dalr.io.paths import exists, is_dir, resolve
 from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
+from dalr.io.shards import Member
 
 if TYPE_CHECKING:
     from dalr.models.vision import VisionModel
@@ -100,9 +101,12 @@ def write_image_store(
     workers: int | None = None,
     batch_size: int = 32,
     part_images: int = PART_IMAGES,
+    members: Mapping[str, Member] | None = None,
     console: Console | None = None,
 ) -> ImageReport:
     """Compute the vectors of the images `ids` below the folder `root` and write them as a store.
+
+    With `members` the images are read from there, where they are in tar shards, and `root` only names them.
 
     Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Images
     of more than `max_megapixels` are refused before they are decoded.
@@ -114,7 +118,7 @@ def write_image_store(
         StorageError: the disk refuses, or `out` is a folder of something else.
     """
     console = console or Console()
-    if not is_dir(root):
+    if members is None and not is_dir(root):
         raise DataError(Problem(where=str(root), what="expected the folder that holds the images"))
     if follow_links is not None and not is_dir(follow_links):
         raise DataError(Problem(where=str(follow_links), what="expected the folder that links may lead into"))
@@ -135,6 +139,7 @@ def write_image_store(
             lambda done: bar.update(done),
             follow=resolve(follow_links) if follow_links is not None else None,
             max_pixels=max_megapixels * 10**6,
+            members=members,
         )
     if other := sum(file.other_form for file in plan.files):
         console.say(

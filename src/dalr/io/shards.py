@@ -27,6 +27,7 @@ MOST_SHARDS = 1_000_000
 _MOST_AT_ONCE = 1 << 20
 """Of a header."""
 _BLOCK = 512
+_GZIP = b"\x1f\x8b"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})\Z")
 
@@ -44,6 +45,9 @@ class Member:
     @property
     def where(self) -> str:
         return place(self.shard, self.name, self.offset)
+
+    def __str__(self) -> str:
+        return self.where
 
 
 def place(shard: Path, name: str, offset: int) -> str:
@@ -105,6 +109,9 @@ def members(shard: Path) -> Iterator[Member]:
         raise _refused(shard, LFS_ADVICE)
     try:
         with open(regular(shard), "rb") as file:
+            if file.read(2) == _GZIP:
+                raise _refused(shard, "compressed, so that nothing in it can be read in place; run gunzip on it")
+            file.seek(0)
             yield from _members(shard, file)
     except OSError as error:
         raise refusal(shard, error) from None
