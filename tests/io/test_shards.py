@@ -36,6 +36,28 @@ def test_members_are_read_where_they_lie(tmp_path: Path) -> None:
     assert [(each.name, read_member(each, most=1_000)) for each in found] == FILES
     data = (tmp_path / "s.tar").read_bytes()
     assert [data[each.offset : each.offset + each.size] for each in found] == [content for _, content in FILES]
+
+
+def test_any_tar_program_reads_what_is_written_and_equal_files_give_equal_bytes(tmp_path: Path) -> None:
+    long = [*FILES, ("f" * 120 + "/é.txt", b"x")]
+    write_shard(tmp_path / "one.tar", long)
+    write_shard(tmp_path / "two.tar", iter(long))
+    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+    with tarfile.open(tmp_path / "one.tar") as tar:
+        assert tar.getnames() == [name for name, _ in long]
+    assert [each.name for each in members(tmp_path / "one.tar")] == [name for name, _ in long]
+
+
+def test_folders_are_passed_over(tmp_path: Path) -> None:
+    path = shard_of(tmp_path / "s.tar", (info("f", kind=tarfile.DIRTYPE), b""), (info("f/a.txt", 1), b"a"))
+    assert [each.name for each in members(path)] == ["f/a.txt"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused_with_their_offset(tmp_path: Path, kind: bytes) -> None:
+    path = shard_of(
+        tmp_path / "s.tar", (info("a.txt", 1), b"a"), (info("b.txt", kind=kind, linkname="/etc/passwd"), b"")
+    )
     with pytest.raises(DataError, match=r"s\.tar: member 'b\.txt' at byte 1024: expected a regular file"):
         list(members(path))
 
