@@ -79,6 +79,7 @@ _group(
     "Compute or import the frozen vectors that training reads.",
     images=features.features_of_images,
     text=features.features_of_text,
+    merge=features.merge_features,
     **{"import": features.import_features},
 )
 _group(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from dalr.cli.options import (
     Format,
     Layers,
     MaxTokens,
+    PartOf,
     Pooling,
     Prompt,
     Quiet,
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dalr.data.reading import Reading
+    from dalr.features.blocks import Embed
     from dalr.io.shards import Member
+    from dalr.io.share import Share
     from dalr.models.config import EncoderConfig
 
 
@@ -49,6 +52,7 @@ def features_of_images(
     split: Split = None,
     revision: Revision = None,
     device: Device = "auto",
+    part: PartOf = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     max_bad_images: Annotated[
         int, typer.Option(min=0, max=1_000_000_000, help="How many unusable images may be left out.")
@@ -72,7 +76,9 @@ def features_of_images(
     from dalr.data.dataset import read_pairs
     from dalr.errors import DataError
     from dalr.features.images import write_image_store
+    from dalr.features.parts import holds_own_parts
     from dalr.io.lock import locked_output
+    from dalr.io.share import share_of
     from dalr.models.vision import load_vision_model
 
     reading = reading_of(pairs, format, columns, split)
@@ -84,15 +90,17 @@ def features_of_images(
     console = Console(quiet=quiet, verbose=verbose)
     vision = load_vision_model(model, revision=revision, device=device)
     console.detail(f"{model}: dimension {vision.dim} on {vision.device}, sha256 {vision.source['sha256'][:12]}")
+    share = share_of(part) if part is not None else None
     start = time.monotonic()
-    with locked_output(out):
+    with locked_output(_lock_of(out, share)):
         report = write_image_store(
             out,
             ids=ids,
             root=root,
             members=members,
             model=vision,
-            resume=resume,
+            share=share,
+            resume=resume or (share is not None and not holds_own_parts(out, share)),
             max_bad_images=max_bad_images,
             follow_links=follow_links,
             max_megapixels=max_megapixels,
@@ -101,6 +109,9 @@ def features_of_images(
             console=console,
         )
     seconds = time.monotonic() - start
+    if share is not None:
+        show(f"{out}: this part is done ({report.distinct} images); then: dalr features merge {out}")
+        return
     left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
     show(
         f"{out}: {report.rows} images of dimension {report.dim} ({report.distinct} distinct{left_out}); "
@@ -144,6 +155,8 @@ def features_of_text(
     max_tokens: MaxTokens = None,
     revision: Revision = None,
     device: Device = "auto",
+    part: PartOf = None,
+    resume: Annotated[bool, typer.Option("--resume", help="With --part: keep what an earlier run sealed.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -156,8 +169,17 @@ def features_of_text(
       dalr features text --pairs photos/captions.jsonl --model MODEL --out stores/teacher
     """
     from dalr.features.making import refuse_other_making
-    from dalr.features.text import text_source, tower_source, write_text_store, write_tower_store
+    from dalr.features.text import (
+        embedding,
+        text_source,
+        tower_embedding,
+        tower_source,
+        write_text_store,
+        write_tower_store,
+    )
     from dalr.io.lock import locked_output
+    from dalr.models.device import pick_device
+    from dalr.models.loading import load_encoder
     from dalr.models.verification import unverified
     from dalr.models.vision import has_text_tower, load_vision_model
 
@@ -175,6 +197,9 @@ def features_of_text(
             what = "a text tower has its own; leave --pooling, --num-layers, --max-tokens and --prompt out"
             raise ConfigError(Problem(where=f"model {model!r}", what=what))
         vision = load_vision_model(encoder.model, revision=revision, device=device)
+        if part is not None:
+            _text_part(out, part, ids, sentences, tower_source(vision), tower_embedding(vision), resume, console)
+            return
         refuse_other_making(out, tower_source(vision))
         if cut := vision.too_long(sentences):
             console.say(f"note: {cut} sentences are longer than {vision.max_tokens} tokens and are cut")
@@ -182,6 +207,11 @@ def features_of_text(
             write_tower_store(
                 out, model=vision, ids=ids, sentences=sentences, progress=lambda done, _: bar.update(done)
             )
+    elif part is not None:
+        loaded = load_encoder(encoder).to(pick_device(device))
+        embed = embedding(loaded, encoder.max_tokens)
+        _text_part(out, part, ids, sentences, text_source(encoder), embed, resume, console)
+        return
     else:
         refuse_other_making(out, text_source(encoder))
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
@@ -194,6 +224,61 @@ def features_of_text(
                 device=device,
             )
     show(f"{out}: {len(ids)} rows")
+
+
+def _text_part(
+    out: Path,
+    part: str,
+    ids: list[str],
+    sentences: list[str],
+    making: dict[str, Any],
+    embed: Embed,
+    resume: bool,
+    console: Console,
+) -> None:
+    from dalr.features.images import WORK
+    from dalr.features.making import refuse_other_making
+    from dalr.features.parts import MAKING, holds_own_parts, write_text_part
+    from dalr.io.lock import locked_output
+    from dalr.io.share import share_of
+
+    share = share_of(part)
+    own = holds_own_parts(out, share)
+    refuse_other_making(out, making, unfinished=out / WORK / MAKING, resume=resume or not own)
+    with locked_output(_lock_of(out, share)), console.bar("encode", None, "sentence") as bar:
+        report = write_text_part(out, share, ids=ids, sentences=sentences, making=making, embed=embed, bar=bar)
+    show(f"{out}: this part is done ({report.done} of {report.of} blocks); then: dalr features merge {out}")
+
+
+def _lock_of(out: Path, share: Share | None) -> Path:
+    """Several parts are computed at once, each by one process."""
+    from dalr.features.images import WORK
+
+    return out if share is None else out / WORK / share.name
+
+
+def merge_features(
+    out: Annotated[Path, typer.Argument(metavar="STORE", help="The --out of every part.")],
+    max_bad_images: Annotated[
+        int, typer.Option(min=0, max=1_000_000_000, help="How many unusable images may be left out.")
+    ] = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Put together what --part left of a store.
+
+    \b
+    Example:
+      dalr features merge stores/clip
+    """
+    from dalr.features.parts import merge
+    from dalr.io.lock import locked_output
+
+    Console(quiet=quiet, verbose=verbose).detail(f"{out}: reading the sealed parts")
+    with locked_output(out):
+        report = merge(out, max_bad_images=max_bad_images)
+    left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
+    show(f"{out}: {report.rows} rows of dimension {report.dim} ({report.distinct} distinct{left_out})")
 
 
 def import_features(

@@ -25,6 +25,7 @@ from dalr.features.decode_ahead import ImageBatch, decoded_ahead
 from dalr.features.decoding import MAX_PIXELS, MPX_ALLOWED, OUTSIDE
 from dalr.features.image_files import ImagePlan, plan_images
 from dalr.features.making import LIMIT, PLACES, existing_store, limit_of, refuse_other_making, stated_limit
+from dalr.features.plan import keep_plan
 from dalr.features.shard import map_shard, write_shard
 from dalr.features.store import SHARD_ROWS, row_problems, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
@@ -32,6 +33,7 @@ from dalr.io.console import Bar, Console
 from dalr.io.paths import exists, is_dir, resolve
 from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
 from dalr.io.shards import Member
+from dalr.io.share import Share
 
 if TYPE_CHECKING:
     from dalr.models.vision import VisionModel
@@ -39,9 +41,9 @@ if TYPE_CHECKING:
 WORK = ".partial"
 BAD_IMAGES = "bad_images.jsonl"
 PART_IMAGES = 256
-_PART_FORMAT, _PART_VERSION = "dalr-features-part", 1
+PART_FORMAT, PART_VERSION = "dalr-features-part", 1
 _PLAN = "making.json"
-_VECTORS = "vectors.safetensors"
+VECTORS = "vectors.safetensors"
 _ALLOWED_BY = {
     OUTSIDE: ". Symbolic links out of the folder are followed with --follow-links FOLDER, which holds the files",
     MPX_ALLOWED: ". Larger images are read with --max-megapixels N",
@@ -76,7 +78,7 @@ class _Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SealedPart:
+class SealedPart:
     folder: Path
     rows: int
     dim: int
@@ -85,7 +87,7 @@ class _SealedPart:
 
     def vectors(self) -> Float16[np.ndarray, "rows dim"]:
         """Mapped when asked for: a mapping holds a file open, and a large store has thousands of parts."""
-        return map_shard(self.folder / _VECTORS, rows=self.rows, dim=self.dim)
+        return map_shard(self.folder / VECTORS, rows=self.rows, dim=self.dim)
 
 
 def write_image_store(
@@ -102,11 +104,13 @@ def write_image_store(
     batch_size: int = 32,
     part_images: int = PART_IMAGES,
     members: Mapping[str, Member] | None = None,
+    share: Share | None = None,
     console: Console | None = None,
 ) -> ImageReport:
     """Compute the vectors of the images `ids` below the folder `root` and write them as a store.
 
     With `members` the images are read from there, where they are in tar shards, and `root` only names them.
+    With a `share` only its parts are computed, and `features.parts.merge` makes the store of them.
 
     Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Images
     of more than `max_megapixels` are refused before they are decoded.
@@ -150,20 +154,49 @@ def write_image_store(
         (out / WORK).mkdir(parents=True, exist_ok=True)
     write_json(out / WORK / _PLAN, making)
     parts = _parts(plan, making, part_images)
-    pending = [part for part in parts if _sealed(out, part, model.dim, max_megapixels, console) is None]
+    own = [part for part in parts if share is None or share.has(part.number)]
+    pending = [part for part in own if _sealed(out, part, model.dim, max_megapixels, console) is None]
     computed = _compute(out, plan, pending, model, workers, batch_size, max_megapixels, console)
-    results = [_required(out, part, model.dim, max_megapixels) for part in parts]
+    results = [_required(out, part, model.dim, max_megapixels) for part in own]
+    if share is not None:
+        keep_plan(
+            out / WORK,
+            share,
+            ids=ids,
+            places=plan.file_of,
+            stamps=[part.stamp for part in parts],
+        )
+        done, bad = sum(part.rows for part in results), sum(len(part.bad) for part in results)
+        return ImageReport(rows=done, distinct=done, computed=computed, bad=bad, dim=model.dim)
+    return join_images(out, plan, results, making, max_bad_images=max_bad_images, computed=computed)
+
+
+def join_images(
+    out: Path,
+    plan: ImagePlan,
+    results: Sequence[SealedPart],
+    making: Mapping[str, Any],
+    *,
+    max_bad_images: int,
+    computed: int = 0,
+) -> ImageReport:
+    """Make the store of its parts.
+
+    Raises:
+        DataError: more than `max_bad_images` images that cannot be used, or none that can.
+    """
+    ids = [file.id for file in plan.files]
     bad_of = {index: reason for result in results for index, reason in result.bad.items()}
     listed = _list_bad(out, plan, bad_of, max_bad_images)
     good = [row for row, number in enumerate(plan.file_of) if number not in bad_of]
     if not good:
-        raise DataError(Problem(where=str(root), what=f"none of the {len(ids)} images can be used"))
+        raise DataError(Problem(where=str(out), what=f"none of the {len(ids)} images can be used"))
     write_store(
         out,
         ids=[ids[row] for row in good],
-        blocks=_rows(results, bad_of, [plan.file_of[row] for row in good]),
-        source=making | {"distinct": len(plan.distinct) - len(bad_of), "bad_images": len(ids) - len(good)},
-        origin=f"images by {model.reference}",
+        blocks=gathered(results, bad_of, [plan.file_of[row] for row in good]),
+        source=dict(making) | {"distinct": len(plan.distinct) - len(bad_of), "bad_images": len(ids) - len(good)},
+        origin=f"images by {making['model']}",
         work=WORK,
         beside={BAD_IMAGES: listed.encode()},
     )
@@ -172,7 +205,7 @@ def write_image_store(
         distinct=len(plan.distinct) - len(bad_of),
         computed=computed,
         bad=len(ids) - len(good),
-        dim=model.dim,
+        dim=results[0].dim,
     )
 
 
@@ -276,20 +309,20 @@ def _seal(
     }
     write_sealed(
         part.folder(out),
-        format=_PART_FORMAT,
-        version=_PART_VERSION,
+        format=PART_FORMAT,
+        version=PART_VERSION,
         metadata=metadata,
-        fill=lambda folder: write_shard(folder / _VECTORS, vectors),
+        fill=lambda folder: write_shard(folder / VECTORS, vectors),
     )
 
 
-def _sealed(out: Path, part: _Part, dim: int, max_megapixels: int, console: Console) -> _SealedPart | None:
+def _sealed(out: Path, part: _Part, dim: int, max_megapixels: int, console: Console) -> SealedPart | None:
     """A part that an earlier run sealed, if it verifies and its files are still the same."""
     folder = part.folder(out)
     if not exists(folder, StorageError):
         return None
     try:
-        manifest = read_manifest(folder, format=_PART_FORMAT, version=_PART_VERSION, remedy="it is computed again")
+        manifest = read_manifest(folder, format=PART_FORMAT, version=PART_VERSION, remedy="it is computed again")
         verify_sealed(folder, manifest, remedy="it is computed again")
         metadata = manifest.metadata
         if metadata["stamp"] != part.stamp:
@@ -298,7 +331,7 @@ def _sealed(out: Path, part: _Part, dim: int, max_megapixels: int, console: Cons
             console.say(f"{folder.name}: made with --max-megapixels {limit_of(metadata)}; it is computed again")
         else:
             bad = {int(index): str(reason) for index, reason in metadata["bad"]}
-            return _SealedPart(folder=folder, rows=int(metadata["rows"]), dim=dim, bad=bad)
+            return SealedPart(folder=folder, rows=int(metadata["rows"]), dim=dim, bad=bad)
     except CorruptFileError as error:
         console.say(str(error))
     with storage_errors(folder):
@@ -306,7 +339,7 @@ def _sealed(out: Path, part: _Part, dim: int, max_megapixels: int, console: Cons
     return None
 
 
-def _required(out: Path, part: _Part, dim: int, max_megapixels: int) -> _SealedPart:
+def _required(out: Path, part: _Part, dim: int, max_megapixels: int) -> SealedPart:
     result = _sealed(out, part, dim, max_megapixels, Console(quiet=True))
     if result is None:
         raise CorruptFileError(
@@ -343,8 +376,8 @@ def _list_bad(out: Path, plan: ImagePlan, bad_of: Mapping[int, str], allowed: in
     return listed
 
 
-def _rows(
-    results: Sequence[_SealedPart], bad_of: Mapping[int, str], numbers: Sequence[int]
+def gathered(
+    results: Sequence[SealedPart], bad_of: Mapping[int, str], numbers: Sequence[int]
 ) -> Iterator[Float16[np.ndarray, "_ dim"]]:
     """The vectors of these images in blocks, gathered from the parts."""
     starts = np.cumsum([0, *(part.rows for part in results)])

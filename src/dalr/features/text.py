@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.data.rows import sentences_sha256
+from dalr.features.blocks import Embed, embed_in_blocks
 from dalr.features.store import FeatureStore, open_store, write_store
 from dalr.io.cache import cache_folder, cached
 from dalr.io.paths import is_dir
@@ -21,6 +22,8 @@ from dalr.models.embedding import OnProgress, embed
 from dalr.models.loading import encoder_sha256, load_encoder, prompt_text
 
 if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
     from dalr.models.vision import VisionModel
 
 
@@ -35,7 +38,7 @@ def write_text_store(
 ) -> None:
     """Encode `sentences` and write them as a store under `ids`."""
     model = load_encoder(encoder).to(pick_device(device))
-    vectors = embed(model, sentences, max_tokens=encoder.max_tokens, progress=progress)
+    vectors = embed_in_blocks(embedding(model, encoder.max_tokens), sentences, progress)
     write_store(out, ids=ids, blocks=[vectors], source=text_source(encoder), origin=f"vectors of {encoder.model}")
 
 
@@ -75,9 +78,19 @@ def write_tower_store(
     progress: OnProgress | None = None,
 ) -> None:
     """The same by the text tower of a model of the CLIP kind, in the space of its image vectors (KDMCSE)."""
-    vectors = model.embed_texts(sentences, progress=progress)
+    vectors = embed_in_blocks(tower_embedding(model), sentences, progress)
     origin = f"vectors of {model.reference}"
     write_store(out, ids=ids, blocks=[vectors], source=tower_source(model), origin=origin)
+
+
+def embedding(model: SentenceTransformer, max_tokens: int | None) -> Embed:
+    """How a loaded encoder gives sentences their vectors."""
+    return lambda sentences, progress: embed(model, sentences, max_tokens=max_tokens, progress=progress)
+
+
+def tower_embedding(model: VisionModel) -> Embed:
+    """The same for a text tower."""
+    return lambda sentences, progress: model.embed_texts(sentences, progress=progress)
 
 
 def text_source(encoder: EncoderConfig) -> dict[str, Any]:
