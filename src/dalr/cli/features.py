@@ -75,9 +75,11 @@ def features_of_images(
     """
     from dalr.data.dataset import read_pairs
     from dalr.errors import DataError
-    from dalr.features.images import write_image_store
+    from dalr.features.images import WORK, write_image_store
     from dalr.features.parts import holds_own_parts
+    from dalr.features.store import FORMAT
     from dalr.io.lock import locked_output
+    from dalr.io.sealed import refuse_foreign
     from dalr.io.share import share_of
     from dalr.models.vision import load_vision_model
 
@@ -91,6 +93,8 @@ def features_of_images(
     vision = load_vision_model(model, revision=revision, device=device)
     console.detail(f"{model}: dimension {vision.dim} on {vision.device}, sha256 {vision.source['sha256'][:12]}")
     share = share_of(part) if part is not None else None
+    if share is not None:
+        refuse_foreign(out, FORMAT, WORK)
     start = time.monotonic()
     with locked_output(_lock_of(out, share)):
         report = write_image_store(

@@ -1,4 +1,4 @@
-"""What did each of several processes take the input for? Sealed beside its parts, so that only equal ones are joined."""
+"""What did each of several processes take the input for? Only parts of equal inputs are joined."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalr.data.rows import sentences_sha256
-from dalr.features.blocks import Embed, embed_in_blocks
+from dalr.features.blocks import BLOCK, Embed, embed_in_blocks
 from dalr.features.store import FeatureStore, open_store, write_store
 from dalr.io.cache import cache_folder, cached
 from dalr.io.paths import is_dir
@@ -35,10 +35,11 @@ def write_text_store(
     sentences: Sequence[str],
     progress: OnProgress | None = None,
     device: str = "cpu",
+    block: int = BLOCK,
 ) -> None:
     """Encode `sentences` and write them as a store under `ids`."""
     model = load_encoder(encoder).to(pick_device(device))
-    vectors = embed_in_blocks(embedding(model, encoder.max_tokens), sentences, progress)
+    vectors = embed_in_blocks(embedding(model, encoder.max_tokens), sentences, progress, block)
     write_store(out, ids=ids, blocks=[vectors], source=text_source(encoder), origin=f"vectors of {encoder.model}")
 
 
