@@ -64,7 +64,7 @@ class OtherCaptions:
     def block(self, rows: Int64[np.ndarray, " block"]) -> Float64[np.ndarray, "block images"]:
         """Undefined, 0, where a caption is the only one of its image."""
         captions, owner = self.unit[rows], self.owner[rows]
-        found = (captions @ self.sums.T) / self.counts
+        found: Float64[np.ndarray, "block images"] = (captions @ self.sums.T) / self.counts
         own = np.einsum("nd,nd->n", captions, self.sums[owner]) - 1
         others = self.counts[owner] - 1
         found[np.arange(len(owner)), owner] = np.divide(own, others, out=np.zeros(len(own)), where=others > 0)

@@ -82,16 +82,16 @@ def write_text_part(
     write_json(out / WORK / MAKING, dict(making))
     blocks = distinct_blocks(sentences, block)
     content = {key: value for key, value in making.items() if key not in PLACES}
-    stamps = [_stamp(content, block) for block in blocks]
+    stamps = [_stamp(content, each) for each in blocks]
     done = 0
-    for number, block in enumerate(blocks):
+    for number, several in enumerate(blocks):
         if not share.has(number):
             continue
         if not _is_sealed(out, number, stamps[number]):
-            vectors = embed(block, lambda each, _, before=done: bar.update(before + each))  # type: ignore[misc]
-            _require_storable(vectors, block)
+            vectors = embed(several, lambda each, _, before=done: bar.update(before + each))  # type: ignore[misc]
+            _require_storable(vectors, several)
             _seal(out, number, stamps[number], vectors)
-        done += len(block)
+        done += len(several)
         bar.update(done)
     keep_plan(out / WORK, share, ids=ids, places=places_of(sentences), stamps=stamps)
     return PartReport(done=sum(map(share.has, range(len(blocks)))), of=len(blocks))
