@@ -410,7 +410,8 @@ def _training(found: _Found) -> Iterator[str]:
         yield f"  epochs: {_EPOCHS}  # about {found.steps} steps"
     yield f"  learning_rate: {rate}"
     head_rate = "3e-3" if found.minilm else "1e-3"
-    yield f"{found.mark}  head_learning_rate: {head_rate}  # of what is trained beside the student, which starts at random"
+    of_heads = "of what is trained beside the student, which starts at random"
+    yield f"{found.mark}  head_learning_rate: {head_rate}  # {of_heads}"
     yield "  # warmup_ratio: 0.1  # and learning_rate_schedule: cosine"
     widest = 384 if found.minilm else 768
     yield f"  # matryoshka_dims: [{widest}, 128, 64]  # vectors may then be truncated to these dimensions"
