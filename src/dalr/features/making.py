@@ -67,7 +67,7 @@ def refuse_other_making(
     if (started := stated(unfinished)) is not None:
         _refuse_differences(out, "the unfinished store there", started | {LIMIT: making.get(LIMIT)}, wanted, update)
     if not (resume or update) and not is_file(out / MANIFEST):
-        merge = f"put parts of --part together with dalr features merge {out}; "
+        merge = f"put the parts of --part together with dalr features merge {out}, "
         merge = merge if any(is_plan(path) for path in entries(unfinished.parent)) else ""
         what = f"unfinished work of an earlier run; {merge}rerun with --resume, or delete {out} to start again"
         raise ConfigError(Problem(where=f"--out {out}", what=what))
