@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 from dalr.features.decode_ahead import ImageBatch, available_cores, decoded_ahead
-from dalr.features.images import WORK, write_image_store
+from dalr.features.images import write_image_store
+from dalr.features.part import WORK
 from dalr.features.store import open_store, write_store
 from dalr.io.console import Console
 from dalr.io.text import read_lines

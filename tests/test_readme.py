@@ -62,7 +62,7 @@ def test_every_piece_of_yaml_is_a_recipe_a_study_or_a_part_of_one(page: Path, te
     tree = yaml.safe_load(text)
     if "student" in tree:
         (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-        assert load_recipe(str(tmp_path / "recipe.yaml")).data.pairs == "captions.jsonl"
+        assert load_recipe(str(tmp_path / "recipe.yaml")).data.pairs == str(tmp_path / "captions.jsonl")
     elif "name" not in tree and "shuffled" not in tree:
         load_recipe("dalr", tree)
 

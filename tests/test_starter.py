@@ -74,7 +74,7 @@ def test_the_marked_lines_are_a_recipe_with_pictures_once_there_is_a_store(
     recipe = load_recipe(str(out))
     assert recipe.validation is not None
     assert recipe.validation.kind == "retrieval"
-    assert recipe.objective.term("consistency") is not None
+    assert recipe.objective.term("grounding") is not None
 
 
 @pytest.mark.parametrize("with_store", [False, True])

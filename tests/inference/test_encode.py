@@ -24,8 +24,8 @@ from dalr.features.store import open_store
 from dalr.inference.encode import EncodeOptions, encode_file, merge_parts
 from dalr.inference.precision import Ranges, quantized, restored
 from dalr.inference.rows import Source, parts
-from dalr.inference.work import Share
 from dalr.io.console import Console
+from dalr.io.share import Share
 from tiny import Outcome, captions, save_tiny_encoder
 from tiny_images import save_tiny_image_model
 

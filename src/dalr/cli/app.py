@@ -20,6 +20,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from dalr.cli import (
+    auditing,
     compare,
     data,
     encode,
@@ -53,6 +54,7 @@ for _command in (
     training.train,
     evaluation.evaluate,
     compare.compare,
+    auditing.audit,
     training.study,
     evaluation.report,
     search.search,
@@ -81,13 +83,15 @@ _group(
     "Compute or import the frozen vectors that training reads.",
     images=features.features_of_images,
     text=features.features_of_text,
+    merge=features.merge_features,
     **{"import": features.import_features},
 )
 _group(
     "data",
-    "Fetch and verify evaluation data.",
+    "Fetch and verify evaluation data; pack one's own.",
     get=data.get_data,
     verify=data.verify_data,
+    pack=data.pack_data,
 )
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dalr.cli.options import Quiet, Verbose
-from dalr.errors import Problem
+from dalr.cli.options import Columns, Format, Quiet, Split, Verbose, reading_of
+from dalr.errors import ConfigError, Problem
 from dalr.evaluation.tasks import Group
 from dalr.io.console import Console, show
 from dalr.io.paths import is_dir, require_place_for_folder
@@ -75,3 +75,38 @@ def verify_data(
     show(table)
     if bad:
         raise DataError([check.problem() for check in bad])
+
+
+def pack_data(
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Captions and image names.")],
+    images: Annotated[Path, typer.Option(help="Folder that the image names are relative to.")],
+    out: Annotated[Path, typer.Option(help="The folder of shards to write.")],
+    size: Annotated[
+        str,
+        typer.Option("--shard-size", metavar="BYTES|IMAGES", help="Largest shard: 500MB, or 10000 images."),
+    ] = "1GB",
+    format: Format = None,
+    columns: Columns = None,
+    split: Split = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Pack images and captions into tar shards (WebDataset).
+
+    \b
+    Example:
+      dalr data pack photos/captions.jsonl --images photos/images --out shards --shard-size 500MB
+    """
+    from dalr.data.packing import pack_shards, rows_to_pack, shard_size
+    from dalr.io.lock import locked_output
+
+    wanted = shard_size(size)
+    if not is_dir(images):
+        raise ConfigError(Problem(where="--images", what=f"expected the folder of the images, found {images}"))
+    rows = rows_to_pack(pairs, reading_of(pairs, format, columns, split))
+    console = Console(quiet=quiet, verbose=verbose)
+    with locked_output(out), console.bar("pack", len(rows), "image") as bar:
+        report = pack_shards(out, rows, images, wanted, progress=lambda done: bar.update(done))
+    last = f"{report.shards - 1:05d}"
+    names = f"{{00000..{last}}}.tar" if report.shards > 1 else "00000.tar"
+    show(f"{out / names}: {report.images} images with {report.captions} captions")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,9 +21,6 @@ from dalr.cli.options import (
 )
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show, tell
-
-if TYPE_CHECKING:
-    from dalr.inference.work import Share
 
 
 def encode(
@@ -79,6 +76,7 @@ def encode(
     """
     from dalr.inference.encode import MERGE, EncodeOptions, encode_file, merge_parts
     from dalr.inference.rows import Source
+    from dalr.io.share import share_of
 
     if out is None:
         raise ConfigError(Problem(where="--out", what="name FILE.npy, FILE.parquet or a folder"))
@@ -105,19 +103,10 @@ def encode(
         )
         rows = Source(path=source, column=column, id_column=id_column, format=format)
         report = encode_file(
-            model, rows, out, options, share=_share(part) if part is not None else MERGE, resume=resume
+            model, rows, out, options, share=share_of(part) if part is not None else MERGE, resume=resume
         )
     first, *notes = report.lines()
     show(first)
     if not quiet:
         for note in notes:
             tell(f"note: {note}")
-
-
-def _share(part: str) -> Share:
-    from dalr.inference.work import Share
-
-    number, _, of = part.partition("/")
-    if not number.isdigit() or not of.isdigit() or not int(of):
-        raise ConfigError(Problem(where="--part", what=f"expected i/n such as 2/8, found {part!r:.40}"))
-    return Share(number=int(number) - 1, of=int(of))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,7 @@ from dalr.cli.options import (
     Format,
     Layers,
     MaxTokens,
+    PartOf,
     Pooling,
     Prompt,
     Quiet,
@@ -30,8 +32,13 @@ from dalr.io.paths import require_place_for_folder
 from dalr.models.choices import PoolingMode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from dalr.data.reading import Reading
+    from dalr.io.shards import Member
+    from dalr.io.share import Share
     from dalr.models.config import EncoderConfig
+    from dalr.models.embedding import Embed
 
 
 Update = Annotated[
@@ -44,16 +51,19 @@ Update = Annotated[
 
 def features_of_images(
     pairs: Annotated[Path, typer.Option(help="Pairs file; its image names become the row ids.")],
-    images: Annotated[Path, typer.Option(help="Folder that the image names are relative to.")],
     model: Annotated[
         str, typer.Option(help="Image model (CLIP, SigLIP, ResNet, ViT, DINO, ...): a folder or a hub id.")
     ],
     out: Annotated[Path, typer.Option(help="The store to write.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that the image names are relative to; none for tar shards.")
+    ] = None,
     format: Format = None,
     columns: Columns = None,
     split: Split = None,
     revision: Revision = None,
     device: Device = "auto",
+    part: PartOf = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     update: Update = False,
     max_bad_images: Annotated[
@@ -78,26 +88,39 @@ def features_of_images(
     from dalr.data.dataset import read_pairs
     from dalr.errors import DataError
     from dalr.features.images import write_image_store
+    from dalr.features.part import UPDATE_IN_PARTS, WORK
+    from dalr.features.parts import holds_own_parts
+    from dalr.features.store import FORMAT
     from dalr.io.lock import locked_output
+    from dalr.io.sealed import refuse_foreign
+    from dalr.io.share import share_of
     from dalr.models.vision import load_vision_model
 
     require_place_for_folder(out, "--out")
+    share = share_of(part) if part is not None else None
+    if share is not None and update:
+        raise ConfigError(UPDATE_IN_PARTS)
     reading = reading_of(pairs, format, columns, split)
     problems: list[Problem] = []
     ids = read_pairs(pairs, problems, {}, on_empty="drop", reading=reading).images  # captions are not used here
     if problems:
         raise DataError(problems)
+    root, members = _place_of_images(pairs, reading, images)
     console = Console(quiet=quiet, verbose=verbose)
     vision = load_vision_model(model, revision=revision, device=device)
     console.detail(f"{model}: dimension {vision.dim} on {vision.device}, sha256 {vision.source['sha256'][:12]}")
+    if share is not None:
+        refuse_foreign(out, FORMAT, WORK)
     start = time.monotonic()
-    with locked_output(out):
+    with locked_output(_lock_of(out, share)):
         report = write_image_store(
             out,
             ids=ids,
-            root=images,
+            root=root,
+            members=members,
             model=vision,
-            resume=resume,
+            share=share,
+            resume=resume or (share is not None and not holds_own_parts(out, share)),
             update=update,
             max_bad_images=max_bad_images,
             follow_links=follow_links,
@@ -107,12 +130,33 @@ def features_of_images(
             console=console,
         )
     seconds = time.monotonic() - start
+    if share is not None and not report.complete:
+        show(f"{out}: this part is done ({report.distinct} images); then: dalr features merge {out}")
+        return
     left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
     computed = f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
     show(
         f"{out}: {report.rows} images of dimension {report.dim} ({report.distinct} distinct{left_out}); "
         f"{_stayed(report.kept, report.dropped)}{computed}"
     )
+
+
+def _place_of_images(
+    pairs: Path, reading: Reading, images: Path | None
+) -> tuple[Path, Mapping[str, Member] | None]:
+    """The folder of the images; or the shards, and where in them each image is."""
+    from dalr.data.formats.shards import shard_images
+    from dalr.io.shards import is_shards
+
+    if reading.format not in (None, "webdataset") or not (reading.format or is_shards(pairs)):
+        if images is None:
+            what = "name the folder that the image names are relative to; only tar shards hold the images"
+            raise ConfigError(Problem(where="--images", what=what))
+        return images, None
+    if images is not None:
+        what = f"the images are in {pairs}: leave it out"
+        raise ConfigError(Problem(where="--images", what=what))
+    return pairs, shard_images(pairs)
 
 
 def features_of_text(
@@ -135,6 +179,8 @@ def features_of_text(
     revision: Revision = None,
     device: Device = "auto",
     update: Update = False,
+    part: PartOf = None,
+    resume: Annotated[bool, typer.Option("--resume", help="With --part: keep what an earlier run sealed.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -146,13 +192,27 @@ def features_of_text(
     Example:
       dalr features text --pairs photos/captions.jsonl --model MODEL --out stores/teacher
     """
-    from dalr.features.making import refuse_other_making
-    from dalr.features.text import text_source, tower_source, write_text_store, write_tower_store
+    from dalr.features.part import UPDATE_IN_PARTS, require_no_parts
+    from dalr.features.text import (
+        encoder_embedding,
+        text_source,
+        tower_embedding,
+        tower_source,
+        write_text_store,
+        write_tower_store,
+    )
     from dalr.io.lock import locked_output
+    from dalr.io.share import share_of
     from dalr.models.verification import unverified
     from dalr.models.vision import has_text_tower, load_vision_model
 
     require_place_for_folder(out, "--out")
+    share = share_of(part) if part is not None else None
+    if share is not None and update:
+        raise ConfigError(UPDATE_IN_PARTS)
+    if share is None and resume:
+        what = "is for --part; without it all sentences are encoded in one run, and --update keeps those of a store"
+        raise ConfigError(Problem(where="--resume", what=what))
     ids, sentences = _captions_and_lines(pairs, reading_of(pairs, format, columns, split), text)
     encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(
         update={"revision": revision, "prompt": prompt}
@@ -169,9 +229,13 @@ def features_of_text(
             )
             raise ConfigError(Problem(where=f"model {model!r}", what=what))
         vision = load_vision_model(encoder.model, revision=revision, device=device)
-        refuse_other_making(out, tower_source(vision))
         if cut := vision.too_long(sentences):
             console.say(f"note: {cut} sentences are longer than {vision.max_tokens} tokens and are cut")
+        source = tower_source(vision)
+        if share is not None:
+            _text_part(out, share, ids, sentences, source, lambda: tower_embedding(vision), resume, console)
+            return
+        require_no_parts(out, source)
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
             report = write_tower_store(
                 out,
@@ -183,7 +247,12 @@ def features_of_text(
                 console=console,
             )
     else:
-        refuse_other_making(out, text_source(encoder, precision))
+        source = text_source(encoder, precision)
+        if share is not None:
+            loading = partial(encoder_embedding, encoder, device, precision)
+            _text_part(out, share, ids, sentences, source, loading, resume, console)
+            return
+        require_no_parts(out, source)
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
             report = write_text_store(
                 out,
@@ -202,6 +271,62 @@ def features_of_text(
 def _stayed(kept: int, dropped: int) -> str:
     """What an update left as it was."""
     return (f"{kept} kept, " if kept else "") + (f"{dropped} rows dropped, " if dropped else "")
+
+
+def _text_part(
+    out: Path,
+    share: Share,
+    ids: list[str],
+    sentences: list[str],
+    making: dict[str, Any],
+    loading: Callable[[], Embed],
+    resume: bool,
+    console: Console,
+) -> None:
+    from dalr.features.making import refuse_other_making
+    from dalr.features.part import MAKING, WORK
+    from dalr.features.parts import holds_own_parts, write_text_part
+    from dalr.io.lock import locked_output
+
+    own = holds_own_parts(out, share)
+    refuse_other_making(out, making, unfinished=out / WORK / MAKING, resume=resume or not own)
+    embed = loading()
+    with locked_output(_lock_of(out, share)):
+        report = write_text_part(
+            out, share, ids=ids, sentences=sentences, making=making, embed=embed, console=console
+        )
+    show(f"{out}: this part is done ({report.done} of {report.of} blocks); then: dalr features merge {out}")
+
+
+def _lock_of(out: Path, share: Share | None) -> Path:
+    """Several parts are computed at once, each by one process."""
+    from dalr.features.part import WORK
+
+    return out if share is None else out / WORK / share.name
+
+
+def merge_features(
+    out: Annotated[Path, typer.Argument(metavar="STORE", help="The --out of every part.")],
+    max_bad_images: Annotated[
+        int, typer.Option(min=0, max=1_000_000_000, help="How many unusable images may be left out.")
+    ] = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Put together what --part left of a store.
+
+    \b
+    Example:
+      dalr features merge stores/clip
+    """
+    from dalr.features.parts import merge
+    from dalr.io.lock import locked_output
+
+    Console(quiet=quiet, verbose=verbose).detail(f"{out}: reading the sealed parts")
+    with locked_output(out):
+        report = merge(out, max_bad_images=max_bad_images)
+    left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
+    show(f"{out}: {report.rows} rows of dimension {report.dim} ({report.distinct} distinct{left_out})")
 
 
 def import_features(

@@ -70,6 +70,10 @@ IdColumn = Annotated[str | None, typer.Option(help="Column of the ids [default: 
 ResumeSame = Annotated[
     bool, typer.Option("--resume", help="Resume after an interruption; the output is identical.")
 ]
+PartOf = Annotated[
+    str | None,
+    typer.Option("--part", metavar="i/n", help="Compute only every n-th part; then features merge."),
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 

@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-FormatName = Literal["jsonl", "karpathy", "coco", "flickr-token", "flickr-csv", "tsv", "csv", "parquet", "datasets"]
+FormatName = Literal[
+    "jsonl", "karpathy", "coco", "flickr-token", "flickr-csv", "tsv", "csv", "parquet", "datasets", "webdataset"
+]

@@ -17,8 +17,8 @@ from dalr.explore.mistakes import HeldOut, Misjudged, Mistakes
 from dalr.explore.models import Model
 from dalr.explore.queries import Answer, ImageAnswers
 from dalr.features.decoding import ImageRefusedError, locate, read_image
+from dalr.features.thumbnails import data_uri, thumbnail
 from dalr.inference.collection import Collection
-from dalr.inference.contact_sheet import data_uri, thumbnail
 from dalr.io.paths import is_dir, is_file, resolve
 
 _KEPT = 2_000

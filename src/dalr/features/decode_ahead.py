@@ -17,8 +17,16 @@ from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset
 
 from dalr.errors import DataError, Problem
-from dalr.features.decoding import MAX_PIXELS, ImageRefusedError, decode, read_image_file, reason_of
+from dalr.features.decoding import (
+    MAX_PIXELS,
+    ImageRefusedError,
+    decode,
+    max_bytes,
+    read_image_file,
+    reason_of,
+)
 from dalr.features.store import digest
+from dalr.io.shards import Member, read_member
 from dalr.models.device import usable_cores
 from dalr.models.pixels import PixelReader
 
@@ -32,7 +40,7 @@ _MAX_WORKERS = 16
 class ImageBatch:
     """Files that meet in one batch of the model, each with the number of its image."""
 
-    files: tuple[tuple[int, Path], ...]
+    files: tuple[tuple[int, Path | Member], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +111,8 @@ class _Decoding(Dataset[DecodedBatch]):
         refused: dict[int, str] = {}
         for number, path in self.batches[index].files:
             try:
-                data = read_image_file(path, max_pixels=self.max_pixels)
-                pixels.append(self._read(data))
+                data = _bytes_of(path, self.max_pixels)
+                pixels.append(self._read(data, path))
                 numbers.append(number)
                 contents.append(digest(data))
             except ImageRefusedError as error:
@@ -119,11 +127,26 @@ class _Decoding(Dataset[DecodedBatch]):
             refused=refused,
         )
 
-    def _read(self, data: bytes) -> np.ndarray:
+    def _read(self, data: bytes, path: Path | Member) -> np.ndarray:
         """The pixels that the model sees; a method, so that an image is freed before the next one is decoded."""
-        image = decode(data, max_pixels=self.max_pixels)
+        try:
+            image = decode(data, max_pixels=self.max_pixels)
+        except ImageRefusedError as refused:
+            if isinstance(path, Member):  # whose id does not say where it is
+                raise ImageRefusedError(f"{refused} ({path})") from None
+            raise
         _require_resizable(image, self.reader)
         return self.reader(image)
+
+
+def _bytes_of(path: Path | Member, max_pixels: int) -> bytes:
+    """The bytes of an image file or of a member of a shard; raises as `read_image_file`."""
+    if not isinstance(path, Member):
+        return read_image_file(path, max_pixels=max_pixels)
+    try:
+        return read_member(path, most=max_bytes(max_pixels))
+    except DataError as error:
+        raise ImageRefusedError(error.problems[0].what) from None
 
 
 def _require_resizable(image: Image, reader: PixelReader) -> None:

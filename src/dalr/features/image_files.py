@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dalr.features.decoding import MAX_PIXELS, ImageRefusedError, checked_size, locate, stat_of
+from dalr.errors import DataError
+from dalr.features.decoding import MAX_PIXELS, ImageRefusedError, checked_size, locate, max_bytes, stat_of
+from dalr.features.store import digest, file_digest
 from dalr.io.paths import regular
-from dalr.io.sealed import file_sha256
+from dalr.io.shards import Member, read_member
 
 _TAIL = 4096
 
@@ -25,8 +27,8 @@ class ImageFile:
     """What an image's id means on this disk, before it is opened."""
 
     id: str
-    path: Path | None
-    """None where nothing may be opened; `refused` then says why."""
+    path: Path | Member | None
+    """A file, or a member of a shard. None where nothing may be opened; `refused` then says why."""
     refused: str | None
     stamp: str
     """Changes when the file does: its size and time."""
@@ -54,14 +56,18 @@ def plan_images(
     *,
     follow: Path | None = None,
     max_pixels: int = MAX_PIXELS,
+    members: Mapping[str, Member] | None = None,
 ) -> ImagePlan:
     """Look every id up below `root`, the resolved image folder; `on_progress` gets the ids looked up so far.
 
-    Links may lead into `follow`, another resolved folder.
+    Links may lead into `follow`, another resolved folder. With `members` the images are in shards instead.
     """
     files: list[ImageFile] = []
     for name in ids:
-        files.append(_look_up(root, name, follow, max_pixels))
+        if members is not None:
+            files.append(_in_shard(name, members.get(name), max_pixels))
+        else:
+            files.append(_look_up(root, name, follow, max_pixels))
         on_progress(len(files))
     first = list(range(len(files)))
     for group in _equal(files):
@@ -70,6 +76,15 @@ def plan_images(
     distinct = tuple(sorted(set(first)))
     place = {index: number for number, index in enumerate(distinct)}
     return ImagePlan(files=tuple(files), distinct=distinct, file_of=tuple(place[index] for index in first))
+
+
+def content_digest(path: Path | Member) -> str:
+    """`digest` of the bytes of an image.
+
+    Raises:
+        OSError, DataError: it cannot be read.
+    """
+    return digest(read_member(path, most=path.size)) if isinstance(path, Member) else file_digest(path)
 
 
 def _look_up(root: Path, name: str, follow: Path | None, max_pixels: int) -> ImageFile:
@@ -82,6 +97,19 @@ def _look_up(root: Path, name: str, follow: Path | None, max_pixels: int) -> Ima
         return ImageFile(id=name, path=None, refused=str(refused), stamp=f"refused {refused}", size=-1)
     other_form = not name.isascii() and not os.path.lexists(root / name)
     return ImageFile(id=name, path=path, refused=None, stamp=stamp, size=size, other_form=other_form)
+
+
+def _in_shard(name: str, member: Member | None, max_pixels: int) -> ImageFile:
+    if member is None:
+        return ImageFile(id=name, path=None, refused="no image in the shards", stamp="refused absent", size=-1)
+    if not 0 < member.size <= (most := max_bytes(max_pixels)):
+        refused = (
+            "empty file" if not member.size else f"{member.size} bytes, more than the {most} allowed; not opened"
+        )
+        return ImageFile(id=name, path=None, refused=refused, stamp=f"refused {refused}", size=-1)
+    status = stat_of(member.shard)
+    stamp = f"{member.size} at {member.offset} of {status.st_size} {status.st_mtime_ns}"
+    return ImageFile(id=name, path=member, refused=None, stamp=stamp, size=member.size)
 
 
 def _equal(files: Sequence[ImageFile]) -> list[list[int]]:
@@ -102,16 +130,18 @@ def _groups(indices: Sequence[int], key: Callable[[int], Hashable]) -> list[list
 def _tail(file: ImageFile) -> Hashable:
     assert file.path is not None
     try:
+        if isinstance(file.path, Member):
+            return hashlib.sha256(read_member(file.path, most=file.size)[-_TAIL:]).digest()
         with open(regular(file.path), "rb") as stream:
             stream.seek(max(file.size - _TAIL, 0))
             return hashlib.sha256(stream.read(_TAIL)).digest()
-    except OSError:
+    except (OSError, DataError):
         return file.id  # unreadable, which the pass will say; equal to no other
 
 
 def _content(file: ImageFile) -> Hashable:
     assert file.path is not None
     try:
-        return file_sha256(file.path)
-    except OSError:
+        return content_digest(file.path)
+    except (OSError, DataError):
         return file.id

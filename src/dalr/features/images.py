@@ -3,8 +3,8 @@
 An image's vector depends on nothing but its file: every batch has the same shape (one that is not full is filled up
 with copies of its first image), and with equal shapes the place in a batch changes no bit. So a store that was
 resumed, or updated with new images, has the bytes of one made at once; the price is at most one batch per part.
-Parts are sealed folders below `STORE/.partial`; the store is put together from them at the end. Images that cannot
-be used are collected over the whole pass and listed, because fixing one at a time would take a hundred runs.
+The store is put together from sealed parts at the end; several processes may compute them. Images that cannot be
+used are collected over the whole pass and listed, because fixing one at a time would take a hundred runs.
 """
 
 from __future__ import annotations
@@ -12,47 +12,46 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float16, Float32, Int64
+from jaxtyping import Float16, Float32
 
 from dalr.data.rows import sentences_sha256
-from dalr.errors import CorruptFileError, DataError, Problem, StorageError, few
+from dalr.errors import ConfigError, CorruptFileError, DataError, Problem, few
 from dalr.features.decode_ahead import DecodedBatch, ImageBatch, decoded_ahead
 from dalr.features.decoding import MAX_PIXELS, MPX_ALLOWED, OUTSIDE
-from dalr.features.image_files import ImagePlan, plan_images
+from dalr.features.image_files import ImagePlan, content_digest, plan_images
 from dalr.features.kept import PROBES, Kept, require_same_vectors, rows_to_keep
-from dalr.features.making import (
-    LIMIT,
-    MEMBERS,
-    PLACES,
-    existing_store,
-    limit_of,
-    refuse_other_making,
-    stated_limit,
+from dalr.features.making import LIMIT, MEMBERS, PLACES, existing_store, refuse_other_making, stated_limit
+from dalr.features.part import (
+    MAKING,
+    PART_VERSION,
+    UPDATE_IN_PARTS,
+    WORK,
+    Gathered,
+    Part,
+    SealedPart,
+    seal_part,
+    sealed_earlier,
 )
-from dalr.features.shard import map_shard, write_shard
-from dalr.features.store import CONTENTS, SHARD_ROWS, contents_file, file_digest, row_problems, write_store
+from dalr.features.plan import keep_plan
+from dalr.features.store import CONTENTS, contents_file, row_problems, write_store
 from dalr.io.atomic import storage_errors, write_json, write_text
 from dalr.io.console import Bar, Console
-from dalr.io.paths import exists, is_dir, resolve
-from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
+from dalr.io.paths import is_dir, resolve
+from dalr.io.shards import Member
+from dalr.io.share import Share
 
 if TYPE_CHECKING:
     from dalr.models.vision import VisionModel
 
-WORK = ".partial"
 BAD_IMAGES = "bad_images.jsonl"
 PART_IMAGES = 256
-_PART_FORMAT, _PART_VERSION = "dalr-features-part", 2
-_PLAN_FILE = "making.json"
-_VECTORS = "vectors.safetensors"
-_KEPT, _NOWHERE = -1, -2
 _ALLOWED_BY = {
     OUTSIDE: ". Symbolic links out of the folder are followed with --follow-links FOLDER, which holds the files",
     MPX_ALLOWED: ". Larger images are read with --max-megapixels N",
@@ -74,38 +73,8 @@ class ImageReport:
     """Images whose vectors the updated store had already."""
     dropped: int = 0
     """Rows of the updated store whose images are no longer asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Distinct images that are computed and sealed together."""
-
-    number: int
-    images: tuple[int, ...]
-    """Places in `ImagePlan.distinct`."""
-    stamp: str
-    """Changes when one of its files does, or which files it holds."""
-
-    def folder(self, out: Path) -> Path:
-        return out / WORK / f"part-{self.number:05d}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SealedPart:
-    folder: Path
-    dim: int
-    contents: tuple[str, ...]
-    """Digest of the file behind each row."""
-    bad: Mapping[int, str]
-    """Place of an image in the part -> why it has no vector."""
-
-    @property
-    def rows(self) -> int:
-        return len(self.contents)
-
-    def vectors(self) -> Float16[np.ndarray, "rows dim"]:
-        """Mapped when asked for: a mapping holds a file open, and a large store has thousands of parts."""
-        return map_shard(self.folder / _VECTORS, rows=self.rows, dim=self.dim)
+    complete: bool = True
+    """False where only parts of the store are there so far."""
 
 
 def write_image_store(
@@ -122,9 +91,14 @@ def write_image_store(
     workers: int | None = None,
     batch_size: int = 32,
     part_images: int = PART_IMAGES,
+    members: Mapping[str, Member] | None = None,
+    share: Share | None = None,
     console: Console | None = None,
 ) -> ImageReport:
     """Compute the vectors of the images `ids` below the folder `root` and write them as a store.
+
+    With `members` the images are read from there, where they are in tar shards, and `root` only names them.
+    With a `share` only its parts are computed, and `features.parts.merge` makes the store of them.
 
     Symbolic links are followed inside `root`, and into the folder `follow_links` where there is one. Images
     of more than `max_megapixels` are refused before they are decoded.
@@ -135,16 +109,18 @@ def write_image_store(
     Raises:
         DataError: no such folder; vectors that are not finite; after the pass, more than `max_bad_images` images
             that cannot be used, which `STORE/bad_images.jsonl` lists with their reasons.
-        ConfigError: a store that was made otherwise, or unfinished work without `resume`.
+        ConfigError: a store that was made otherwise, unfinished work without `resume`, or an update in shares.
         StorageError: the disk refuses, or `out` is a folder of something else.
     """
     console = console or Console()
-    if not is_dir(root):
+    if share is not None and update:
+        raise ConfigError(UPDATE_IN_PARTS)
+    if members is None and not is_dir(root):
         raise DataError(Problem(where=str(root), what="expected the folder that holds the images"))
     if follow_links is not None and not is_dir(follow_links):
         raise DataError(Problem(where=str(follow_links), what="expected the folder that links may lead into"))
     making = _making(model, ids, batch_size, part_images) | stated_limit(max_megapixels)
-    refuse_other_making(out, making, unfinished=out / WORK / _PLAN_FILE, resume=resume, update=update)
+    refuse_other_making(out, making, unfinished=out / WORK / MAKING, resume=resume, update=update)
     kept = rows_to_keep(out) if update else None
     if kept is None and (store := existing_store(out, making)) is not None:
         console.say(
@@ -157,47 +133,76 @@ def write_image_store(
         return ImageReport(
             rows=len(store), distinct=int(store.source["distinct"]), computed=0, bad=bad, dim=store.dim
         )
-    plan = _plan(ids, root, follow_links, max_megapixels, console)
+    plan = _plan(ids, root, members, follow_links, max_megapixels, console)
     known = _known(plan, kept, console)
     with storage_errors(out):
         (out / WORK).mkdir(parents=True, exist_ok=True)
-    write_json(out / WORK / _PLAN_FILE, making)
+    write_json(out / WORK / MAKING, making)
     parts = _parts(
         plan, [number for number in range(len(plan.distinct)) if number not in known], making, part_images
     )
-    pending = [part for part in parts if _sealed(out, part, model.dim, max_megapixels, console) is None]
+    own = [part for part in parts if share is None or share.has(part.number)]
+    pending = [part for part in own if _sealed(out, part, max_megapixels, console) is None]
     if kept is not None and pending:
         _compare(out, plan, kept, known, model, batch_size, max_megapixels, console)
     computed = _compute(out, plan, pending, model, workers, batch_size, max_megapixels, console)
-    results = [_required(out, part, model.dim, max_megapixels) for part in parts]
-    found = _Found.of(plan, parts, results, kept, known)
+    results = [_required(out, part, max_megapixels) for part in own]
+    if share is not None:
+        keep_plan(out / WORK, share, ids=ids, places=plan.file_of, stamps=[part.stamp for part in parts])
+        done, bad = sum(len(part.contents) for part in results), sum(len(part.bad) for part in results)
+        return ImageReport(rows=done, distinct=done, computed=computed, bad=bad, dim=model.dim, complete=False)
+    found = Gathered.of(len(plan.distinct), [part.rows for part in parts], results, kept=kept, known=known)
+    return join_images(out, plan, found, making, max_bad_images=max_bad_images, computed=computed)
+
+
+def join_images(
+    out: Path,
+    plan: ImagePlan,
+    found: Gathered,
+    making: Mapping[str, Any],
+    *,
+    max_bad_images: int,
+    computed: int = 0,
+) -> ImageReport:
+    """Write the store of images whose vectors are there.
+
+    Raises:
+        DataError: more than `max_bad_images` images that cannot be used, or none that can.
+    """
+    ids, kept = [file.id for file in plan.files], found.kept
     listed = _list_bad(out, plan, found.bad, max_bad_images, kept is not None)
     good = [row for row, number in enumerate(plan.file_of) if number not in found.bad]
     if not good:
-        raise DataError(Problem(where=str(root), what=f"none of the {len(ids)} images can be used"))
+        raise DataError(Problem(where=str(out), what=f"none of the {len(ids)} images can be used"))
     numbers = [plan.file_of[row] for row in good]
+    outcome = {"distinct": len(plan.distinct) - len(found.bad), "bad_images": len(ids) - len(good)}
     write_store(
         out,
         ids=[ids[row] for row in good],
         blocks=found.blocks(numbers),
-        source=making | {"distinct": len(plan.distinct) - len(found.bad), "bad_images": len(ids) - len(good)},
-        origin=f"images by {model.reference}",
+        source=dict(making) | outcome,
+        origin=f"images by {making['model']}",
         work=WORK if kept is None else None,  # an old store is exchanged for the new one as a whole
         beside={BAD_IMAGES: listed.encode(), CONTENTS: contents_file(found.contents[each] for each in numbers)},
     )
     return ImageReport(
         rows=len(good),
-        distinct=len(plan.distinct) - len(found.bad),
+        distinct=outcome["distinct"],
         computed=computed,
-        bad=len(ids) - len(good),
-        dim=model.dim,
-        kept=len(known),
+        bad=outcome["bad_images"],
+        dim=int(making["dim"]),
+        kept=found.from_kept,
         dropped=len(set(kept.store.ids) - set(ids)) if kept is not None else 0,
     )
 
 
 def _plan(
-    ids: Sequence[str], root: Path, follow_links: Path | None, max_megapixels: int, console: Console
+    ids: Sequence[str],
+    root: Path,
+    members: Mapping[str, Member] | None,
+    follow_links: Path | None,
+    max_megapixels: int,
+    console: Console,
 ) -> ImagePlan:
     with console.bar("look", len(ids), "image") as bar:
         plan = plan_images(
@@ -206,6 +211,7 @@ def _plan(
             lambda done: bar.update(done),
             follow=resolve(follow_links) if follow_links is not None else None,
             max_pixels=max_megapixels * 10**6,
+            members=members,
         )
     if other := sum(file.other_form for file in plan.files):
         console.say(
@@ -223,8 +229,8 @@ def _known(plan: ImagePlan, kept: Kept | None, console: Console) -> dict[int, in
     with console.bar("compare", len(plan.distinct), "image") as bar:
         for number, index in enumerate(plan.distinct):
             path = plan.files[index].path
-            with suppress(OSError):  # one that cannot be read is refused, with its reason, by the pass
-                if path is not None and (row := kept.row_of.get(file_digest(path))) is not None:
+            with suppress(OSError, DataError):  # one that cannot be read is refused, with its reason, by the pass
+                if path is not None and (row := kept.row_of.get(content_digest(path))) is not None:
                     known[number] = row
             bar.update(number + 1)
     return known
@@ -265,22 +271,22 @@ def _making(model: VisionModel, ids: Sequence[str], batch_size: int, part_images
     }
 
 
-def _parts(plan: ImagePlan, images: Sequence[int], making: Mapping[str, Any], size: int) -> list[_Part]:
+def _parts(plan: ImagePlan, images: Sequence[int], making: Mapping[str, Any], size: int) -> list[Part]:
     content = {key: value for key, value in making.items() if key not in (*PLACES, *MEMBERS, LIMIT)}
     parts = []
     for number, start in enumerate(range(0, len(images), size)):
         chosen = tuple(images[start : start + size])
         files = [plan.files[plan.distinct[image]] for image in chosen]
-        stamp = json.dumps([_PART_VERSION, content, [[file.id, file.stamp] for file in files]], sort_keys=True)
+        stamp = json.dumps([PART_VERSION, content, [[file.id, file.stamp] for file in files]], sort_keys=True)
         digest = hashlib.sha256(stamp.encode("utf-8", "surrogatepass")).hexdigest()
-        parts.append(_Part(number=number, images=chosen, stamp=digest))
+        parts.append(Part(number=number, rows=chosen, stamp=digest))
     return parts
 
 
 def _compute(
     out: Path,
     plan: ImagePlan,
-    pending: Sequence[_Part],
+    pending: Sequence[Part],
     model: VisionModel,
     workers: int | None,
     batch_size: int,
@@ -292,7 +298,7 @@ def _compute(
     decoded = decoded_ahead(batches, model.pixels, workers=workers, max_pixels=max_megapixels * 10**6)
     computed = done = 0
     refused = 0
-    with console.bar("images", sum(len(part.images) for part in pending), "image") as bar:
+    with console.bar("images", sum(len(part.rows) for part in pending), "image") as bar:
         for part in pending:
             bad = _refused(plan, part)
             done, refused = done + len(bad), refused + len(bad)
@@ -308,7 +314,7 @@ def _compute(
                 computed, refused = computed + len(batch.numbers), refused + len(batch.refused)
                 done += len(batch.numbers) + len(batch.refused)
                 _show(bar, done, refused)
-            _seal(out, part, np.concatenate(vectors), contents, bad, max_megapixels)
+            seal_part(out, part, np.concatenate(vectors), contents, bad=bad, max_megapixels=max_megapixels)
     return computed
 
 
@@ -321,16 +327,16 @@ def _vectors(model: VisionModel, batch: DecodedBatch, size: int) -> Float32[np.n
     return model.vectors(filled)[: len(batch.pixels)]
 
 
-def _batches(plan: ImagePlan, part: _Part, size: int) -> list[ImageBatch]:
+def _batches(plan: ImagePlan, part: Part, size: int) -> list[ImageBatch]:
     """The images of a part that can be opened, in batches that never reach into the next part."""
-    files = {number: plan.files[plan.distinct[number]] for number in part.images}
+    files = {number: plan.files[plan.distinct[number]] for number in part.rows}
     paths = [(number, file.path) for number, file in files.items() if file.path is not None]
     return [ImageBatch(files=tuple(paths[start : start + size])) for start in range(0, len(paths), size)]
 
 
-def _refused(plan: ImagePlan, part: _Part) -> dict[int, str]:
+def _refused(plan: ImagePlan, part: Part) -> dict[int, str]:
     """Images of a part that are not even opened."""
-    files = {number: plan.files[plan.distinct[number]] for number in part.images}
+    files = {number: plan.files[plan.distinct[number]] for number in part.rows}
     return {number: file.refused for number, file in files.items() if file.refused is not None}
 
 
@@ -353,53 +359,12 @@ def _show(bar: Bar, done: int, refused: int) -> None:
         bar.update(done)
 
 
-def _seal(
-    out: Path,
-    part: _Part,
-    vectors: Float16[np.ndarray, "good dim"],
-    contents: Sequence[str],
-    bad: Mapping[int, str],
-    max_megapixels: int,
-) -> None:
-    metadata = stated_limit(max_megapixels) | {
-        "stamp": part.stamp,
-        "contents": list(contents),
-        "bad": [[place, bad[number]] for place, number in enumerate(part.images) if number in bad],
-    }
-    write_sealed(
-        part.folder(out),
-        format=_PART_FORMAT,
-        version=_PART_VERSION,
-        metadata=metadata,
-        fill=lambda folder: write_shard(folder / _VECTORS, vectors),
-    )
+def _sealed(out: Path, part: Part, max_megapixels: int, console: Console) -> SealedPart | None:
+    return sealed_earlier(out, part, of="image files", console=console, max_megapixels=max_megapixels)
 
 
-def _sealed(out: Path, part: _Part, dim: int, max_megapixels: int, console: Console) -> _SealedPart | None:
-    """A part that an earlier run sealed, if it verifies and its files are still the same."""
-    folder = part.folder(out)
-    if not exists(folder, StorageError):
-        return None
-    try:
-        manifest = read_manifest(folder, format=_PART_FORMAT, version=_PART_VERSION, remedy="it is computed again")
-        verify_sealed(folder, manifest, remedy="it is computed again")
-        metadata = manifest.metadata
-        if metadata["stamp"] != part.stamp:
-            console.say(f"{folder.name}: its image files have changed; it is computed again")
-        elif limit_of(metadata) > max_megapixels or (limit_of(metadata) < max_megapixels and metadata["bad"]):
-            console.say(f"{folder.name}: made with --max-megapixels {limit_of(metadata)}; it is computed again")
-        else:
-            bad = {int(place): str(reason) for place, reason in metadata["bad"]}
-            return _SealedPart(folder=folder, dim=dim, contents=tuple(metadata["contents"]), bad=bad)
-    except CorruptFileError as error:
-        console.say(str(error))
-    with storage_errors(folder):
-        shutil.rmtree(folder)
-    return None
-
-
-def _required(out: Path, part: _Part, dim: int, max_megapixels: int) -> _SealedPart:
-    result = _sealed(out, part, dim, max_megapixels, Console(quiet=True))
+def _required(out: Path, part: Part, max_megapixels: int) -> SealedPart:
+    result = _sealed(out, part, max_megapixels, Console(quiet=True))
     if result is None:
         raise CorruptFileError(
             f"{part.folder(out)} was just sealed and its checksum does not match: the disk may be failing"
@@ -436,55 +401,3 @@ def _list_bad(out: Path, plan: ImagePlan, bad_of: Mapping[int, str], allowed: in
             ]
         )
     return listed
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """Where the vector of each distinct image lies."""
-
-    parts: Sequence[_SealedPart]
-    kept: Kept | None
-    part_of: Int64[np.ndarray, " distinct"]
-    """`_KEPT` for a row of the store that is updated, `_NOWHERE` for a bad image."""
-    row_of: Int64[np.ndarray, " distinct"]
-    contents: Mapping[int, str]
-    bad: Mapping[int, str]
-
-    @classmethod
-    def of(
-        cls,
-        plan: ImagePlan,
-        parts: Sequence[_Part],
-        results: Sequence[_SealedPart],
-        kept: Kept | None,
-        known: Mapping[int, int],
-    ) -> _Found:
-        part_of, row_of = np.full(len(plan.distinct), _NOWHERE), np.zeros(len(plan.distinct), np.int64)
-        contents: dict[int, str] = {}
-        bad: dict[int, str] = {}
-        for number, row in known.items():
-            assert kept is not None
-            part_of[number], row_of[number], contents[number] = _KEPT, row, kept.contents[row]
-        for part, result in zip(parts, results, strict=True):
-            bad |= {part.images[place]: reason for place, reason in result.bad.items()}
-            good = [number for place, number in enumerate(part.images) if place not in result.bad]
-            part_of[good], row_of[good] = part.number, np.arange(len(good))
-            contents |= dict(zip(good, result.contents, strict=True))
-        return cls(parts=results, kept=kept, part_of=part_of, row_of=row_of, contents=contents, bad=bad)
-
-    def blocks(self, numbers: Sequence[int]) -> Iterator[Float16[np.ndarray, "_ dim"]]:
-        """The vectors of these images in blocks, gathered from the parts and the old store."""
-        for start in range(0, len(numbers), SHARD_ROWS):
-            block = np.asarray(numbers[start : start + SHARD_ROWS], np.int64)
-            parts, rows = self.part_of[block], self.row_of[block]
-            pieces = {int(part): self._read(int(part), rows[parts == part]) for part in np.unique(parts)}
-            out = np.empty((len(block), next(iter(pieces.values())).shape[1]), np.float16)
-            for part, vectors in pieces.items():
-                out[parts == part] = vectors
-            yield out
-
-    def _read(self, part: int, rows: Int64[np.ndarray, " n"]) -> Float16[np.ndarray, "n dim"]:
-        if part != _KEPT:
-            return np.asarray(self.parts[part].vectors()[rows])
-        assert self.kept is not None
-        return self.kept.read(rows)

@@ -13,13 +13,14 @@ from typing import Any
 
 from dalr.errors import ConfigError, CorruptFileError, Problem
 from dalr.features.decoding import MAX_PIXELS
+from dalr.features.plan import is_plan
 from dalr.features.store import FORMAT, FeatureStore, open_store, verify_store
-from dalr.io.paths import is_file, regular, require_place_for_folder
+from dalr.io.paths import entries, is_file, regular, require_place_for_folder
 from dalr.io.sealed import MANIFEST, refuse_foreign
 
 _RESULTS = ("distinct", "bad_images")
 """What a store says of its outcome, which is no part of how it was made."""
-_USUAL_LIMIT = MAX_PIXELS // 10**6
+USUAL_LIMIT = MAX_PIXELS // 10**6
 PLACES = ("model", "revision")
 """Where a model was found, which does not matter where its checksum is the same."""
 
@@ -32,12 +33,12 @@ LIMIT = "max_megapixels"
 
 def stated_limit(megapixels: int) -> dict[str, int]:
     """The limit as a making states it: only where it is another than the usual one."""
-    return {} if megapixels == _USUAL_LIMIT else {LIMIT: megapixels}
+    return {} if megapixels == USUAL_LIMIT else {LIMIT: megapixels}
 
 
 def limit_of(making: Mapping[str, Any]) -> int:
     """The limit that a making states."""
-    return int(making.get(LIMIT, _USUAL_LIMIT))
+    return int(making.get(LIMIT, USUAL_LIMIT))
 
 
 def refuse_other_making(
@@ -66,7 +67,9 @@ def refuse_other_making(
     if (started := stated(unfinished)) is not None:
         _refuse_differences(out, "the unfinished store there", started | {LIMIT: making.get(LIMIT)}, wanted, update)
     if not (resume or update) and not is_file(out / MANIFEST):
-        what = f"unfinished work of an earlier run; rerun with --resume, or delete {out} to start again"
+        merge = f"put the parts of --part together with dalr features merge {out}, "
+        merge = merge if any(is_plan(path) for path in entries(unfinished.parent)) else ""
+        what = f"unfinished work of an earlier run; {merge}rerun with --resume, or delete {out} to start again"
         raise ConfigError(Problem(where=f"--out {out}", what=what))
 
 

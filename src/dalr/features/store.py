@@ -224,6 +224,11 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
+def text_digest(sentence: str) -> str:
+    """`digest` of a sentence."""
+    return digest(sentence.encode("utf-8", "surrogatepass"))
+
+
 def file_digest(path: Path) -> str:
     """`digest` of a file's bytes."""
     return file_sha256(path)[:_DIGITS]

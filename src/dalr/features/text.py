@@ -8,24 +8,23 @@ sentences has the bytes of one made at once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32
 
 from dalr.data.rows import sentences_sha256
 from dalr.features.kept import PROBES, require_same_vectors, rows_to_keep
-from dalr.features.store import CONTENTS, FeatureStore, contents_file, digest, open_store, write_store
+from dalr.features.store import CONTENTS, FeatureStore, contents_file, open_store, text_digest, write_store
 from dalr.io.cache import cache_folder, cached
 from dalr.io.console import Console
 from dalr.io.paths import is_dir
 from dalr.models.choices import ComputePrecision
 from dalr.models.config import EncoderConfig
 from dalr.models.device import pick_device, require_bf16
-from dalr.models.embedding import OnProgress, embed
+from dalr.models.embedding import Embed, OnProgress, embed
 from dalr.models.loading import encoder_sha256, load_encoder, prompt_text
 
 if TYPE_CHECKING:
@@ -63,22 +62,29 @@ def write_text_store(
     Raises:
         ConfigError: bf16 on a device that has none.
     """
+    encode, origin = encoder_embedding(encoder, device, precision), f"vectors of {encoder.model}"
+    return _write(out, ids, sentences, encode, text_source(encoder, precision), origin, progress, update, console)
+
+
+def encoder_embedding(encoder: EncoderConfig, device: str = "cpu", precision: ComputePrecision = "fp32") -> Embed:
+    """How an encoder gives sentences the vectors of a store, each of which depends on its sentence alone.
+
+    Raises:
+        ConfigError: bf16 on a device that has none.
+    """
     model = load_encoder(encoder).to(pick_device(device))
     if bf16 := precision == "bf16":
         require_bf16(model.device, f"{encoder.model}: precision bf16")
-
-    def encode(given: Sequence[str], progress: OnProgress | None) -> Float32[np.ndarray, "n d"]:
-        return embed(model, given, max_tokens=encoder.max_tokens, bf16=bf16, progress=progress, alone=True)
-
-    origin = f"vectors of {encoder.model}"
-    return _write(out, ids, sentences, encode, text_source(encoder, precision), origin, progress, update, console)
+    return lambda sentences, progress: embed(
+        model, sentences, max_tokens=encoder.max_tokens, bf16=bf16, progress=progress, alone=True
+    )
 
 
 def _write(
     out: Path,
     ids: Sequence[str],
     sentences: Sequence[str],
-    encode: Callable[[Sequence[str], OnProgress | None], Float32[np.ndarray, "n d"]],
+    encode: Embed,
     source: Mapping[str, Any],
     origin: str,
     progress: OnProgress | None,
@@ -86,7 +92,7 @@ def _write(
     console: Console | None,
 ) -> TextReport:
     kept = rows_to_keep(out) if update else None
-    contents = [_digest(sentence) for sentence in sentences]
+    contents = [text_digest(sentence) for sentence in sentences]
     of = dict(zip(contents, sentences, strict=True))
     known = {content: kept.row_of[content] for content in of if content in kept.row_of} if kept is not None else {}
     new = {content: number for number, content in enumerate(each for each in of if each not in known)}
@@ -110,10 +116,6 @@ def _write(
     )
     dropped = len(set(kept.store.ids) - set(ids)) if kept is not None else 0
     return TextReport(computed=len(new), kept=len(known), dropped=dropped)
-
-
-def _digest(sentence: str) -> str:
-    return digest(sentence.encode("utf-8", "surrogatepass"))
 
 
 def cached_text_store(
@@ -160,12 +162,13 @@ def write_tower_store(
     console: Console | None = None,
 ) -> TextReport:
     """The same by the text tower of a model of the CLIP kind, in the space of its image vectors (KDMCSE)."""
-
-    def encode(given: Sequence[str], progress: OnProgress | None) -> Float32[np.ndarray, "n d"]:
-        return model.embed_texts(given, progress=progress, alone=True)
-
-    origin = f"vectors of {model.reference}"
+    encode, origin = tower_embedding(model), f"vectors of {model.reference}"
     return _write(out, ids, sentences, encode, tower_source(model), origin, progress, update, console)
+
+
+def tower_embedding(model: VisionModel) -> Embed:
+    """How a text tower gives sentences the vectors of a store."""
+    return lambda sentences, progress: model.embed_texts(sentences, progress=progress, alone=True)
 
 
 def text_source(encoder: EncoderConfig, precision: ComputePrecision = "fp32") -> dict[str, Any]:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dalr.features.decoding import ImageRefusedError, locate, read_image
+from dalr.features.thumbnails import thumbnail
 from dalr.inference.searcher import Hit
 from dalr.io.atomic import remedy, write_text
 from dalr.io.paths import resolve
 from dalr.version import VERSION
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-_THUMBNAIL = 320
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="dalr {{ version }}"><title>{{ query }}</title><style>
@@ -48,20 +41,4 @@ def write_contact_sheet(path: Path, query: str, hits: Sequence[Hit], images: Pat
     page = Environment(autoescape=True).from_string(_PAGE).render(query=query, cards=cards, version=VERSION)
     with remedy("choose another --html file"):
         write_text(path, page)
-    return sum(thumbnail is not None for _, thumbnail in cards)
-
-
-def thumbnail(root: Path, name: str) -> str | None:
-    """A small JPEG of an image below the resolved folder `root`, for a page; None without a usable file."""
-    try:
-        return data_uri(read_image(locate(root, name)))
-    except ImageRefusedError:
-        return None
-
-
-def data_uri(image: Image) -> str:
-    """A small JPEG of an image, as a `src` that needs no file; makes the image itself small."""
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return sum(shown is not None for _, shown in cards)

@@ -22,12 +22,13 @@ from dalr.inference.encoders import ImageEncoder, OnLong, RowEncoder, evaluation
 from dalr.inference.outputs import kind_of, sidecar, write_output
 from dalr.inference.precision import Precision, Ranges, shortened, stored
 from dalr.inference.rows import PART_ROWS, InputFormat, Part, Row, Source, parts
-from dalr.inference.work import Kept, Share, Work
+from dalr.inference.work import Kept, Work
 from dalr.io.atomic import remedy
 from dalr.io.console import Console
 from dalr.io.lock import locked_output
 from dalr.io.paths import exists, expanded, is_file, regular, require_place_for_file
 from dalr.io.records import parse_record
+from dalr.io.share import Share
 from dalr.models.choices import PoolingMode
 from dalr.models.config import EncoderConfig
 from dalr.models.reference import inside_run

@@ -24,6 +24,7 @@ from dalr.inference.rows import Part
 from dalr.io.atomic import hidden_names, storage_errors, write_json, write_with
 from dalr.io.paths import entries, exists, is_dir, is_file, regular
 from dalr.io.records import parse_record
+from dalr.io.share import Share
 
 _MAKING, _RANGES = "making.json", "ranges.json"
 _ADVICE = "the part is computed again with --resume"
@@ -40,27 +41,6 @@ class Kept:
     blank: int
     texts: tuple[str, ...] = ()
     """The rows themselves, where they are kept too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Which parts one process computes: those whose number, divided by `of`, leaves `number`."""
-
-    number: int
-    """From 0."""
-    of: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.number < self.of:
-            what = f"expected i/n with 1 <= i <= n, found {self.number + 1}/{self.of}"
-            raise ConfigError(Problem(where="--part", what=what))
-
-    @property
-    def name(self) -> str:
-        return f"part-{self.number + 1}-of-{self.of}"
-
-    def has(self, part: int) -> bool:
-        return part % self.of == self.number
 
 
 @dataclass(frozen=True, kw_only=True)

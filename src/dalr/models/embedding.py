@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[int, int], None]
 """Called with (sentences done, sentences in all)."""
+Embed = Callable[[Sequence[str], OnProgress | None], Float32[np.ndarray, "n d"]]
+"""Vectors of sentences, row i for sentence i."""
 
 TOKENS_PER_BATCH = {"cpu": 2_048}
 """By kind of device; `_OTHER_TOKENS_PER_BATCH` elsewhere. Measured in docs/experiments."""

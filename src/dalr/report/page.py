@@ -80,7 +80,35 @@ class Folded:
     open: bool = False
 
 
-Block = Prose | Figure | TableBlock | Folded
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """An image of a card, inside the page; without one its name stands there."""
+
+    name: str
+    source: str | None
+    """A data address."""
+    label: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A case: photos side by side and what is said of them."""
+
+    title: str
+    photos: tuple[Photo, ...]
+    lines: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cards:
+    """Cases in a grid."""
+
+    cards: tuple[Card, ...]
+
+
+Block = Prose | Figure | TableBlock | Folded | Cards
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from dalr.inference.encoders import Encoded, OnLong, RowEncoder, TextEncoder, op
 from dalr.inference.precision import shortened
 from dalr.inference.searcher import Hit, Searcher, Within
 from dalr.io.console import Console
-from dalr.io.paths import is_dir
+from dalr.io.paths import is_dir, resolve
 from dalr.recipe.paths import expand
 from dalr.serving.batching import Batcher
 from dalr.serving.limits import Limits
@@ -64,7 +64,7 @@ class ServeOptions:
         if self.name is not None:
             return self.name
         folder = expand(self.model)
-        return folder.resolve().name if is_dir(folder) else self.model
+        return resolve(folder).name if is_dir(folder) else self.model
 
 
 class _StoppedError(Exception):

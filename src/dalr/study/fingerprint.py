@@ -21,6 +21,7 @@ from dalr.io.atomic import storage_errors, write_json
 from dalr.io.paths import exists, is_dir, is_file, regular
 from dalr.io.records import parse_record
 from dalr.io.sealed import MANIFEST, known_sha256
+from dalr.io.shards import is_shards, shard_paths
 from dalr.models.reference import find_model
 from dalr.recipe.paths import expand
 from dalr.recipe.schema import Recipe
@@ -159,6 +160,9 @@ def _content(path: Path) -> str:
         path = path / MANIFEST
     if is_file(path):
         return known_sha256(path)
+    if is_shards(path):
+        found = [(shard.name, known_sha256(shard) if is_file(shard) else "missing") for shard in shard_paths(path)]
+        return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in found).encode()).hexdigest()
     if not is_dir(path):
         return "missing"
     files = sorted(each for each in path.rglob("*") if is_file(each))

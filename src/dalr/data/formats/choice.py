@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from dalr.data.formats import arrow, lines, tables, trees
+from dalr.data.formats import arrow, lines, shards, tables, trees
 from dalr.data.formats.collecting import Collector, Columns, Source
 from dalr.data.rows import CaptionedImage
 from dalr.errors import DataError, Problem, Problems
+from dalr.io.shards import ENDING
 from dalr.io.text import ending
 
 FOLDER = "a folder"
@@ -53,6 +54,12 @@ FORMATS: Mapping[str, Format] = {
     "parquet": Format(arrow.read_parquet, arrow.is_parquet, (".parquet",), "columns image, caption or captions"),
     "datasets": Format(
         arrow.read_datasets, arrow.is_datasets, (FOLDER,), "a folder of save_to_disk, or hf:OWNER/NAME"
+    ),
+    "webdataset": Format(
+        shards.read_webdataset,
+        shards.is_webdataset,
+        (ENDING,),
+        "tar shards of KEY.jpg with KEY.txt or KEY.json, {000..099} for several",
     ),
 }
 
