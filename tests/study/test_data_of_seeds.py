@@ -43,9 +43,11 @@ def test_runs_read_the_data_of_their_seed(bench: Bench) -> None:
     bench.tree["overrides"] = {"data.text": "text-${seed}.txt"}
     bench.tree["seeds"], bench.tree["tune_seed"] = [1, 2], 5
     plan = make_plan(load_study(bench.write()), bench.out)
-    assert {run.recipe.data.text for runs in plan.trials.values() for run in runs} == {"text-5.txt"}
+    beside = Path(bench.write()).parent
+    texts = {run.recipe.data.text for runs in plan.trials.values() for run in runs}
+    assert texts == {str(beside / "text-5.txt")}
     finals = plan.finals("plain", plan.trials["plain"][0])
-    assert [run.recipe.data.text for run in finals] == ["text-1.txt", "text-2.txt"]
+    assert [run.recipe.data.text for run in finals] == [str(beside / f"text-{seed}.txt") for seed in (1, 2)]
 
 
 def test_a_prepared_run_has_no_seed_to_put_in(bench: Bench) -> None:

@@ -31,11 +31,11 @@ def test_the_second_pass_has_the_dropout_of_the_first(
     overrides = ["training.mini_batch_size=3"]
     cached = gradients(recipe, overrides, dropout=True)
 
-    def at_once(self: Step, batch: Any) -> Any:
+    def at_once(self: Step, batch: Any, norms: bool) -> Any:
         assert self.mini_batch_size is not None
         parts = batch.tokens.split(self.mini_batch_size)
         vectors = [self._encode(batch, part, number) for number, part in enumerate(parts)]
-        losses = self._losses(batch, *(torch.cat(view) for view in zip(*vectors, strict=True)))
+        losses = self._losses(batch, *(torch.cat(view) for view in zip(*vectors, strict=True)), norms)
         losses.total.backward()
         return losses
 

@@ -12,7 +12,6 @@ from runs import look_inside, record, same, train
 from safetensors.torch import load_file
 
 from dalr.errors import ConfigError
-from dalr.training import precision
 from dalr.training.precision import resolve_precision
 from tiny import Toys
 
@@ -153,8 +152,8 @@ def test_packed_rows_are_refused_where_the_student_cannot(
 def test_auto_is_bf16_where_the_processor_has_arithmetic_for_it(
     monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool, expected: str
 ) -> None:
-    monkeypatch.setattr(precision.torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(precision.torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert resolve_precision("auto", torch.device("cpu")) == expected
     assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
     assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
