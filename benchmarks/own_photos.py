@@ -137,34 +137,39 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def plot(out: Path, to: Path) -> None:
-    """Test: means over seeds with their standard deviations."""
+    """Test: means over seeds with their standard deviations, and the untouched encoder."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     final = read(out / "final.jsonl")
-    baseline = final[0]["photos"]
-    for row in baseline:
-        if "linear map" in row and row["model"] == Path(ENCODER).name:
-            axes.axhline(row["linear map"]["text_to_image"], color="0.6", linestyle="--", linewidth=1)
-            axes.annotate(
-                "untouched encoder, linear map", (0.01, row["linear map"]["text_to_image"] + 0.3),
-                xycoords=("axes fraction", "data"), fontsize=8, color="0.4",
-            )  # fmt: skip
-    for name, runs in by_setting(final).items():
-        sts = [each["sts"] for each in runs]
-        r1 = [each["photos"][0]["grounding"]["text_to_image"] for each in runs]
-        colour = "C1" if name.startswith("mcse") else "C0" if name.startswith("adapt") else "0.3"
-        axes.errorbar(
-            statistics.mean(sts), statistics.mean(r1), xerr=spread(sts), yerr=spread(r1), fmt="o", color=colour
-        )
-        axes.annotate(
-            name, (statistics.mean(sts), statistics.mean(r1)), xytext=(6, 5), textcoords="offset points",
-            fontsize=8,
-        )  # fmt: skip
+    untouched = next(row for row in final[0]["photos"] if row["model"].endswith("(untouched)"))
+    several = {name: runs for name, runs in by_setting(final).items() if len(runs) > 2}
+    points = [
+        (_label(name), [each["sts"] for each in runs], [found(each) for each in runs])
+        for name, runs in several.items()
+    ]
+    frozen = next(sts for name, sts, _ in points if name == "heads alone")
+    points.append(("untouched, linear map", frozen[:1], [untouched["linear map"]["text_to_image"]]))
+    for number, (name, sts, r1) in enumerate(points):
+        x, y, colour = statistics.mean(sts), statistics.mean(r1), f"C{number}"
+        axes.errorbar(x, y, xerr=spread(sts), yerr=spread(r1), fmt="o", color=colour, capsize=3)
+        side, at = ("left", 8) if name == "adapt" else ("right", -8)
+        axes.annotate(name, (x, y), xytext=(at, 6), textcoords="offset points", ha=side, color=colour)
+    axes.margins(x=0.3, y=0.1)
     axes.set_xlabel("STS average of seven tasks, Spearman × 100")
     axes.set_ylabel("text→image R@1 on photos never seen, %")
+    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(to)
+
+
+def found(record: Mapping[str, Any]) -> float:
+    """R@1 of a run with its own heads."""
+    return float(record["photos"][0]["grounding"]["text_to_image"])
+
+
+def _label(name: str) -> str:
+    return {"heads": "heads alone", "mcse": "MCSE", "adapt": "adapt"}[name.split("-")[0]]
 
 
 def by_setting(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

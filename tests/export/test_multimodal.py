@@ -65,6 +65,7 @@ def loaded_elsewhere(folder: Path, images: list[Path], tmp_path: Path) -> tuple[
         return found["text"], found["image"]
 
 
+@pytest.mark.slow
 def test_its_vectors_and_its_recall_are_those_of_the_run(trained: Trained, folder: Path, tmp_path: Path) -> None:
     paths = sorted(trained.images.iterdir())
     text, image = loaded_elsewhere(folder, paths, tmp_path)

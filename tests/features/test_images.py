@@ -101,6 +101,7 @@ def test_the_manifest_says_how_the_vectors_were_made(tmp_path: Path, root: Path,
     assert len(source["ids_sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_decoding_in_workers_changes_no_byte(
     tmp_path: Path, clip_folder: Path, root: Path, clip: VisionModel
 ) -> None:
@@ -309,6 +310,7 @@ def killed_at(change: int) -> Iterator[Callable[[], int]]:
         yield lambda: count
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_write_costs_at_most_one_part(
     tmp_path: Path, root: Path, clip: VisionModel, seen: list[int]
 ) -> None:

@@ -176,6 +176,7 @@ class TestImages:
         with pytest.raises(ConfigError, match="rerun with --update, which computes only what is new"):
             write(november, root, clip, names(root))
 
+    @pytest.mark.slow
     def test_a_kill_at_any_moment_leaves_the_old_store_or_the_new_one(
         self, tmp_path: Path, root: Path, clip: VisionModel, november: Path
     ) -> None:

@@ -42,6 +42,7 @@ def test_a_shipped_study_plans(name: str, tmp_path: Path, monkeypatch: pytest.Mo
         assert len(found.finals(method, trials[0] if trials else None)) == len(found.study.config.seeds)
 
 
+@pytest.mark.slow
 def test_the_main_study_is_every_method_on_every_data_set_and_backbone(tmp_path: Path) -> None:
     found = plan("paper-main", tmp_path)
     methods = ("simcse", "rankcse", "mcse", "kdmcse", "dalr", "dalr-release")
