@@ -332,6 +332,28 @@ class TestFeatures:
         assert outcome.code == 3
         assert outcome.err.count("no such file") == 2
 
+    def test_a_store_whose_rows_would_be_lost_is_not_written_over(
+        self, cli: Cli, toys: Toys, tmp_path: Path
+    ) -> None:
+        data, out = toys.data, tmp_path / "s"
+        (tmp_path / "few.txt").write_text("".join(f"{name}\n" for name in data.images[:2]))
+        np.save(tmp_path / "few.npy", data.features[:2])
+        fewer = ("features", "import", tmp_path / "few.npy", "--ids", tmp_path / "few.txt", "--out", out)
+        whole = ("features", "import", data.matrix, "--ids", data.pairs, "--out", out)
+        assert cli(*fewer).code == cli(*whole).code == 0, "more rows than before are fine"
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        outcome = cli(*fewer)
+        assert outcome.code == 2
+        assert "22 of the 24 rows of the store there would be lost, such as '002.jpg'" in outcome.err
+        assert "nothing was overwritten: choose another --out" in outcome.err
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        text = ("features", "text", "--model", toys.teacher, "--out", tmp_path / "t", "-q")
+        assert cli(*text, "--pairs", data.pairs, "--text", data.text).code == 0
+        outcome = cli(*text, "--text", data.text)
+        assert outcome.code == 2
+        assert "72 of the 152 rows of the store there would be lost" in outcome.err
+        assert cli(*text, "--text", data.text, "--update").code == 0
+
     def test_import_over_something_else(self, cli: Cli, tiny_data: TinyData, tmp_path: Path) -> None:
         outcome = cli("features", "import", tiny_data.matrix, "--ids", tiny_data.ids, "--out", tiny_data.folder)
         assert outcome.code == 6

@@ -28,7 +28,7 @@ from dalr.cli.options import (
 )
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show
-from dalr.io.paths import require_place_for_folder
+from dalr.io.paths import is_dir, require_place_for_folder
 from dalr.models.choices import PoolingMode
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ Update = Annotated[
         "--update", help="Compute only what an earlier store at --out lacks; drop what is no longer there."
     ),
 ]
+
+
+_OTHER_OR_UPDATE = "choose another --out, or rerun with --update, which drops them"
 
 
 def features_of_images(
@@ -192,6 +195,7 @@ def features_of_text(
     Example:
       dalr features text --pairs photos/captions.jsonl --model MODEL --out stores/teacher
     """
+    from dalr.features.making import refuse_lost_rows
     from dalr.features.part import UPDATE_IN_PARTS, require_no_parts
     from dalr.features.text import (
         encoder_embedding,
@@ -236,6 +240,8 @@ def features_of_text(
             _text_part(out, share, ids, sentences, source, lambda: tower_embedding(vision), resume, console)
             return
         require_no_parts(out, source)
+        if not update:
+            refuse_lost_rows(out, ids, _OTHER_OR_UPDATE)
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
             report = write_tower_store(
                 out,
@@ -253,6 +259,8 @@ def features_of_text(
             _text_part(out, share, ids, sentences, source, loading, resume, console)
             return
         require_no_parts(out, source)
+        if not update:
+            refuse_lost_rows(out, ids, _OTHER_OR_UPDATE)
         with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
             report = write_text_store(
                 out,
@@ -349,7 +357,8 @@ def import_features(
     Example:
       dalr features import clip.npy --ids captions.jsonl --out stores/clip
     """
-    from dalr.features.importing import import_matrix
+    from dalr.features.importing import import_matrix, read_ids
+    from dalr.features.making import refuse_lost_rows
     from dalr.features.predecessors import FOLDER_ENDINGS, import_folder
     from dalr.features.store import open_store
     from dalr.io.lock import locked_output
@@ -367,6 +376,8 @@ def import_features(
         return
     if ids is None:
         raise ConfigError(Problem(where="--ids", what="an .npy matrix needs the file that names its rows"))
+    if is_dir(out):
+        refuse_lost_rows(out, read_ids(ids), "choose another --out, or delete that one")
     with locked_output(out):
         import_matrix(file, ids, out)
     store = open_store(out)

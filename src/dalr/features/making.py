@@ -7,7 +7,7 @@ otherwise is neither overwritten nor continued; the message names both makings.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,25 @@ def refuse_other_making(
         merge = merge if any(is_plan(path) for path in entries(unfinished.parent)) else ""
         what = f"unfinished work of an earlier run; {merge}rerun with --resume, or delete {out} to start again"
         raise ConfigError(Problem(where=f"--out {out}", what=what))
+
+
+def refuse_lost_rows(out: Path, ids: Iterable[str], advice: str) -> None:
+    """Refuse to write over a store that has rows which the new one would not have; a damaged one is written anew.
+
+    Raises:
+        ConfigError: there are such rows, with one of them.
+    """
+    if not is_file(out / MANIFEST):
+        return
+    try:
+        there = open_store(out).ids
+    except CorruptFileError:
+        return
+    wanted = set(ids)
+    lost = [name for name in there if name not in wanted]
+    if lost:
+        what = f"{len(lost)} of the {len(there)} rows of the store there would be lost, such as {lost[0]!r:.100}"
+        raise ConfigError(Problem(where=f"--out {out}", what=f"{what}; nothing was overwritten: {advice}"))
 
 
 def existing_store(out: Path, making: Mapping[str, Any]) -> FeatureStore | None:
