@@ -158,7 +158,7 @@ def test_long_and_blank_rows_are_counted_and_said(tiny_teacher: Path, tmp_path: 
     done = cli("encode", tiny_teacher, tmp_path / "a.txt", "--out", tmp_path / "v.npy", "--device", "cpu")
     assert done.code == 0
     assert "1 rows were longer than the model reads" in done.err
-    assert "1 rows are blank" in done.err
+    assert "1 row is blank" in done.err
     stated = json.loads((tmp_path / "v.npy.json").read_text())
     assert (stated["cut_rows"], stated["blank_rows"], stated["rows"]) == (1, 1, 4)
     refused = cli(
