@@ -93,9 +93,8 @@ class EncodeReport:
         if self.cut:
             found.append(f"{self.cut} rows were longer than the model reads and were cut")
         if self.blank:
-            found.append(
-                f"{self.blank} {'row is' if self.blank == 1 else 'rows are'} blank; each has the vector of an empty sentence"
-            )
+            rows = "row is" if self.blank == 1 else "rows are"
+            found.append(f"{self.blank} {rows} blank; each has the vector of an empty sentence")
         return found
 
 
