@@ -176,6 +176,9 @@ class SpoiledDataset(BatchDataset):
 class Silent:
     """A listener that lets the training run."""
 
+    def reads_gradient_norms(self, batch: Batch) -> bool:
+        return False
+
     def on_losses(self, batch: Batch, losses: Losses) -> None: ...
 
     def reads_weights(self, step: int) -> bool:

@@ -218,6 +218,9 @@ class Clock:
     def seconds(self) -> Seconds:
         return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
 
+    def reads_gradient_norms(self, batch: Batch) -> bool:
+        return False
+
     def on_losses(self, batch: Batch, losses: Losses) -> None:
         self.kinds.append(batch.kind)
 

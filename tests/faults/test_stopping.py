@@ -156,10 +156,10 @@ import os, sys, time
 from dalr.training.step import Step
 gradients = Step.gradients
 seconds = float(sys.argv.pop(1))
-def slow(self, batch):
+def slow(self, batch, **options):
     print("step", batch.step, flush=True)
     time.sleep(seconds if batch.step == 1 else 0)
-    return gradients(self, batch)
+    return gradients(self, batch, **options)
 Step.gradients = slow
 from dalr.cli import main
 main()
