@@ -158,5 +158,7 @@ def test_what_lacks_its_packages_says_so() -> None:
 
     if find_spec("openvino") is not None:
         pytest.skip("openvino is installed")
-    with pytest.raises(ConfigError, match=r"needs openvino, not installed; in the clone of dalr: pip install '\.\[openvino\]'"):
+    with pytest.raises(
+        ConfigError, match=r"needs openvino, not installed; in the clone of dalr: pip install '\.\[openvino\]'"
+    ):
         require_onnx(format="openvino")
