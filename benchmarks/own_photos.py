@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("what", choices=("trials", "final", "plot"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the records")
     parser.add_argument("--names", nargs="+", help="settings, for example adapt-3-2e-4-heads-3e-3")
-    parser.add_argument("--to", type=Path, help="of plot: the picture, .svg or .png")
+    parser.add_argument("--to", type=Path, help="of plot: the file to write, .svg or .png")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     if asked.what == "plot":

@@ -11,6 +11,8 @@ from dalr.cli.options import (
     Device,
     IdColumn,
     MaxTokens,
+    Normalize,
+    OnLong,
     Pooling,
     Prompt,
     Quiet,
@@ -46,16 +48,9 @@ def encode(
         Path | None, typer.Option(help="int8: OUT.json of other vectors, whose ranges are used here too.")
     ] = None,
     truncate_dim: Annotated[int | None, typer.Option(min=1, help="Keep only the first dimensions.")] = None,
-    normalize: Annotated[
-        bool | None,
-        typer.Option(
-            "--normalize/--no-normalize", help="Scale vectors to unit length [default: as the model does]."
-        ),
-    ] = None,
+    normalize: Normalize = None,
     max_tokens: MaxTokens = None,
-    on_long: Annotated[
-        Literal["truncate", "error"], typer.Option(help="What to do with longer rows.")
-    ] = "truncate",
+    on_long: OnLong = "truncate",
     pooling: Pooling = None,
     prompt: Prompt = None,
     revision: Revision = None,

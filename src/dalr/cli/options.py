@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -65,6 +65,19 @@ FollowLinks = Annotated[
 MaxTokens = Annotated[
     int | None, typer.Option(min=3, max=1_000_000, help="Longest input in tokens [default: the model's own].")
 ]
+Normalize = Annotated[
+    bool | None,
+    typer.Option("--normalize/--no-normalize", help="Scale vectors to unit length [default: as the model does]."),
+]
+OnLong = Annotated[Literal["truncate", "error"], typer.Option(help="What to do with longer rows.")]
+SearchedPairs = Annotated[
+    Path | None, typer.Option(help="Captions and images to search [default: those of the run].")
+]
+SearchedFeatures = Annotated[Path | None, typer.Option(help="Vectors of the images of --pairs.")]
+SearchedImageIds = Annotated[
+    Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
+]
+TrainedHeads = Annotated[Path | None, typer.Option(help="Trained heads [default: the run's].")]
 SentenceColumn = Annotated[str, typer.Option(help="Column or key that holds the sentences.")]
 IdColumn = Annotated[str | None, typer.Option(help="Column of the ids [default: row number from 1].")]
 ResumeSame = Annotated[

@@ -17,8 +17,12 @@ from dalr.cli.options import (
     Prompt,
     Quiet,
     ResumeSame,
+    SearchedFeatures,
+    SearchedImageIds,
+    SearchedPairs,
     SentenceColumn,
     Split,
+    TrainedHeads,
     Verbose,
     claimed_page,
     reading_of,
@@ -43,17 +47,13 @@ def search(
     html: Annotated[Path | None, typer.Option(help="Also write a page with thumbnails.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the image files, for the thumbnails.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
-    pairs: Annotated[
-        Path | None, typer.Option(help="Captions and images to search [default: those of the run].")
-    ] = None,
+    pairs: SearchedPairs = None,
     format: Format = None,
     columns: Columns = None,
     split: Split = None,
-    features: Annotated[Path | None, typer.Option(help="Vectors of the images of --pairs.")] = None,
-    image_ids: Annotated[
-        Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
-    ] = None,
-    heads: Annotated[Path | None, typer.Option(help="Trained heads [default: the run's].")] = None,
+    features: SearchedFeatures = None,
+    image_ids: SearchedImageIds = None,
+    heads: TrainedHeads = None,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Search only among the images that the run held out.")
     ] = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,11 +11,17 @@ from dalr.cli.options import (
     Device,
     Format,
     MaxTokens,
+    Normalize,
+    OnLong,
     Pooling,
     Prompt,
     Quiet,
     Revision,
+    SearchedFeatures,
+    SearchedImageIds,
+    SearchedPairs,
     Split,
+    TrainedHeads,
     Verbose,
     reading_of,
 )
@@ -37,31 +42,20 @@ def serve(
         bool | None,
         typer.Option("--search/--no-search", help="Also search the run's collection [default: if it has one]."),
     ] = None,
-    pairs: Annotated[
-        Path | None, typer.Option(help="Captions and images to search [default: those of the run].")
-    ] = None,
+    pairs: SearchedPairs = None,
     format: Format = None,
     columns: Columns = None,
     split: Split = None,
-    features: Annotated[Path | None, typer.Option(help="Vectors of the images of --pairs.")] = None,
-    image_ids: Annotated[
-        Path | None, typer.Option(help="Names of the rows of a --features matrix [default: --pairs].")
-    ] = None,
-    heads: Annotated[Path | None, typer.Option(help="Trained heads [default: the run's].")] = None,
+    features: SearchedFeatures = None,
+    image_ids: SearchedImageIds = None,
+    heads: TrainedHeads = None,
     vision: Annotated[
         str | None, typer.Option(help="The model that made the image vectors [default: as stated].")
     ] = None,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="How vectors are computed.")] = "fp32",
-    normalize: Annotated[
-        bool | None,
-        typer.Option(
-            "--normalize/--no-normalize", help="Scale vectors to unit length [default: as the model does]."
-        ),
-    ] = None,
+    normalize: Normalize = None,
     max_tokens: MaxTokens = None,
-    on_long: Annotated[
-        Literal["truncate", "error"], typer.Option(help="What to do with longer rows.")
-    ] = "truncate",
+    on_long: OnLong = "truncate",
     pooling: Pooling = None,
     prompt: Prompt = None,
     revision: Revision = None,

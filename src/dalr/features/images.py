@@ -1,6 +1,6 @@
 """How are vectors of image files computed? Decoded ahead by workers, sealed part by part, resumable.
 
-An image's vector depends on nothing but its file: every batch has the same shape (one that is not full is filled up
+An image's vector depends on its file alone: every batch has the same shape (one that is not full is filled up
 with copies of its first image), and with equal shapes the place in a batch changes no bit. So a store that was
 resumed, or updated with new images, has the bytes of one made at once; the price is at most one batch per part.
 The store is put together from sealed parts at the end; several processes may compute them. Images that cannot be

@@ -2,7 +2,7 @@
 
 A store says what each of its rows was computed from (`contents.txt`), so a file that was renamed keeps its vector
 and one that was changed does not. Kept and new rows have the bytes that one pass over all of them would give,
-because a vector depends on nothing but its content: batches have fixed shapes. Another machine or library version
+because a vector depends on its content alone: batches have fixed shapes. Another machine or library version
 may still compute other last bits, so a few kept rows are computed again and compared before anything is mixed.
 """
 
