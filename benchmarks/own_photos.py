@@ -41,15 +41,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 _RATE = r"\de-\d"
 NAME = re.compile(
-    rf"(?:heads-alone|mcse-(?P<rate>{_RATE})|adapt-(?P<weight>[\d.]+)-(?P<adapted>{_RATE})"
-    rf"(?:-aligned)?(?:-groups)?(?:-no-text)?)(?:-heads-(?P<heads>{_RATE}))?"
+    rf"(?:heads-alone|mcse-(?P<rate>{_RATE})|adapt-(?P<weight>[\d.]+)-(?P<adapted>{_RATE})(?:-aligned)?)"
+    rf"(?:-groups)?(?:-no-text)?(?:-heads-(?P<heads>{_RATE}))?"
 )
 
 
 def overrides_of(name: str) -> dict[str, Any]:
     """What a setting changes in the recipe. Its name says it: heads-alone, mcse-RATE or adapt-WEIGHT-RATE, where
-    WEIGHT is that of ListNet; then, of `adapt`, -aligned, -groups and -no-text; then -heads-RATE, for another rate
-    than 1e-3.
+    WEIGHT is that of ListNet; then, of `adapt`, -aligned; then -groups and -no-text; then -heads-RATE, for another
+    rate than 1e-3.
     """
     match = NAME.fullmatch(name)
     if match is None:
@@ -66,9 +66,17 @@ def overrides_of(name: str) -> dict[str, Any]:
         found["objective.list_net.weight"] = float(match["weight"])
     for option, changed in OPTIONS.items():
         if option in name:
-            found |= changed
+            found |= changed if match["weight"] else _without_teachers(changed)
     if "-aligned" not in name:
         found["objective.cross_modal_alignment"] = None
+    return found
+
+
+def _without_teachers(changed: Mapping[str, Any]) -> dict[str, Any]:
+    """An option for a setting without teachers: nothing to rank, and no lines that teachers find close."""
+    found = {key: value for key, value in changed.items() if not key.startswith("objective.list_net")}
+    if (groups := "training.schedule.groups") in found:
+        found[groups] = {key: value for key, value in found[groups].items() if key != "text"}
     return found
 
 
