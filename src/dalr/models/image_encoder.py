@@ -49,7 +49,7 @@ class ImageEncoder(ABC):
     """
 
     version: str
-    """Change it whenever the same pixels would get other vectors: stores of another version are not mixed."""
+    """Change it whenever the same image would get another vector: stores of two versions are not mixed."""
     dim: int
     """The length of a vector."""
     height: int
