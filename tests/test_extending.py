@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from dalr.models.vision import load_vision_model
 from tiny import Toys
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -17,11 +19,14 @@ PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 @pytest.fixture(autouse=True)
 def no_terms_left_behind() -> Iterator[None]:
     from dalr.losses import registry
+    from dalr.models import image_encoder
 
-    before = dict(registry._registered)
+    tables: list[dict[str, Any]] = [registry._registered, image_encoder._registered]  # type: ignore[list-item]
+    before = [dict(table) for table in tables]
     yield
-    registry._registered.clear()
-    registry._registered.update(before)
+    for table, kept in zip(tables, before, strict=True):
+        table.clear()
+        table.update(kept)
 
 
 def test_every_example_runs(
@@ -30,7 +35,7 @@ def test_every_example_runs(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"FOLDER": str(toys.student), "SENTEVAL": str(shared / "data" / "senteval")}
     blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"))
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for code in blocks:
         exec(compile(code, str(PAGE), "exec"), names)
     assert names["result"].steps == 20
@@ -38,3 +43,4 @@ def test_every_example_runs(
     assert "infonce" in capsys.readouterr().out
     inputs = names["dalr"].Inputs(*(names["torch"].randn(2, 4, 8)), image=names["torch"].randn(4, 6))
     assert names["ImageCosine"]()(inputs) > 0
+    assert load_vision_model("plugin:tiles", device="cpu").embed_images([Image.new("RGB", (9, 9))]).shape == (1, 48)

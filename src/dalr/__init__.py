@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dalr.inference.encode import encode
     from dalr.inference.searcher import Searcher
     from dalr.losses import Inputs, Need, Objective, Term, register_term
+    from dalr.models.image_encoder import ImageEncoder, register_image_encoder
     from dalr.recipe.schema import Recipe
     from dalr.training.callbacks import Callback
 
@@ -38,6 +39,7 @@ __all__ = [
     "DataError",
     "DryRun",
     "Evaluation",
+    "ImageEncoder",
     "Inputs",
     "ModelFileError",
     "Need",
@@ -52,6 +54,7 @@ __all__ = [
     "encode",
     "evaluate",
     "load_recipe",
+    "register_image_encoder",
     "register_term",
     "train",
 ]
@@ -69,6 +72,10 @@ def __getattr__(name: str) -> object:
         from dalr import losses
 
         return getattr(losses, name)
+    if name in ("ImageEncoder", "register_image_encoder"):
+        from dalr.models import image_encoder
+
+        return getattr(image_encoder, name)
     if name == "Recipe":
         from dalr.recipe.schema import Recipe
 

@@ -146,3 +146,14 @@ def test_an_image_model_that_is_no_clip_is_refused(
     )
     assert done.code == 4
     assert "expected a CLIP with its projection, found vit" in done.err
+    done = cli(
+        "export",
+        trained.run,
+        "--format",
+        "sentence-transformers",
+        "--vision",
+        "plugin:x",
+        "--out",
+        tmp_path / "out",
+    )
+    assert (done.code, "found an encoder of a plug-in" in done.err) == (4, True), done.err

@@ -14,6 +14,7 @@ import dalr
 from dalr.errors import ConfigError, DataError
 from dalr.inference.nearest import nearest, unit
 from dalr.inference.searcher import Searcher
+from dalr.models import image_encoder
 from tiny import Outcome, Toys
 
 Cli = Callable[..., Outcome]
@@ -101,6 +102,58 @@ def test_other_collections_are_searched_by_name(run: Path, toys: Toys, tmp_path:
     assert captions.code == 0, captions.err
     headless = cli("search", toys.teacher, "two dogs", "--pairs", pairs, "--features", tmp_path / "others.npy")
     assert (headless.code, "the space of trained heads" in headless.err) == (2, True), headless.err
+
+
+PLUGIN = """
+import numpy as np
+import dalr
+
+@dalr.register_image_encoder("colours")
+class Colours(dalr.ImageEncoder):
+    version, dim, height, width = "1", DIM, 4, 4
+
+    def __init__(self, device): ...
+
+    @staticmethod
+    def pixels(image):
+        return np.asarray(image.resize((4, 4))).transpose(2, 0, 1)
+
+    def vectors(self, pixels):
+        return pixels.transpose(0, 2, 3, 1).reshape(len(pixels), 48)[:, : self.dim].astype(np.float32)
+"""
+
+
+def test_an_image_is_read_by_the_plug_in_that_made_the_vectors(
+    run: Path, toys: Toys, tmp_path: Path, cli: Cli
+) -> None:
+    plugin = tmp_path / "colours.py"
+    plugin.write_text(PLUGIN.replace("DIM", str(toys.data.features.shape[1])))
+    colours = {"red.png": "red", "green.png": "green", "blue.png": "blue"}
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(
+        "".join(json.dumps({"image": name, "caption": f"all {each}"}) + "\n" for name, each in colours.items())
+    )
+    for name, each in colours.items():
+        Image.new("RGB", (12, 9), each).save(tmp_path / name)
+    store = ("--pairs", pairs, "--images", tmp_path, "--out", tmp_path / "s", "--workers", 0)
+    done = cli("features", "images", *store, "--model", "plugin:colours", "--plugin", plugin)
+    assert done.code == 0, done.err
+    Image.new("RGB", (5, 8), (0, 0, 250)).save(tmp_path / "new.png")
+    asked = (
+        "search",
+        run,
+        "--image",
+        tmp_path / "new.png",
+        "--pairs",
+        pairs,
+        "--features",
+        tmp_path / "s",
+        "--json",
+    )
+    assert json.loads(cli(*asked, "--plugin", plugin).out)[0]["image"] == "blue.png"
+    image_encoder._registered.pop("colours")
+    done = cli(*asked)
+    assert (done.code, "no image encoder 'colours' is registered" in done.err) == (2, True), done.err
 
 
 def test_a_contact_sheet_shows_thumbnails_or_captions(run: Path, tmp_path: Path, cli: Cli) -> None:

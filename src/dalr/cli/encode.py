@@ -13,6 +13,7 @@ from dalr.cli.options import (
     MaxTokens,
     Normalize,
     OnLong,
+    Plugin,
     Pooling,
     Prompt,
     Quiet,
@@ -20,6 +21,7 @@ from dalr.cli.options import (
     Revision,
     SentenceColumn,
     Verbose,
+    use_plugins,
 )
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show, tell
@@ -60,6 +62,7 @@ def encode(
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put together what --part left beside --out.")] = False,
     resume: ResumeSame = False,
+    plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -69,6 +72,7 @@ def encode(
     Example:
       dalr encode runs/photos sentences.txt --out vectors.npy
     """
+    use_plugins(plugin)
     from dalr.inference.encode import MERGE, EncodeOptions, encode_file, merge_parts
     from dalr.inference.rows import Source
     from dalr.io.share import share_of

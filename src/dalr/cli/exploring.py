@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dalr.cli.options import Device, Quiet, Verbose
+from dalr.cli.options import Device, Plugin, Quiet, Verbose, use_plugins
 from dalr.errors import DalrError
 from dalr.io.console import Console, show
 
@@ -39,6 +39,7 @@ def explore(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to serve on; 0 is any free one.")] = 7860,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     device: Device = "auto",
+    plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -48,6 +49,7 @@ def explore(
     Example:
       dalr explore runs/photos --images photos/
     """
+    use_plugins(plugin)
     from dalr.explore.server import LOOPBACK, address_of, bind, require_gradio
 
     require_gradio()

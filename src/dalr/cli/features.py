@@ -18,6 +18,7 @@ from dalr.cli.options import (
     Layers,
     MaxTokens,
     PartOf,
+    Plugin,
     Pooling,
     Prompt,
     Quiet,
@@ -25,6 +26,7 @@ from dalr.cli.options import (
     Split,
     Verbose,
     reading_of,
+    use_plugins,
 )
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show
@@ -55,7 +57,7 @@ _OTHER_OR_UPDATE = "choose another --out, or rerun with --update, which drops th
 def features_of_images(
     pairs: Annotated[Path, typer.Option(help="Pairs file; its image names become the row ids.")],
     model: Annotated[
-        str, typer.Option(help="Image model (CLIP, SigLIP, ResNet, ViT, DINO, ...): a folder or a hub id.")
+        str, typer.Option(help="Image model (CLIP, ResNet, DINO, ...): a folder, a hub id, or plugin:NAME.")
     ],
     out: Annotated[Path, typer.Option(help="The store to write.")],
     images: Annotated[
@@ -78,6 +80,7 @@ def features_of_images(
         int | None, typer.Option(min=0, max=1024, help="Decoding processes [default: one per core].")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images per batch.")] = 32,
+    plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -88,6 +91,7 @@ def features_of_images(
       dalr features images --pairs photos/captions.jsonl --images photos/images \\
         --model openai/clip-vit-base-patch32 --out stores/images
     """
+    use_plugins(plugin)
     from dalr.data.dataset import read_pairs
     from dalr.errors import DataError
     from dalr.features.images import write_image_store

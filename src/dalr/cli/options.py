@@ -39,7 +39,8 @@ Settings = Annotated[
 Plugin = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="FILE|MODULE", help="Python file or module that registers terms; it runs with your permissions."
+        metavar="FILE|MODULE",
+        help="Python file or module that registers terms or image encoders; runs with your permissions.",
     ),
 ]
 Layers = Annotated[int | None, typer.Option(min=1, max=10_000, help="Keep only the first layers of the model.")]
@@ -91,7 +92,7 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the result
 
 
 def use_plugins(plugins: list[str] | None) -> None:
-    """Let the plug-ins that a command line names register their terms."""
+    """Let the plug-ins that a command line names register what they offer."""
     if plugins:
         from dalr.recipe.plugins import load_plugins
 

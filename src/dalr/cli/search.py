@@ -13,6 +13,7 @@ from dalr.cli.options import (
     Format,
     IdColumn,
     MaxTokens,
+    Plugin,
     Pooling,
     Prompt,
     Quiet,
@@ -26,6 +27,7 @@ from dalr.cli.options import (
     Verbose,
     claimed_page,
     reading_of,
+    use_plugins,
 )
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show
@@ -62,6 +64,7 @@ def search(
         str | None, typer.Option(help="--image: the model that made the image vectors [default: as stated].")
     ] = None,
     device: Device = "auto",
+    plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -71,6 +74,7 @@ def search(
     Example:
       dalr search runs/photos "a dog jumps into the sea" -k 5
     """
+    use_plugins(plugin)
     if (sentence is None) == (image is None):
         raise ConfigError(Problem(where="SENTENCE", what="say what to look for: a sentence, or --image FILE"))
     console = Console(quiet=quiet, verbose=verbose)

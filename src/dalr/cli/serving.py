@@ -13,6 +13,7 @@ from dalr.cli.options import (
     MaxTokens,
     Normalize,
     OnLong,
+    Plugin,
     Pooling,
     Prompt,
     Quiet,
@@ -24,6 +25,7 @@ from dalr.cli.options import (
     TrainedHeads,
     Verbose,
     reading_of,
+    use_plugins,
 )
 from dalr.errors import ConfigError, Problem, install
 from dalr.io.console import Console
@@ -71,6 +73,7 @@ def serve(
     max_chars: Annotated[int, typer.Option(min=1, help="Most characters per row.")] = 65_536,
     max_payload_mb: Annotated[int, typer.Option(min=1, max=1_024, help="Largest body of a request.")] = 16,
     max_waiting: Annotated[int, typer.Option(min=1, help="Most rows that wait, of all requests.")] = 8_192,
+    plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -82,6 +85,7 @@ def serve(
     Example:
       dalr serve runs/photos --port 8000
     """
+    use_plugins(plugin)
     _require_extra()
     from dalr.inference.encode import EncodeOptions
     from dalr.serving.limits import Limits

@@ -22,7 +22,7 @@ from dalr.io.console import Console
 from dalr.io.lock import locked_output
 from dalr.io.paths import is_file
 from dalr.models.config import EncoderConfig
-from dalr.models.reference import inside_run
+from dalr.models.reference import PLUGIN, inside_run
 from dalr.models.verification import HEADS, RECORD
 from dalr.recipe.paths import expand
 
@@ -78,6 +78,9 @@ def export_multimodal(model: str, vision: str, out: Path, *, console: Console) -
     run = expand(model)
     heads = _heads_of(run, model)
     encoder = load_encoder(EncoderConfig(model=inside_run(model)))
+    if vision.startswith(PLUGIN):
+        what = "expected a CLIP with its projection, found an encoder of a plug-in; others are not exported"
+        raise ModelFileError(Problem(where=f"--vision {vision}", what=what))
     clip = load_vision_model(vision, device="cpu")
     projection = _projection_of(clip)
     checked = _compare_features(run, clip)

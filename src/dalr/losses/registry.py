@@ -11,7 +11,6 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from dalr.losses.contrastive import Grounding, InfoNCE
 from dalr.losses.ranking import ConsistencyJS, ListMLE, ListNet
 from dalr.losses.term import Term
 from dalr.losses.token_level import GlobalToLocal
+from dalr.recipe.plugins import from_entry_points
 
 ENTRY_POINTS = "dalr.terms"
 
@@ -86,8 +86,8 @@ def term_class(name: str) -> type[Term] | None:
     if name in TERMS:
         return TERMS[name]
     if name not in _registered:
-        for point in entry_points(group=ENTRY_POINTS, name=name):
-            register_term(name)(_loaded(point.name, point.value, point.load))
+        for found in from_entry_points(ENTRY_POINTS, name):
+            register_term(name)(found)
     return _registered.get(name)
 
 
@@ -109,11 +109,3 @@ def source_sha256(kind: type[Term]) -> str:
     except (OSError, TypeError):
         source = f"{kind.__module__}.{kind.__qualname__}".encode()
     return hashlib.sha256(source).hexdigest()
-
-
-def _loaded(name: str, value: str, load: Callable[[], T]) -> T:
-    try:
-        return load()
-    except Exception as error:
-        where = f"entry point {ENTRY_POINTS}: {name} = {value}"
-        raise ConfigError(Problem(where=where, what=f"cannot be loaded: {error!r}")) from error

@@ -30,8 +30,13 @@ _COUNTS_FROM_PADDING = (
 )
 _LARGE = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 """What git-LFS may stand for in a model folder: weights and tokenizers."""
+_NO_SENTENCES = (
+    "an image encoder of a plug-in, which encodes no sentences; name a folder, package:NAME/FOLDER, or a hub id"
+)
 _HUB_SECONDS = 10.0
 _PACKAGE = "package:"
+PLUGIN = "plugin:"
+"""Before the name of an image encoder that a plug-in registers."""
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
 """What is fetched of a hub model; `*` stands for slashes, too, there."""
 
@@ -69,6 +74,8 @@ def unavailable(reference: str, revision: str | None = None, *, endpoint: str | 
     Args:
         endpoint: address of the hub; None is the usual one.
     """
+    if reference.startswith(PLUGIN):
+        return _NO_SENTENCES
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -219,6 +226,8 @@ def token_positions(config: Mapping[str, Any]) -> int | None:
 
 def _local(reference: str) -> Path | None:
     """The folder that `reference` names, or None if it reads as a hub id."""
+    if reference.startswith(PLUGIN):
+        raise ModelFileError(Problem(where=f"model {reference!r}", what=_NO_SENTENCES))
     if reference.startswith(_PACKAGE):
         return _inside_package(reference)
     if not reference.strip():

@@ -1,4 +1,4 @@
-"""Which image models are there? CLIP and its relatives with both towers, or an image encoder alone.
+"""Which image models are there? CLIP and its relatives with both towers, an image encoder alone, or a plug-in's.
 
 Which output is a model's vector is stated per architecture, never guessed: a ViT's pooler exists and is random
 where the checkpoint was trained without one. Vectors are what the model's own interface gives, before any
@@ -19,16 +19,17 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from dalr.data.long_text import in_batches, within_tokens
-from dalr.errors import DalrError, ModelFileError, Problem
+from dalr.errors import ConfigError, DalrError, ModelFileError, Problem
 from dalr.io.paths import is_file, regular
 from dalr.models.claims import require_plausible, stored_shapes
 from dalr.models.device import pick_device
 from dalr.models.embedding import OnProgress
 from dalr.models.foreign import refuse_foreign_code
+from dalr.models.image_encoder import CheckedEncoder, open_image_encoder
 from dalr.models.json_object import peek_object
 from dalr.models.loading import files_sha256, quiet_libraries
 from dalr.models.pixels import PixelReader, load_pixel_reader
-from dalr.models.reference import find_model
+from dalr.models.reference import PLUGIN, find_model
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ class VisionModel:
 
     reference: str
     network: Any
-    """The transformers model."""
+    """The transformers model, or the encoder of a plug-in."""
     pixels: PixelReader
     device: torch.device
     dim: int
@@ -80,6 +81,8 @@ class VisionModel:
         """Vectors of images that `pixels` has read."""
         import torch
 
+        if isinstance(self.network, CheckedEncoder):
+            return self.network.vectors(pixels)
         mean, std = (
             torch.tensor(each, device=self.device).view(3, 1, 1) for each in (self.pixels.mean, self.pixels.std)
         )
@@ -97,7 +100,11 @@ class VisionModel:
         out = np.empty((len(images), self.dim), np.float32)
         for start in range(0, len(images), IMAGES_PER_BATCH):
             batch = images[start : start + IMAGES_PER_BATCH]
-            out[start : start + len(batch)] = self.vectors(np.stack([self.pixels(image) for image in batch]))
+            vectors = self.vectors(np.stack([self.pixels(image) for image in batch]))
+            if not np.isfinite(vectors).all():
+                what = "its vector of this image is not finite: the model or the image is damaged"
+                raise ModelFileError(Problem(where=f"model {self.reference!r}", what=what))
+            out[start : start + len(batch)] = vectors
             if progress is not None:
                 progress(start + len(batch), len(images))
         return out
@@ -179,14 +186,16 @@ class VisionModel:
 
 
 def load_vision_model(reference: str, *, revision: str | None = None, device: str = "auto") -> VisionModel:
-    """An image model from a folder or the hub, in fp32.
+    """An image model from a folder, the hub or a plug-in, in fp32.
 
     Raises:
         ModelFileError: missing, unreadable, incomplete, or not of a kind in `OUTPUTS`.
-        ConfigError: no such device.
+        ConfigError: no such device, or no such encoder of a plug-in.
     """
     where = f"model {reference!r}"
     place = pick_device(device)
+    if reference.startswith(PLUGIN):
+        return _of_plugin(reference, revision, place)
     found = find_model(reference, revision)
     folder = _network_folder(found)
     output = OUTPUTS.get(_model_type(folder))
@@ -228,12 +237,33 @@ def load_vision_model(reference: str, *, revision: str | None = None, device: st
 
 def has_text_tower(reference: str, revision: str | None = None) -> bool:
     """Whether the model is of the CLIP kind, decided by its configuration before anything is loaded."""
+    if reference.startswith(PLUGIN):
+        return False
     return OUTPUTS.get(_model_type(_network_folder(find_model(reference, revision)))) == "projected"
 
 
 def is_image_model(reference: str, revision: str | None = None) -> bool:
     """Whether the model reads images, told from its configuration before anything is loaded."""
+    if reference.startswith(PLUGIN):
+        return True
     return _model_type(_network_folder(find_model(reference, revision))) in OUTPUTS
+
+
+def _of_plugin(reference: str, revision: str | None, device: torch.device) -> VisionModel:
+    if revision is not None:
+        what = f"is for models of the hub; {reference} states its version itself: leave it out"
+        raise ConfigError(Problem(where="--revision", what=what))
+    opened = open_image_encoder(reference, device)
+    return VisionModel(
+        reference=reference,
+        network=opened,
+        pixels=opened.pixels,
+        device=device,
+        dim=opened.encoder.dim,
+        tokenizer=None,
+        max_tokens=None,
+        source=opened.source,
+    )
 
 
 def _load_network(folder: Path, output: str) -> Any:

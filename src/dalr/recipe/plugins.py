@@ -1,7 +1,9 @@
 """How is code from outside loaded? Only here, and only what the user named: `--plugin FILE|MODULE`.
 
-A recipe never names code. A plug-in is a Python file or an installed module that registers terms when it is
-imported (`dalr.register_term`); it runs with the rights of the user, as any program does that one starts.
+A recipe never names code. A plug-in is a Python file or an installed module that registers terms or image encoders
+when it is imported (`dalr.register_term`, `dalr.register_image_encoder`); it runs with the rights of the user, as
+any program does that one starts. An installed package may offer either by an entry point, which is loaded when
+somebody asks for its name.
 """
 
 from __future__ import annotations
@@ -9,10 +11,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from typing import Any
 
 from dalr.errors import ConfigError, DalrError, Problem
 from dalr.io.paths import expanded, is_file, resolve
+
+_MODULE = "dalr_plugin_"
 
 
 def load_plugins(references: Sequence[str]) -> None:
@@ -34,6 +40,28 @@ def load_plugins(references: Sequence[str]) -> None:
         raise ConfigError(problems)
 
 
+def from_entry_points(group: str, name: str) -> Iterator[Any]:
+    """What installed packages offer under this name.
+
+    Raises:
+        ConfigError: one of them cannot be loaded.
+    """
+    for point in entry_points(group=group, name=name):
+        try:
+            found = point.load()
+        except Exception as error:
+            where = f"entry point {group}: {point.name} = {point.value}"
+            raise ConfigError(Problem(where=where, what=f"cannot be loaded: {error!r}")) from error
+        yield found
+
+
+def file_of_plugin(kind: type) -> str | None:
+    """The file given with `--plugin` that a class comes from; None where its module can be imported by its name."""
+    if not kind.__module__.startswith(_MODULE):
+        return None
+    return getattr(sys.modules.get(kind.__module__), "__file__", None)
+
+
 def _load(reference: str) -> None:
     where = f"--plugin {reference}"
     if not reference.endswith(".py"):
@@ -48,7 +76,7 @@ def _load(reference: str) -> None:
     path = resolve(expanded(reference, "--plugin"), ConfigError)
     if not is_file(path, ConfigError):
         raise ConfigError(Problem(where=where, what=f"no such file: {path}"))
-    name = f"dalr_plugin_{path.stem}"
+    name = f"{_MODULE}{path.stem}"
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return
