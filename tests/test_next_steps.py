@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dalr.models.reference import unavailable
@@ -57,13 +58,77 @@ class TestNames:
     def test_a_recipe_of_nearly_this_name(self, cli: Cli, shop: Path, name: str) -> None:
         assert "did you mean shop.yaml?" in error_of(cli("check", name), 2)
 
-    @pytest.mark.parametrize("command", [["evaluate", "--tasks", "captions"], ["compare"]])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "evaluate {} --tasks captions",
+            "evaluate {}",
+            "compare {}",
+            "search {} dog",
+            "serve {} --port 0",
+            "encode {} p.jsonl --out v.npy",
+            "index {} p.jsonl --out ix",
+            "export {} --format onnx --out o",
+            "export {} --format sentence-transformers --vision v --out o",
+            "push {} me/shop --dry-run",
+            "features text --pairs p.jsonl --model {} --out st",
+            "features images --pairs p.jsonl --images . --model {} --out st",
+            "audit p.jsonl --features im.npy --model {}",
+            "audit p.jsonl --features im.npy --run {}",
+            "report {}",
+            "report runs/shop {}",
+            "train shop.yaml --out runs/new --init-from {}",
+        ],
+    )
     def test_a_run_that_is_not_there_is_answered_with_those_that_are(
-        self, cli: Cli, shop: Path, command: list[str]
+        self, cli: Cli, shop: Path, command: str
     ) -> None:
-        said = error_of(cli(command[0], "runs/shp", *command[1:]), 4)
-        assert "did you mean" in said
-        assert "runs there: runs/shop" in said
+        if command.startswith("serve"):
+            pytest.importorskip("fastapi")
+        np.save("im.npy", np.ones((20, 4), np.float32))
+        outcome = cli(*command.format("runs/shp").split())
+        assert outcome.code in (2, 3, 4)
+        assert "did you mean runs/shop? runs there: runs/shop\n" in outcome.err
+        assert "hub" not in outcome.err
+
+    @pytest.mark.parametrize("name", ["runs/shp/model", "rnus/shop/model", "./rnus/shp/model"])
+    def test_the_part_of_a_path_that_is_not_there_is_corrected(self, cli: Cli, shop: Path, name: str) -> None:
+        said = error_of(cli("encode", name, "p.jsonl", "--out", "v.npy"), 4)
+        assert "did you mean runs/shop/model?" in said
+
+    def test_a_hub_id_is_no_misspelt_run(self, cli: Cli, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not even where the current folder holds runs."""
+        monkeypatch.chdir("runs")
+        said = error_of(cli("encode", "someone/shop", "../p.jsonl", "--out", "v.npy"), 4)
+        assert "hf download someone/shop" in said
+        assert "runs there" not in said
+
+    def test_a_result_file_of_nearly_this_name(self, cli: Cli, shop: Path) -> None:
+        Path("results.json").write_text("{}")
+        said = error_of(cli("report", "reslts.json"), 3)
+        assert "no such run or result file; did you mean results.json?" in said
+
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [
+            ("shop.yaml", "found the file shop.yaml; name the folder of a run"),
+            (
+                "plain",
+                "found plain without run.json; for a model without heads leave it out: -s student.model=plain",
+            ),
+            (
+                "runs/unfinished",
+                "without model and heads.safetensors; train it to its end first: dalr train RECIPE",
+            ),
+        ],
+    )
+    def test_what_no_training_begins_with(self, cli: Cli, shop: Path, name: str, what: str) -> None:
+        Path("plain").mkdir()
+        Path("runs/unfinished").mkdir()
+        Path("runs/unfinished/run.json").write_text("{}")
+        said = error_of(cli("train", "shop.yaml", "--out", "runs/new", "--init-from", name), 2)
+        assert said.startswith("error: --init-from: expected a finished run")
+        assert what in said
 
 
 class TestRunsAndModels:
