@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,11 +115,11 @@ class TestNames:
             ("shop.yaml", "found the file shop.yaml; name the folder of a run"),
             (
                 "plain",
-                "found plain without run.json; for a model without heads leave it out: -s student.model=plain",
+                "plain without run.json; for a model without heads leave it out: -s student.model=plain",
             ),
             (
                 "runs/unfinished",
-                "without model and heads.safetensors; train it to its end first: dalr train RECIPE",
+                "without model and heads.safetensors; train it to its end first: dalr train",
             ),
         ],
     )
@@ -301,3 +302,45 @@ def test_an_out_that_cannot_be_written_fails_before_the_work(cli: Cli, shop: Pat
     said = error_of(cli(*command.split(), "--out", out), 6)
     assert "--out: file is a file, not a folder: choose another --out" in said
     assert Path("file").read_text() == "mine"
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which not even root can make a file, as in /proc: one that was removed while it was open."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    folder.rmdir()
+    yield Path(f"/proc/self/fd/{descriptor}")
+    os.close(descriptor)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files have no names here")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train shop.yaml --out {}",
+        "study study.yaml --out {}",
+        "features text --pairs p.jsonl --model NONE --out {}",
+        "features import a.npy --ids p.jsonl --out {}",
+        "encode NONE p.jsonl --out {}.npy",
+        "index NONE p.jsonl --out {}",
+        "import NONE --out {}",
+        "report runs/shop --out {}.html",
+        "evaluate NONE --tasks captions --json {}.json",
+        "check shop.yaml --json {}.json",
+        "compare runs/shop --html {}.html",
+        "demo --out {}",
+        "data pack p.jsonl --images . --out {}",
+        "init --pairs p.jsonl --out {}.yaml",
+    ],
+)
+def test_a_file_system_without_new_files_is_not_called_in_use(
+    cli: Cli, shop: Path, closed: Path, command: str
+) -> None:
+    np.save("a.npy", np.ones((20, 4), np.float32))
+    said = error_of(cli(*command.format(closed / "new").split()), 6)
+    assert "cannot write" in said
+    assert f"{closed}: its file system takes no new files" in said or f"{closed} takes no new files" in said
+    option = next(word for word in command.split() if word in ("--out", "--json", "--html"))
+    assert f"choose another {option}" in said
