@@ -238,7 +238,7 @@ def _require_one_model(store: FeatureStore, images: FeatureStore) -> None:
         model = images.source.get("model") or "MODEL"
         what = (
             f"text vectors of {store.dim} dimensions {_by(store)}, image features of {images.dim} {_by(images)}; "
-            f"expected both of one model, the one that made the image features: dalr features text --pairs PAIRS --model {model} --out STORE"
+            f"expected both of one model: dalr features text --pairs PAIRS --model {model} --out STORE"
         )
         raise ConfigError(Problem(where=f"text vectors {store.folder}", what=what))
 
