@@ -344,3 +344,78 @@ def test_a_file_system_without_new_files_is_not_called_in_use(
     assert f"{closed}: its file system takes no new files" in said or f"{closed} takes no new files" in said
     option = next(word for word in command.split() if word in ("--out", "--json", "--html"))
     assert f"choose another {option}" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        ("search dog runs/shop", "dalr search runs/shop dog"),
+        ("search dog runs/shop --index ix", "dalr search runs/shop dog"),
+        ("encode p.jsonl runs/shop --out v.npy", "dalr encode runs/shop p.jsonl --out v.npy"),
+        ("index p.jsonl runs/shop --out ix", "dalr index runs/shop p.jsonl --out ix"),
+        ("push me/shop runs/shop --dry-run", "dalr push runs/shop me/shop"),
+    ],
+)
+def test_swapped_arguments_are_called_so(cli: Cli, shop: Path, command: str, meant: str) -> None:
+    said = error_of(cli(*command.split()), 2)
+    assert said.endswith(f"the arguments are in the wrong order; expected: {meant}\n")
+
+
+def test_a_long_sentence_is_no_path(cli: Cli, shop: Path) -> None:
+    said = cli("search", "runs/shop", "a dog " * 100).err
+    assert "wrong order" not in said
+    assert "at most" not in said
+
+
+def test_a_bare_call_of_encode_says_all_that_it_takes(cli: Cli) -> None:
+    said = error_of(cli("encode"), 2)
+    for where in ("MODEL: name a run", "INPUT: name a file", "--out: name FILE.npy"):
+        assert where in said
+    assert said.endswith("for example: dalr encode runs/photos sentences.txt --out vectors.npy\n")
+    assert "dalr encode runs/shop p.jsonl --out vectors.npy" in error_of(cli("encode", "runs/shop", "p.jsonl"), 2)
+    assert "dalr encode --merge --out vectors.npy" in error_of(cli("encode", "--merge"), 2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(
+            "search",
+            "index",
+            "serve",
+            "export",
+            "train",
+            "evaluate",
+            "report",
+            "compare",
+            "audit",
+            "explore",
+            "push",
+        ),
+        *("import", "init", "check", "features images", "features text", "features import", "features merge"),
+        *("data get", "data verify", "data pack", "recipe show"),
+    ],
+)
+def test_a_call_without_what_it_needs_shows_an_example(cli: Cli, command: str) -> None:
+    said = error_of(cli(*command.split()), 2)
+    assert "Missing " in said
+    assert f"Example:\n  dalr {command} " in said
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["data.max_tokens:", "8"], "-s data.max_tokens=VALUE"),
+        (["data.max_tokens: 8"], "-s data.max_tokens=8"),
+        (["data.max_tokens:8"], "-s data.max_tokens=8"),
+        (["data.max_tokens:=8"], "-s data.max_tokens=8"),
+        (["data.max_tokens 8"], "-s data.max_tokens=8"),
+        (["data.text: my texts.txt"], "-s 'data.text=my texts.txt'"),
+        (["=8"], "-s training.batch_size=32"),
+    ],
+)
+def test_a_setting_as_a_recipe_writes_it_is_answered_with_key_and_value(
+    cli: Cli, shop: Path, given: list[str], meant: str
+) -> None:
+    said = error_of(cli("check", "shop.yaml", "-s", *given), 2)
+    assert said.endswith(f": expected KEY=VALUE in one word: {meant}\n")

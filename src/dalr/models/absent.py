@@ -6,10 +6,11 @@ Every command that takes a run or a model asks here, so that the same slip has t
 from __future__ import annotations
 
 import difflib
+import shlex
 from pathlib import Path
 
 from dalr.errors import ConfigError, ModelFileError, Problem
-from dalr.io.paths import entries, exists, is_dir
+from dalr.io.paths import entries, exists, is_dir, is_file
 from dalr.recipe.paths import expand
 
 _SHOWN = 10
@@ -45,6 +46,31 @@ def no_such(path: Path, expected: str) -> str:
     beside = (runs or _folders(missing.parent)) + _files_like(missing)
     listed = _listed(runs) if runs else "name the folder of a run, such as runs/photos"
     return f"no such {expected}; {_did_you_mean(path, missing, beside, _RUN)}{listed}"
+
+
+def refuse_swapped(first: str | None, second: str | None, where: str, command: str) -> None:
+    """Refuse a run or model as the second argument, where the first is none.
+
+    Args:
+        where: what the first argument is called.
+        command: how it is called, with `{}` for both in their right order.
+
+    Raises:
+        ConfigError: with the command as it was meant.
+    """
+    if first is None or second is None or _is_model(first) or not _is_model(second):
+        return
+    meant = command.format(shlex.quote(second), shlex.quote(first))
+    raise ConfigError(Problem(where=where, what=f"the arguments are in the wrong order; expected: {meant}"))
+
+
+def _is_model(name: str) -> bool:
+    """Whether a name is the folder of a run or a model."""
+    try:
+        path = expand(name)
+        return any(is_file(path / each, ModelFileError) for each in ("run.json", "modules.json", "config.json"))
+    except (ConfigError, ModelFileError):
+        return False  # a sentence is no path
 
 
 def near_folder(reference: str) -> str:
