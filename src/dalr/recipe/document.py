@@ -321,7 +321,9 @@ def change_of(override: str) -> Change:
 
 def _meant(override: str) -> str:
     """What stands for `key value`, `key: value` or `key:value` on a command line."""
-    key, value = re.fullmatch(r"([^\s:=]*)[\s:=]*(.*)", override.strip(), re.DOTALL).groups()
+    text = override.strip()
+    key = re.split(r"[\s:=]", text, maxsplit=1)[0]
+    value = text.removeprefix(key).lstrip(" \t:=")
     if not key:
         return "-s training.batch_size=32"
     return f"-s {shlex.quote(f'{key}={value}') if value else f'{key}=VALUE'}"
