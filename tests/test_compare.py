@@ -199,3 +199,30 @@ class TestErrorsSayTheNextStep:
         outcome = cli("check", toys.recipe(tmp_path), "-s", f"student.model={found}")
         assert outcome.code == 2
         assert f"a run folder; use its model: {found}/model" in outcome.err
+
+
+def test_text_vectors_that_do_not_fit_are_refused_before_the_work(
+    cli: Cli, toys: Toys, run: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Before the models that are named too, of which one is not there."""
+    found = run("a", sides_file(tmp_path / "s.jsonl", toys, 6, 3))
+    captions = [f"{image}#{k}" for image in toys.data.images for k in range(3)]
+    (tmp_path / "captions.txt").write_text("".join(f"{caption}\n" for caption in captions))
+    for name, dim, rows in (("other", 5, len(captions)), ("few", 16, 3)):
+        np.save(tmp_path / f"{name}.npy", np.ones((rows, dim), np.float32))
+        (tmp_path / "ids.txt").write_text("".join(f"{caption}\n" for caption in captions[:rows]))
+        assert cli("features", "import", tmp_path / f"{name}.npy", "--ids", tmp_path / "ids.txt", "--out",
+                   tmp_path / name).code == 0  # fmt: skip
+    outcome = cli("compare", found, "nowhere/model", "--clip-text", tmp_path / "other")
+    assert outcome.code == 2
+    assert "text vectors of 5 dimensions imported from 'other.npy', by an unknown model" in outcome.err
+    assert "image features of 16 imported from 'images.npy', by an unknown model" in outcome.err
+    assert "dalr features text --pairs PAIRS --model MODEL --out STORE" in outcome.err
+    made = ["--model", toys.teacher, "--pairs", toys.data.pairs, "--out", tmp_path / "encoded"]
+    assert cli("features", "text", *made).code == 0
+    outcome = cli("compare", found, "nowhere/model", "--clip-text", tmp_path / "encoded")
+    assert f"text vectors of 24 dimensions by '{toys.teacher}'" in outcome.err
+    outcome = cli("compare", found, "nowhere/model", "--clip-text", tmp_path / "few")
+    assert outcome.code == 3
+    assert "caption" in outcome.err
+    assert "nowhere/model" not in outcome.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,17 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
         path.relative_to(DOCS).as_posix() for path in EXPERIMENTS
     }
     assert listed == written | GENERATED
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_inside_the_repository_leads_to_a_file_of_it(page: Path) -> None:
+    """On the page of a hosting site nothing has been generated yet."""
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))]
+    inside = [target for target in targets if target and not urlsplit(target).scheme]
+    assert [target for target in inside if not (page.parent / unquote(target)).exists()] == []
 
 
 def test_the_reference_has_every_recipe_key_with_its_meaning() -> None:

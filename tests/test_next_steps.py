@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dalr.models.reference import unavailable
@@ -57,13 +59,77 @@ class TestNames:
     def test_a_recipe_of_nearly_this_name(self, cli: Cli, shop: Path, name: str) -> None:
         assert "did you mean shop.yaml?" in error_of(cli("check", name), 2)
 
-    @pytest.mark.parametrize("command", [["evaluate", "--tasks", "captions"], ["compare"]])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "evaluate {} --tasks captions",
+            "evaluate {}",
+            "compare {}",
+            "search {} dog",
+            "serve {} --port 0",
+            "encode {} p.jsonl --out v.npy",
+            "index {} p.jsonl --out ix",
+            "export {} --format onnx --out o",
+            "export {} --format sentence-transformers --vision v --out o",
+            "push {} me/shop --dry-run",
+            "features text --pairs p.jsonl --model {} --out st",
+            "features images --pairs p.jsonl --images . --model {} --out st",
+            "audit p.jsonl --features im.npy --model {}",
+            "audit p.jsonl --features im.npy --run {}",
+            "report {}",
+            "report runs/shop {}",
+            "train shop.yaml --out runs/new --init-from {}",
+        ],
+    )
     def test_a_run_that_is_not_there_is_answered_with_those_that_are(
-        self, cli: Cli, shop: Path, command: list[str]
+        self, cli: Cli, shop: Path, command: str
     ) -> None:
-        said = error_of(cli(command[0], "runs/shp", *command[1:]), 4)
-        assert "did you mean" in said
-        assert "runs there: runs/shop" in said
+        if command.startswith("serve"):
+            pytest.importorskip("fastapi")
+        np.save("im.npy", np.ones((20, 4), np.float32))
+        outcome = cli(*command.format("runs/shp").split())
+        assert outcome.code in (2, 3, 4)
+        assert "did you mean runs/shop? runs there: runs/shop\n" in outcome.err
+        assert "hub" not in outcome.err
+
+    @pytest.mark.parametrize("name", ["runs/shp/model", "rnus/shop/model", "./rnus/shp/model"])
+    def test_the_part_of_a_path_that_is_not_there_is_corrected(self, cli: Cli, shop: Path, name: str) -> None:
+        said = error_of(cli("encode", name, "p.jsonl", "--out", "v.npy"), 4)
+        assert "did you mean runs/shop/model?" in said
+
+    def test_a_hub_id_is_no_misspelt_run(self, cli: Cli, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not even where the current folder holds runs."""
+        monkeypatch.chdir("runs")
+        said = error_of(cli("encode", "someone/shop", "../p.jsonl", "--out", "v.npy"), 4)
+        assert "hf download someone/shop" in said
+        assert "runs there" not in said
+
+    def test_a_result_file_of_nearly_this_name(self, cli: Cli, shop: Path) -> None:
+        Path("results.json").write_text("{}")
+        said = error_of(cli("report", "reslts.json"), 3)
+        assert "no such run or result file; did you mean results.json?" in said
+
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [
+            ("shop.yaml", "found the file shop.yaml; name the folder of a run"),
+            (
+                "plain",
+                "plain without run.json; for a model without heads leave it out: -s student.model=plain",
+            ),
+            (
+                "runs/unfinished",
+                "without model and heads.safetensors; train it to its end first: dalr train",
+            ),
+        ],
+    )
+    def test_what_no_training_begins_with(self, cli: Cli, shop: Path, name: str, what: str) -> None:
+        Path("plain").mkdir()
+        Path("runs/unfinished").mkdir()
+        Path("runs/unfinished/run.json").write_text("{}")
+        said = error_of(cli("train", "shop.yaml", "--out", "runs/new", "--init-from", name), 2)
+        assert said.startswith("error: --init-from: expected a finished run")
+        assert what in said
 
 
 class TestRunsAndModels:
@@ -236,3 +302,107 @@ def test_an_out_that_cannot_be_written_fails_before_the_work(cli: Cli, shop: Pat
     said = error_of(cli(*command.split(), "--out", out), 6)
     assert "--out: file is a file, not a folder: choose another --out" in said
     assert Path("file").read_text() == "mine"
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which not even root can make a file, as in /proc: one that was removed while it was open."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    folder.rmdir()
+    yield Path(f"/proc/self/fd/{descriptor}")
+    os.close(descriptor)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files have no names here")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train shop.yaml --out {}",
+        "study study.yaml --out {}",
+        "features text --pairs p.jsonl --model NONE --out {}",
+        "features import a.npy --ids p.jsonl --out {}",
+        "encode NONE p.jsonl --out {}.npy",
+        "index NONE p.jsonl --out {}",
+        "import NONE --out {}",
+        "report runs/shop --out {}.html",
+        "evaluate NONE --tasks captions --json {}.json",
+        "check shop.yaml --json {}.json",
+        "compare runs/shop --html {}.html",
+        "demo --out {}",
+        "data pack p.jsonl --images . --out {}",
+        "init --pairs p.jsonl --out {}.yaml",
+    ],
+)
+def test_a_file_system_without_new_files_is_not_called_in_use(
+    cli: Cli, shop: Path, closed: Path, command: str
+) -> None:
+    np.save("a.npy", np.ones((20, 4), np.float32))
+    said = error_of(cli(*command.format(closed / "new").split()), 6)
+    assert "cannot write" in said
+    assert f"{closed}: its file system takes no new files" in said or f"{closed} takes no new files" in said
+    option = next(word for word in command.split() if word in ("--out", "--json", "--html"))
+    assert f"choose another {option}" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        ("search dog runs/shop", "dalr search runs/shop dog"),
+        ("search dog runs/shop --index ix", "dalr search runs/shop dog"),
+        ("encode p.jsonl runs/shop --out v.npy", "dalr encode runs/shop p.jsonl --out v.npy"),
+        ("index p.jsonl runs/shop --out ix", "dalr index runs/shop p.jsonl --out ix"),
+        ("push me/shop runs/shop --dry-run", "dalr push runs/shop me/shop"),
+    ],
+)
+def test_swapped_arguments_are_called_so(cli: Cli, shop: Path, command: str, meant: str) -> None:
+    said = error_of(cli(*command.split()), 2)
+    assert said.endswith(f"the arguments are in the wrong order; expected: {meant}\n")
+
+
+def test_a_long_sentence_is_no_path(cli: Cli, shop: Path) -> None:
+    said = cli("search", "runs/shop", "a dog " * 100).err
+    assert "wrong order" not in said
+    assert "at most" not in said
+
+
+def test_a_bare_call_of_encode_says_all_that_it_takes(cli: Cli) -> None:
+    said = error_of(cli("encode"), 2)
+    for where in ("MODEL: name a run", "INPUT: name a file", "--out: name FILE.npy"):
+        assert where in said
+    assert said.endswith("for example: dalr encode runs/photos sentences.txt --out vectors.npy\n")
+    assert "dalr encode runs/shop p.jsonl --out vectors.npy" in error_of(cli("encode", "runs/shop", "p.jsonl"), 2)
+    assert "dalr encode --merge --out vectors.npy" in error_of(cli("encode", "--merge"), 2)
+
+
+ONE_WORD = "search index serve export train evaluate report compare audit explore push import init check"
+TWO_WORDS = (
+    "features images,features text,features import,features merge,data get,data verify,data pack,recipe show"
+)
+
+
+@pytest.mark.parametrize("command", [*ONE_WORD.split(), *TWO_WORDS.split(",")])
+def test_a_call_without_what_it_needs_shows_an_example(cli: Cli, command: str) -> None:
+    said = error_of(cli(*command.split()), 2)
+    assert "Missing " in said
+    assert f"Example:\n  dalr {command} " in said
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["data.max_tokens:", "8"], "-s data.max_tokens=VALUE"),
+        (["data.max_tokens: 8"], "-s data.max_tokens=8"),
+        (["data.max_tokens:8"], "-s data.max_tokens=8"),
+        (["data.max_tokens:=8"], "-s data.max_tokens=8"),
+        (["data.max_tokens 8"], "-s data.max_tokens=8"),
+        (["data.text: my texts.txt"], "-s 'data.text=my texts.txt'"),
+        (["=8"], "-s training.batch_size=32"),
+    ],
+)
+def test_a_setting_as_a_recipe_writes_it_is_answered_with_key_and_value(
+    cli: Cli, shop: Path, given: list[str], meant: str
+) -> None:
+    said = error_of(cli("check", "shop.yaml", "-s", *given), 2)
+    assert said.endswith(f": expected KEY=VALUE in one word: {meant}\n")

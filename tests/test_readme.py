@@ -74,7 +74,7 @@ def test_every_piece_of_json_is_read(page: Path, text: str) -> None:
 
 def test_the_study_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, page in (("mine", "recipes.md"), ("my-study", "studies.md")):
+    for name, page in (("photos", "recipes.md"), ("my-study", "studies.md")):
         found = [block for block in blocks(ROOT / "docs" / "guides" / page, "yaml") if f"name: {name}\n" in block]
         (tmp_path / f"{name}.yaml").write_text(found[0], encoding="utf-8")
     plan = make_plan(load_study("my-study.yaml"), tmp_path / "out")
@@ -90,7 +90,7 @@ def test_the_quickstart_trains(toys: Toys, tmp_path: Path, monkeypatch: pytest.M
     assert tiny != code
     names: dict[str, object] = {}
     exec(compile(tiny, "quickstart.md", "exec"), names)
-    assert (tmp_path / "runs" / "first" / "model").is_dir()
+    assert (tmp_path / "runs" / "photos" / "model").is_dir()
 
 
 def test_the_front_page_is_short() -> None:

@@ -20,7 +20,9 @@ def page() -> str:
         if section.name == "objective":
             inside = "One section per term; see [the method](../method.md) for the formulas.\n"
         else:
-            inside = _table([key for key in keys if key.name.rpartition(".")[0] == section.name], f"{section.name}.")
+            inside = _table(
+                [key for key in keys if key.name.rpartition(".")[0] == section.name], f"{section.name}."
+            )
         parts += [f"## `{section.name}`\n", _safe(section.meaning) + "\n", inside]
     return "\n".join(parts)
 
@@ -30,7 +32,12 @@ def _table(keys: list[Key], prefix: str) -> str:
     for key in keys:
         name = key.name.removeprefix(prefix)
         shown = f"[`{name}`](#{_anchor(key.name)})" if key.section is not None else f"`{name}`"
-        cells = [shown, _safe(key.kind), f"`{key.default}`" if key.default.isascii() else key.default, _safe(key.meaning)]
+        cells = [
+            shown,
+            _safe(key.kind),
+            f"`{key.default}`" if key.default.isascii() else key.default,
+            _safe(key.meaning),
+        ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 

@@ -33,6 +33,10 @@ def on_files(files: Files, config: Any) -> Files:
         "experiments/index.md": experiments.page(ROOT / "docs" / "experiments"),
     }
     for name, text in generated.items():
+        if (placeholder := files.get_file_from_path(name)) is not None:
+            files.remove(
+                placeholder
+            )  # a page that says where the content comes from, for readers of the repository
         files.append(File.generated(config, name, content=text))
     return files
 

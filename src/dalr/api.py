@@ -23,7 +23,8 @@ from dalr.evaluation.run import evaluate_model
 from dalr.features.importing import read_ids
 from dalr.features.source import features_in_memory
 from dalr.io.console import Console
-from dalr.io.paths import expanded, is_file
+from dalr.io.paths import exists, expanded, is_dir, is_file
+from dalr.models.absent import no_such
 from dalr.models.choices import ComputePrecision, PoolingMode
 from dalr.models.reference import run_around
 from dalr.recipe.checks import conflicts
@@ -150,14 +151,28 @@ def _begun_with(run: Path, recipe: Recipe, program: FromProgram) -> tuple[Recipe
     Raises:
         ConfigError: not a finished run.
     """
-    if not (is_file(run / "heads.safetensors") and is_file(run / "run.json")):
-        inside = run_around(run)
-        advice = f"use {inside}" if inside is not None else "train it to its end first"
-        what = f"expected a finished run (run.json, model, heads.safetensors), found {run}; {advice}"
-        raise ConfigError(Problem(where="--init-from", what=what))
+    if (unsuitable := _unsuitable(run)) is not None:
+        raise ConfigError(Problem(where="--init-from", what=unsuitable))
     named = {"model": str(run / "model"), "revision": None, "pooling": None, "num_layers": None}
     recipe = recipe.model_copy(update={"student": recipe.student.model_copy(update=named)})
     return recipe, dataclasses.replace(program, initial_heads=run / "heads.safetensors")
+
+
+def _unsuitable(run: Path) -> str | None:
+    """Why nothing can be begun with what is at `run`, and what to name; None for a finished run."""
+    if not exists(run):
+        return no_such(run, "run")
+    expected = "expected a finished run (run.json, model, heads.safetensors)"
+    if not is_dir(run):
+        return f"{expected}, found the file {run}; name the folder of a run, such as runs/photos"
+    if not is_file(run / "run.json"):
+        inside = run_around(run)
+        other = f"for a model without heads leave it out: -s student.model={run}"
+        return f"{expected}, found {run} without run.json; " + (f"use {inside}" if inside is not None else other)
+    if lacking := [name for name in ("model", "heads.safetensors") if not exists(run / name)]:
+        resumed = f"train it to its end first: dalr train RECIPE --resume --out {run}"
+        return f"{expected}, found {run} without {' and '.join(lacking)}; {resumed}"
+    return None
 
 
 class _Objects:

@@ -22,6 +22,7 @@ from dalr.explore.models import Model, open_models
 from dalr.explore.page import Page
 from dalr.explore.queries import by_file, by_key, by_sentence
 from dalr.explore.server import address_of, bind, guarded
+from dalr.features.thumbnails import lacking
 from dalr.inference.nearest import unit
 from dalr.inference.searcher import Searcher
 from dalr.models.heads import ground
@@ -360,6 +361,11 @@ class TestPage:
         with pytest.raises(DataError, match="--images: no such folder"):
             cards.thumbnails(tmp_path / "none")
 
+    def test_images_without_a_file_are_counted(self, images: Path, toys: Toys) -> None:
+        assert lacking(images, toys.data.images[:8]) is None
+        said = lacking(images, toys.data.images)
+        assert said == f"16 of the 24 images are not in {images}, such as '008.jpg'"
+
 
 class TestServer:
     def test_a_port_that_is_taken_says_what_to_do(self) -> None:
@@ -390,5 +396,9 @@ def test_the_command_refuses_before_anything_is_served(run: Path, cli: Cli, tmp_
         assert (done.code, "the port is in use" in done.err) == (2, True), done.err
     done = cli("explore", run, "--port", 0, "--images", tmp_path / "none")
     assert (done.code, "no such folder" in done.err) == (3, True), done.err
+    (tmp_path / "empty").mkdir()
+    done = cli("explore", run, "--port", 0, "--images", tmp_path / "empty")
+    assert (done.code, "none of the 24 images is in" in done.err) == (3, True), done.err
+    assert "such as '000.jpg'; name the folder that the image names are relative to" in done.err
     done = cli("explore", tmp_path, "--port", 0)
     assert (done.code, "expected a run of dalr train" in done.err) == (2, True), done.err

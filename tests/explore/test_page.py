@@ -100,9 +100,9 @@ def test_it_is_served_answers_and_stops(run: Path, tmp_path: Path) -> None:
         assert list(tmp_path.glob("dalr-explore-*")) == []
 
 
-def test_sigterm_ends_it_with_the_code_that_callers_expect(run: Path, tmp_path: Path) -> None:
+def test_sigterm_stops_it_as_ctrl_c_does(run: Path, tmp_path: Path) -> None:
     with serving(run, tmp_path) as (_, process):
         process.terminate()
         process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == 0
     assert list(tmp_path.glob("dalr-explore-*")) == []

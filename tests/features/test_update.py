@@ -302,3 +302,29 @@ def killed_at(change: int) -> Iterator[None]:
         for name in real:
             patch.setattr(os, name, wrapped(name))
         yield
+
+
+def test_an_updated_import_drops_rows_and_has_the_bytes_of_one_made_at_once(
+    cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+
+    def imported(out: str, names: str, *options: str) -> Outcome:
+        np.save(tmp_path / "m.npy", rows[[int(name) for name in names]])
+        (tmp_path / "m.txt").write_text("".join(f"{name}.jpg\n" for name in names))
+        files = [tmp_path / "m.npy", "--ids", tmp_path / "m.txt", "--out", tmp_path / out]
+        return cli("features", "import", *files, *options)
+
+    assert imported("store", "0123").code == 0
+    refused = imported("store", "124")
+    assert (refused.code, "2 of the 4 rows of the store there would be lost" in refused.err) == (2, True)
+    updated = imported("store", "124", "--update")
+    assert updated.out.endswith("store: 3 rows of dimension 4; 2 there before, 2 dropped\n"), updated.err
+    assert imported("fresh", "124").code == 0
+    files = sorted(path.name for path in (tmp_path / "fresh").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "store").iterdir())
+    for name in files:
+        assert (tmp_path / "fresh" / name).read_bytes() == (tmp_path / "store" / name).read_bytes()
+    (tmp_path / "f.json").write_text("{}")
+    refused = cli("features", "import", tmp_path / "f.json", "--out", tmp_path / "g", "--update")
+    assert (refused.code, "--update: is for an .npy matrix" in refused.err) == (2, True)

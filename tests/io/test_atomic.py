@@ -102,7 +102,7 @@ def test_data_is_durable_before_it_gets_its_name(tmp_path: Path, monkeypatch: py
         (errno.EDQUOT, "no space left writing"),
         (errno.EACCES, "no permission to write"),
         (errno.EPERM, "no permission to write"),
-        (errno.EROFS, "no permission to write"),
+        (errno.EROFS, "mounted read-only"),
         (errno.ENOTDIR, "cannot write"),
         (errno.EISDIR, "cannot write"),
         (errno.EIO, "cannot write"),

@@ -15,12 +15,13 @@ from jaxtyping import Float32
 
 from dalr.audit.cross_fit import cross_fit
 from dalr.audit.match import ImageEvidence, SharedSpace
-from dalr.errors import ConfigError, Problem
+from dalr.errors import ConfigError, ModelFileError, Problem
 from dalr.evaluation.metrics import unit_rows
 from dalr.evaluation.own_photos import OwnSet, photos_of
 from dalr.features.source import open_features
 from dalr.features.store import FeatureStore
-from dalr.io.paths import is_file
+from dalr.io.paths import exists, is_file
+from dalr.models.absent import no_such
 from dalr.models.config import EncoderConfig
 from dalr.models.reference import inside_run
 
@@ -119,6 +120,8 @@ def _by_run(
 ) -> Scoring:
     from dalr.models.heads import ground
 
+    if not exists(run):
+        raise ModelFileError(Problem(where="--run", what=f"{run}: {no_such(run, 'run')}"))
     heads = run / "heads.safetensors"
     if not is_file(heads):
         what = "the run has no heads that compare captions with images; name its encoder with --model"

@@ -144,7 +144,7 @@ def _run(arguments: list[str]) -> int:
     except _USAGE as error:
         words = io.StringIO()
         error.show(file=words)
-        tell(words.getvalue(), end="")
+        tell(words.getvalue() + _example_of(error), end="")
         return int(error.exit_code)
     except typer.Abort:
         tell("Aborted!")
@@ -154,6 +154,15 @@ def _run(arguments: list[str]) -> int:
             raise
         silence(sys.stdout)  # nobody reads the help any longer; click ends with 1
         return BROKEN_PIPE
+
+
+def _example_of(error: Any) -> str:
+    """The example of a command that was called without what it needs, from its help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ != "MissingParameter" or context is None:
+        return ""
+    _, found, example = str(context.command.help or "").partition("Example:\n")
+    return f"\nExample:\n{example.rstrip()}\n" if found else ""
 
 
 def _refuse_undecodable(arguments: list[str]) -> None:

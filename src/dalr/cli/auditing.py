@@ -51,11 +51,13 @@ def audit(
     from dalr.audit.run import audit_pairs
     from dalr.audit.scoring import TextSource
     from dalr.errors import ConfigError, Problem
+    from dalr.features.thumbnails import require_folder, thumbnails_shown
     from dalr.io.atomic import remedy
     from dalr.io.output_file import PAGE, claimed_file
 
     if images is not None and html is None:
         raise ConfigError(Problem(where="--images", what="is for the thumbnails of --html; name it too"))
+    require_folder(images)
     source = TextSource(store=text, store_ids=text_ids, model=model, run=run, device=device)
     console = Console(quiet=quiet, verbose=verbose)
     with ExitStack() as held:
@@ -79,5 +81,4 @@ def audit(
                 write_audit(found, json_file)
         if html is not None:
             shown = write_audit_page(found, html, images=images, worst=worst)
-            hint = "" if shown or images is not None else "; --images DIR adds thumbnails"
-            console.say(f"{html}: {shown} thumbnails{hint}")
+            console.say(f"{html}: {thumbnails_shown(shown, images)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -76,17 +77,19 @@ def encode(
     from dalr.inference.encode import MERGE, EncodeOptions, encode_file, merge_parts
     from dalr.inference.rows import Source
     from dalr.io.share import share_of
+    from dalr.models.absent import refuse_swapped
 
-    if out is None:
-        raise ConfigError(Problem(where="--out", what="name FILE.npy, FILE.parquet or a folder"))
+    if out is None or (not merge and (model is None or source is None)):
+        raise ConfigError(_incomplete(model, source, out, merge=merge))
+    refuse_swapped(model, source, "MODEL", f"dalr encode {{}} {{}} --out {out}")
     if merge:
         if model is not None or part is not None:
             what = "takes only --out: the parts state how the vectors are made"
             raise ConfigError(Problem(where="--merge", what=what))
         report = merge_parts(out)
     else:
-        if model is None or source is None:
-            raise ConfigError(Problem(where="MODEL INPUT", what="name a model and a file; - is standard input"))
+        assert model is not None
+        assert source is not None
         options = EncodeOptions(
             precision=precision,
             normalize=normalize,
@@ -109,3 +112,24 @@ def encode(
     if not quiet:
         for note in notes:
             tell(f"note: {note}")
+
+
+def _incomplete(model: str | None, source: str | None, out: Path | None, *, merge: bool) -> list[Problem]:
+    """What a call lacks, all of it, and a call that lacks nothing."""
+    needed = {
+        "MODEL": (model, "name a run, a model folder or a hub id"),
+        "INPUT": (source, "name a file with the sentences, or a folder of images; - is standard input"),
+        "--out": (out, "name FILE.npy, FILE.parquet or a folder"),
+    }
+    lacking = {where: what for where, (value, what) in needed.items() if value is None}
+    if merge:
+        example = "dalr encode --merge --out vectors.npy"
+        lacking = {"--out": lacking["--out"]}
+    else:
+        shown = [model or "runs/photos", source or "sentences.txt", str(out or "vectors.npy")]
+        example = "dalr encode {} {} --out {}".format(*map(shlex.quote, shown))
+    *others, (last, what) = lacking.items()
+    return [
+        *(Problem(where=where, what=each) for where, each in others),
+        Problem(where=last, what=f"{what}; for example: {example}"),
+    ]

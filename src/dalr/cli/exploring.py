@@ -55,14 +55,16 @@ def explore(
     require_gradio()
     console = Console(quiet=quiet, verbose=verbose)
     with bind(host, port) as bound:
-        from dalr.explore.cards import thumbnails
         from dalr.explore.mistakes import graded_pairs as find_graded_pairs
         from dalr.explore.models import open_models, prepare
         from dalr.explore.page import Page, app
         from dalr.explore.server import guarded, own_uploads, serve, terminable
+        from dalr.features.thumbnails import lacking, require_folder
 
-        thumbnails(images)  # refuses a folder that is not there
+        require_folder(images)
         models = open_models([run, *([other] if other is not None else [])], device=device, console=console)
+        if images is not None and (note := lacking(images, models[0].searcher.collection.images)) is not None:
+            console.say(f"warning: {note}")
         page = Page(
             models=models,
             k=k,

@@ -80,6 +80,8 @@ def push(
       dalr push runs/photos me/photos --dry-run
     """
     from dalr.export.push import push as upload
+    from dalr.models.absent import refuse_swapped
 
+    refuse_swapped(run, repository, "RUN", "dalr push {} {}")
     for line in upload(run, repository, private=not public, dry_run=dry_run).lines():
         show(line)

@@ -352,6 +352,12 @@ def import_features(
     captions: Annotated[
         Path | None, typer.Option(help="For .hdf5: one caption per line, line i for row i.")
     ] = None,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update", help=".npy: also drop rows of an earlier store at --out that are no longer there."
+        ),
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -362,7 +368,7 @@ def import_features(
       dalr features import clip.npy --ids captions.jsonl --out stores/clip
     """
     from dalr.features.importing import import_matrix, read_ids
-    from dalr.features.making import refuse_lost_rows
+    from dalr.features.making import ids_of, refuse_lost_rows
     from dalr.features.predecessors import FOLDER_ENDINGS, import_folder
     from dalr.features.store import open_store
     from dalr.io.lock import locked_output
@@ -371,6 +377,9 @@ def import_features(
     require_place_for_folder(out, "--out")
     console = Console(quiet=quiet, verbose=verbose)
     if ending(file) in FOLDER_ENDINGS:
+        if update:
+            what = f"is for an .npy matrix; import {file} into a folder of its own: choose another --out"
+            raise ConfigError(Problem(where="--update", what=what))
         with locked_output(out), console.bar("import", 100, "%") as bar:
             found = import_folder(
                 file, out, captions=captions, ids=ids, progress=lambda share: bar.update(int(100 * share))
@@ -380,13 +389,16 @@ def import_features(
         return
     if ids is None:
         raise ConfigError(Problem(where="--ids", what="an .npy matrix needs the file that names its rows"))
-    if is_dir(out):
-        refuse_lost_rows(out, read_ids(ids), "choose another --out, or delete that one")
+    if is_dir(out) and not update:
+        refuse_lost_rows(out, read_ids(ids), _OTHER_OR_UPDATE)
     with locked_output(out):
+        before = set(ids_of(out))
         import_matrix(file, ids, out)
     store = open_store(out)
     console.detail(f"{len(store.shards)} shards of up to {store.shard_rows} rows, fp16")
-    show(f"{out}: {len(store)} rows of dimension {store.dim}")
+    after = set(store.ids)
+    changed = f"; {len(before & after)} there before, {len(before - after)} dropped" if before else ""
+    show(f"{out}: {len(store)} rows of dimension {store.dim}{changed}")
 
 
 def _captions_and_lines(pairs: Path | None, reading: Reading, text: Path | None) -> tuple[list[str], list[str]]:

@@ -74,9 +74,16 @@ def search(
     Example:
       dalr search runs/photos "a dog jumps into the sea" -k 5
     """
+    from dalr.features.thumbnails import require_folder, thumbnails_shown
+    from dalr.models.absent import refuse_swapped
+
+    refuse_swapped(run, sentence, "RUN", "dalr search {} {}")
     use_plugins(plugin)
     if (sentence is None) == (image is None):
-        raise ConfigError(Problem(where="SENTENCE", what="say what to look for: a sentence, or --image FILE"))
+        raise ConfigError(Problem(where="SENTENCE", what=_one_of_two(run, both=sentence is not None)))
+    if images is not None and html is None:
+        raise ConfigError(Problem(where="--images", what="is for the thumbnails of --html; name it too"))
+    require_folder(images)
     console = Console(quiet=quiet, verbose=verbose)
     with claimed_page(html):
         if index is not None:
@@ -107,8 +114,13 @@ def search(
             from dalr.inference.contact_sheet import write_contact_sheet
 
             shown = write_contact_sheet(html, sentence or f"Like {image}", hits, images)
-            hint = "" if shown or images is not None else "; --images DIR adds thumbnails"
-            console.say(f"{html}: {shown} thumbnails{hint}")
+            console.say(f"{html}: {thumbnails_shown(shown, images)}")
+
+
+def _one_of_two(run: str, *, both: bool) -> str:
+    if both:
+        return "say what to look for by a sentence, or --image FILE; found both: leave one out"
+    return f'say what to look for: a sentence, or --image FILE; for example: dalr search {run} "a dog in the snow"'
 
 
 def _refuse_with_index(
@@ -186,6 +198,7 @@ def index(
     from dalr.inference.encode import EncodeOptions
     from dalr.inference.index import build_index, change_index
     from dalr.inference.rows import Source
+    from dalr.models.absent import refuse_swapped
 
     options = EncodeOptions(
         precision=precision,
@@ -196,13 +209,20 @@ def index(
         device=device,
         console=Console(quiet=quiet, verbose=verbose),
     )
+    refuse_swapped(model, source, "MODEL", f"dalr index {{}} {{}} --out {out}")
     rows = Source(path=source, column=column, id_column=id_column, format=format) if source is not None else None
     if add or delete is not None:
         if add and rows is None:
-            raise ConfigError(Problem(where="INPUT", what="name the rows to add"))
+            raise ConfigError(
+                Problem(where="INPUT", what=f"name the rows to add: dalr index {model} new.txt --add --out {out}")
+            )
         report = change_index(model, out, add=rows if add else None, delete=delete, options=options)
     else:
         if rows is None:
-            raise ConfigError(Problem(where="INPUT", what="name the rows to find later"))
+            raise ConfigError(
+                Problem(
+                    where="INPUT", what=f"name the rows to find later: dalr index {model} sentences.txt --out {out}"
+                )
+            )
         report = build_index(model, rows, out, options, kind=kind, resume=resume)
     show(report.line())

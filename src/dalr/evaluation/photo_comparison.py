@@ -78,8 +78,9 @@ def compare_photos(
             the one that the recipe names, if any.
 
     Raises:
-        ConfigError: not a run, no test images, or another run that was trained on some of them.
-        DataError: its data cannot be read.
+        ConfigError: not a run, no test images, another run that was trained on some of them, or a `clip_text` of
+            another model than the image features.
+        DataError: its data cannot be read, or captions have no vector in `clip_text`.
     """
     first = locate(run, request)
     if first.run is None:
@@ -90,6 +91,10 @@ def compare_photos(
     own = OwnData(request=request, common=first.run)
     photos = own.photos(first.run)
     test = photos.require_test()
+    store = _text_store(photos, clip_text)
+    if store is not None and clip_text is not None:
+        _require_one_model(store, photos.features())
+        store.rows_of(test.caption_ids, what="caption")
     others = [locate(model, request) for model in models]
     for place in others:
         _require_unseen(place, own, test)
@@ -100,7 +105,6 @@ def compare_photos(
         (place.name, lambda place=place: _scored(place, own, request))  # type: ignore[misc]
         for place in (*((mapped,) if mapped is not None else ()), *_with_untouched(photos, others))
     ]
-    store = _text_store(photos, clip_text)
     if store is not None:
         attempts.append((_tower_name(store), lambda: _tower(store, photos, test, request)))
     for name, attempt in attempts:
@@ -204,13 +208,7 @@ def _tower(store: FeatureStore, photos: RunPhotos, test: OwnSet, request: Reques
         DataError: captions without a vector.
     """
     images = photos.features()
-    made = [each.source.get("sha256") for each in (store, images)]
-    if store.dim != images.dim or (None not in made and made[0] != made[1]):
-        what = (
-            f"text vectors of {store.dim} dimensions by {store.source.get('model')!r}, image features of "
-            f"{images.dim} by {images.source.get('model')!r}: expected both of one model"
-        )
-        raise ConfigError(Problem(where=str(store.folder), what=what))
+    _require_one_model(store, images)
     captions = store.read(store.rows_of(test.caption_ids, what="caption"))
     row = {caption: number for number, caption in enumerate(test.captions)}
     shown = test.vectors(images)
@@ -227,6 +225,32 @@ def _tower(store: FeatureStore, photos: RunPhotos, test: OwnSet, request: Reques
     )
     others = [captions_of(test)] if test.has_images_of_several_captions else []
     return score(model, [retrieval, *others], map_method="none", console=request.console)
+
+
+def _require_one_model(store: FeatureStore, images: FeatureStore) -> None:
+    """Refuse text vectors that cannot be compared with the image features.
+
+    Raises:
+        ConfigError: another dimension, or another model where both are known.
+    """
+    made = [each.source.get("sha256") for each in (store, images)]
+    if store.dim != images.dim or (None not in made and made[0] != made[1]):
+        model = images.source.get("model") or "MODEL"
+        what = (
+            f"text vectors of {store.dim} dimensions {_by(store)}, image features of {images.dim} {_by(images)}; "
+            f"expected both of one model: dalr features text --pairs PAIRS --model {model} --out STORE"
+        )
+        raise ConfigError(Problem(where=f"text vectors {store.folder}", what=what))
+
+
+def _by(store: FeatureStore) -> str:
+    """What made the vectors of a store, in words."""
+    encoder = store.source.get("encoder")
+    model = encoder.get("model") if isinstance(encoder, dict) else store.source.get("model")
+    if model is not None:
+        return f"by {model!r}"
+    matrix = store.source.get("matrix")
+    return f"imported from {matrix!r}, by an unknown model" if matrix is not None else "by an unknown model"
 
 
 def _chance(test: OwnSet) -> dict[str, float]:

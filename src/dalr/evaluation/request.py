@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from dalr.data.reading import Reading
-from dalr.errors import ModelFileError, Problem
 from dalr.evaluation.tasks import MapMethod
 from dalr.io.console import Console
-from dalr.io.paths import exists, expanded, is_dir, is_file
+from dalr.io.paths import expanded, is_file
 from dalr.models.choices import ComputePrecision, PoolingMode
 from dalr.models.config import EncoderConfig
 from dalr.models.reference import inside_run
@@ -19,7 +17,6 @@ from dalr.models.verification import unverified
 from dalr.recipe.paths import expand
 
 _ALL = Reading()
-_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +79,6 @@ class Place:
 def locate(model: str, request: Request) -> Place:
     """The encoder and the heads of a model, a run, or a checkpoint of a run."""
     folder = expand(model) if model.strip() else Path()
-    _require_there(model, folder)
     encoder = EncoderConfig(
         model=inside_run(model), pooling=request.pooling, num_layers=request.num_layers, prompt=request.prompt
     )
@@ -95,22 +91,3 @@ def locate(model: str, request: Request) -> Place:
         heads=request.heads or (heads if is_file(heads) else None),
         run=folder if is_file(folder / "run.json") else None,
     )
-
-
-def _require_there(model: str, folder: Path) -> None:
-    """A name beside runs that is none of them is a slip of the pen, and no model of the hub.
-
-    Raises:
-        ModelFileError: with the runs that are there.
-    """
-    if len(folder.parts) < 2 or exists(folder) or not is_dir(folder.parent):
-        return
-    try:
-        runs = sorted(each.parent for each in folder.parent.glob("*/run.json"))
-    except OSError:
-        return
-    if runs:
-        close = difflib.get_close_matches(folder.name, [run.name for run in runs], n=1)
-        hint = f"did you mean {folder.with_name(close[0])}? " if close else ""
-        what = f"no such run or model; {hint}runs there: {', '.join(map(str, runs[:_SHOWN]))}"
-        raise ModelFileError(Problem(where=model, what=what + (", …" if len(runs) > _SHOWN else "")))

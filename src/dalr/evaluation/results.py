@@ -391,7 +391,8 @@ def read_results(path: Path) -> tuple[list[Evaluation], list[Comparison]]:
     except OSError as error:
         raise DataError(Problem(where=where, what=f"cannot be read: {error.strerror}")) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(Problem(where=where, what=f"not JSON: {error}")) from None
+        what = f"expected a run folder, or a file that `dalr evaluate --json` wrote; not JSON: {error}"
+        raise DataError(Problem(where=where, what=what)) from None
     kinds: Mapping[str, type[Evaluation | Evaluations]] = {
         "dalr-evaluation": Evaluation,
         "dalr-evaluations": Evaluations,

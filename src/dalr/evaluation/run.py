@@ -35,6 +35,7 @@ from dalr.evaluation.tasks import CAPTIONS, OWN_TASKS, RETRIEVAL, resolve_tasks
 from dalr.io.console import Console
 from dalr.io.lock import locked_output
 from dalr.io.paths import is_dir, is_file
+from dalr.models.absent import require_there
 from dalr.models.config import EncoderConfig
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def evaluate(models: Sequence[str], request: Request) -> Evaluations:
         DataError: a folder or file that is not there. A task whose files are wrong is only listed as failed.
         ModelFileError, CorruptFileError: the one model cannot be loaded.
     """
+    if len(models) == 1:
+        require_there(models[0])
     loaded = load(request)
     if loaded.own_tasks and request.pairs is None:
         loaded.own.common = _common_run(models, loaded.own, request)

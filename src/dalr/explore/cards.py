@@ -11,15 +11,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dalr.errors import DataError, Problem
 from dalr.evaluation.sts import ScoredPairs
 from dalr.explore.mistakes import HeldOut, Misjudged, Mistakes
 from dalr.explore.models import Model
 from dalr.explore.queries import Answer, ImageAnswers
-from dalr.features.decoding import ImageRefusedError, locate, read_image
-from dalr.features.thumbnails import data_uri, thumbnail
+from dalr.features.decoding import read_image
+from dalr.features.thumbnails import data_uri, not_below, require_folder, thumbnail
 from dalr.inference.collection import Collection
-from dalr.io.paths import is_dir, is_file, resolve
+from dalr.io.paths import resolve
 
 _KEPT = 2_000
 """Thumbnails kept in memory, of about 15 kB each."""
@@ -36,23 +35,14 @@ def thumbnails(images: Path | None) -> Thumbnail:
     """
     if images is None:
         return lambda name: None
-    if not is_dir(images):
-        raise DataError(Problem(where="--images", what=f"no such folder: {images.absolute()}"))
+    require_folder(images)
     root = resolve(images)
     return lru_cache(maxsize=_KEPT)(lambda name: thumbnail(root, name))
 
 
 def count_files(collection: Collection, images: Path) -> int:
     """How many images of a collection have a file below a folder; those are not opened."""
-    root = resolve(images)
-
-    def there(name: str) -> bool:
-        try:
-            return is_file(locate(root, name))
-        except (ImageRefusedError, DataError):
-            return False
-
-    return sum(map(there, collection.images))
+    return len(collection.images) - len(not_below(images, collection.images))
 
 
 def heading(models: Sequence[Model], files: int | None) -> str:

@@ -103,13 +103,13 @@ def own_uploads() -> Iterator[None]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Have SIGTERM end the process with 143, and with all that is open put away, from here on and while serving.
+    """Have SIGTERM stop as Ctrl-C does, with all that is open put away, from here on and while serving.
 
     uvicorn sends the signal again to whoever listened before it.
     """
 
     def terminated(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, terminated)
     try:
@@ -119,7 +119,7 @@ def terminable() -> Iterator[None]:
 
 
 def serve(app: Any, bound: socket.socket) -> None:
-    """Serve until Ctrl-C, which raises KeyboardInterrupt when open requests are answered, or SIGTERM."""
+    """Serve until Ctrl-C or SIGTERM, which raise KeyboardInterrupt when open requests are answered."""
     import uvicorn
 
     config = uvicorn.Config(

@@ -21,6 +21,7 @@ from dalr.features.source import open_features
 from dalr.io.console import Console
 from dalr.io.lock import locked_output
 from dalr.io.paths import is_file
+from dalr.models.absent import require_there
 from dalr.models.config import EncoderConfig
 from dalr.models.reference import PLUGIN, inside_run
 from dalr.models.verification import HEADS, RECORD
@@ -75,6 +76,7 @@ def export_multimodal(model: str, vision: str, out: Path, *, console: Console) -
     from dalr.models.loading import load_encoder
     from dalr.models.vision import load_vision_model
 
+    require_there(model)
     run = expand(model)
     heads = _heads_of(run, model)
     encoder = load_encoder(EncoderConfig(model=inside_run(model)))

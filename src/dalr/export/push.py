@@ -16,8 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 from dalr.errors import ConfigError, ModelFileError, Problem, StorageError
 from dalr.evaluation.runs import recipe_of_run
 from dalr.export.card import CARD, write_card
-from dalr.io.paths import is_file, regular, resolve, size_of
+from dalr.io.paths import exists, is_file, regular, resolve, size_of
 from dalr.io.sealed import MANIFEST, read_manifest
+from dalr.models.absent import no_such
 from dalr.models.reference import inside_run
 from dalr.models.verification import PRODUCT, RECORD, VERSION
 from dalr.recipe.paths import expand
@@ -75,6 +76,8 @@ def push(
         what = f"expected OWNER/NAME of letters, digits, '-', '_' and '.', found {repository!r:.80}"
         raise ConfigError(Problem(where="REPO", what=what))
     folder = expand(run)
+    if not exists(folder, ModelFileError):
+        raise ModelFileError(Problem(where="RUN", what=f"{run}: {no_such(folder, 'run')}"))
     if not is_file(folder / RECORD, ModelFileError):
         what = f"expected the folder of a run, with {RECORD} in it; a model of others is not uploaded"
         raise ConfigError(Problem(where=f"RUN {run!r:.80}", what=what))

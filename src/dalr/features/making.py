@@ -79,17 +79,22 @@ def refuse_lost_rows(out: Path, ids: Iterable[str], advice: str) -> None:
     Raises:
         ConfigError: there are such rows, with one of them.
     """
-    if not is_file(out / MANIFEST):
-        return
-    try:
-        there = open_store(out).ids
-    except CorruptFileError:
-        return
+    there = ids_of(out)
     wanted = set(ids)
     lost = [name for name in there if name not in wanted]
     if lost:
         what = f"{len(lost)} of the {len(there)} rows of the store there would be lost, such as {lost[0]!r:.100}"
         raise ConfigError(Problem(where=f"--out {out}", what=f"{what}; nothing was overwritten: {advice}"))
+
+
+def ids_of(out: Path) -> dict[str, None]:
+    """The names of the rows of a store, in their order; none where there is no store, or a damaged one."""
+    if not is_file(out / MANIFEST):
+        return {}
+    try:
+        return dict.fromkeys(open_store(out).ids)
+    except CorruptFileError:
+        return {}
 
 
 def existing_store(out: Path, making: Mapping[str, Any]) -> FeatureStore | None:

@@ -27,7 +27,7 @@ from typing import Any
 
 from dalr.errors import StorageError
 from dalr.io.console import Console
-from dalr.io.paths import is_dir
+from dalr.io.paths import is_dir, takes_no_files
 
 _LONGEST_STEM = 200
 """Bytes of a name that its temporary name keeps, so that it fits every file system."""
@@ -236,6 +236,11 @@ def remedy(text: str) -> Iterator[None]:
         _remedy.reset(token)
 
 
+def next_step() -> str:
+    """What `remedy` says here."""
+    return _remedy.get()
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into our own words."""
@@ -265,9 +270,20 @@ def _in_our_words(path: Path, number: int | None, reason: str) -> StorageError:
         return StorageError(f"no more files can be made writing {path}: {what}; delete some and start again")
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"no space left writing {path}: free some and start again")
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if number == errno.EROFS:
+        return StorageError(f"cannot write {path}: its file system is mounted read-only; {_remedy.get()}")
+    if number in (errno.EACCES, errno.EPERM):
         return StorageError(f"no permission to write {path}: {_remedy.get()}")
+    if number == errno.ENOENT and (folder := _closed(path)) is not None:
+        what = f"the file system of {folder} takes no new files"
+        return StorageError(f"cannot write {path}: {what}; {_remedy.get()}")
     return StorageError(f"cannot write {path}: {reason}; {_remedy.get()}")
+
+
+def _closed(path: Path) -> Path | None:
+    """The nearest folder above `path`, where the system has no new files there; else None."""
+    folder = next(each for each in path.absolute().parents if os.path.isdir(each))
+    return folder if takes_no_files(folder) else None
 
 
 def _no_inodes_left(path: Path) -> bool:

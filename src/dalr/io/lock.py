@@ -33,6 +33,7 @@ from dalr.io.atomic import (
     hidden_names,
     lock_beside,
     make_folders,
+    next_step,
     storage_errors,
     warn_once,
 )
@@ -158,7 +159,7 @@ def _remove_abandoned(parent: Path) -> None:
 
 def _made_and_taken(path: Path, what: Path | None, wait: float) -> FileLock | None:
     require_place_for_folder(path.parent, "--out")
-    with storage_errors(path):
+    with storage_errors(what or path.parent):
         for _ in range(_ATTEMPTS):
             make_folders(path.parent)
             with suppress(FileNotFoundError, FileExistsError):  # removed by its maker, which left it empty
@@ -183,7 +184,9 @@ def _take(
     try:
         lock.acquire()
     except Timeout:
-        used = f"{what or path.parent} is in use by {_holder(path)}; wait for it to end, or choose another --out"
+        if not os.path.lexists(path):
+            _require_new_files(path, what)
+        used = f"{what or path.parent} is in use by {_holder(path)}; wait for it to end, or {next_step()}"
         raise StorageError(used) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -192,6 +195,12 @@ def _take(
         warn_once(path.parent, f"{lacking}; do not let a second process write there at the same time")
         return None
     return lock
+
+
+def _require_new_files(path: Path, what: Path | None) -> None:
+    """Refuse a file system without new files: `filelock` waits there as for a file that is about to be made."""
+    with storage_errors(what or path.parent), suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW))
 
 
 def _require_kind(path: Path, found: os.stat_result) -> None:

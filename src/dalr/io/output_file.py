@@ -8,12 +8,12 @@ before hours of it. Pipes, devices and open outputs are written into: they have 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dalr.errors import Problem, StorageError
-from dalr.io.atomic import behind_link, is_stream, storage_errors
+from dalr.io.atomic import behind_link, is_stream, remedy, storage_errors
 from dalr.io.lock import locked_output
 from dalr.io.paths import exists, is_file, refusal, regular, require_place_for_file
 
@@ -55,7 +55,9 @@ def claimed_file(path: Path, kind: Kind, where: str) -> Iterator[None]:
     _require_ours(path, kind, where)
     made = _folders_to_make(behind_link(path))
     try:
-        with locked_output(path):
+        with ExitStack() as held:
+            with remedy(f"choose another {where}"):
+                held.enter_context(locked_output(path))
             _require_ours(path, kind, where)
             yield
     finally:

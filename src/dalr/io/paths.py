@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import uuid
 from pathlib import Path
 
 from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError
@@ -256,5 +257,37 @@ def _require_place(folder: Path, where: str) -> None:
     if found is not None and not stat.S_ISDIR(found.st_mode):
         raise StorageError(Problem(where=where, what=f"{folder} is a file, not a folder: choose another {where}"))
     if not os.access(folder, os.W_OK | os.X_OK):
-        what = f"no permission to write in {folder}: choose another {where}"
+        reason = f"{folder} is mounted read-only" if _read_only(folder) else f"no permission to write in {folder}"
+        raise StorageError(Problem(where=where, what=f"{reason}: choose another {where}"))
+    if _is_odd(folder) and takes_no_files(folder):
+        what = f"cannot write in {folder}: its file system takes no new files; choose another {where}"
         raise StorageError(Problem(where=where, what=what))
+
+
+def takes_no_files(folder: Path) -> bool:
+    """Whether the system has no new files there, as in /proc: tried, because permissions do not say so."""
+    probe = folder / f".{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.unlink(probe)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_odd(folder: Path) -> bool:
+    """Whether a folder has been removed, or its file system has no space at all, as those of the kernel."""
+    try:
+        return os.stat(folder).st_nlink == 0 or os.statvfs(folder).f_blocks == 0
+    except OSError:
+        return False
+
+
+def _read_only(folder: Path) -> bool:
+    """Whether nobody may write there, whatever the permissions say."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from dalr.errors import StorageError
-from dalr.io.atomic import hidden_beside, storage_errors
+from dalr.io.atomic import hidden_beside, remedy, storage_errors
 from dalr.io.paths import require_place_for_file
 
 _PROBE_BYTES = 4096
@@ -23,7 +23,7 @@ def require_writable(path: Path, where: str = "output") -> None:
         StorageError: it is a folder, lies below a file, or its folder refuses new files or has no space.
     """
     require_place_for_file(path, where)
-    with storage_errors(path):
+    with remedy(f"choose another {where}"), storage_errors(path):
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
             return  # a device or a pipe: nothing is written beside it

@@ -191,7 +191,7 @@ def read_grounding(path: Path) -> GroundingHeads | None:
             tensors = {name: file.get_tensor(name) for name in file.keys() if "_grounding." in name}  # noqa: SIM118
             space = (file.metadata() or {}).get("space")
     except (OSError, SafetensorError) as error:
-        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
+        raise ModelFileError(Problem(where=str(path), what=_unreadable(error))) from None
     if not any(name.startswith(("text_grounding", "image_grounding")) for name in tensors):
         return None
 
@@ -234,7 +234,7 @@ def load_heads(heads: Heads, path: Path) -> int:
     try:
         found = load_file(regular(path))
     except (OSError, SafetensorError) as error:
-        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
+        raise ModelFileError(Problem(where=str(path), what=_unreadable(error))) from None
     if (space := stated_space(path)) != (CLIP_SPACE if heads.clip_space else GROUNDING_SPACE):
         what = f"heads of the space {space!r}, and the recipe asks for another (objective.grounding.space)"
         raise ModelFileError(Problem(where=str(path), what=what))
@@ -263,7 +263,7 @@ def student_of(path: Path) -> str | None:
         with safe_open(regular(path), framework="np") as file:
             return (file.metadata() or {}).get(_STUDENT)
     except (OSError, SafetensorError) as error:
-        raise ModelFileError(Problem(where=str(path), what=f"not a readable heads file: {error}")) from None
+        raise ModelFileError(Problem(where=str(path), what=_unreadable(error))) from None
 
 
 def ground(
@@ -330,3 +330,9 @@ def _known(dim: int | None) -> int:
     if dim is None:
         raise ValueError("a head for image features needs their dimension")
     return dim
+
+
+def _unreadable(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file; trained heads are RUN/heads.safetensors, as in runs/photos/heads.safetensors"
+    return f"not a readable heads file: {error}"

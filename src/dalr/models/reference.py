@@ -6,7 +6,6 @@ a model's dimension in the first second.
 
 from __future__ import annotations
 
-import difflib
 import glob
 import importlib.util
 import json
@@ -17,6 +16,7 @@ from typing import Any
 from dalr.errors import ConfigError, CorruptFileError, ModelFileError, Problem
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.paths import exists, is_dir, is_file, regular, require_regular_below
+from dalr.models.absent import near_folder, require_there
 from dalr.models.json_object import peek_object
 from dalr.models.module_list import is_model2vec
 from dalr.models.verification import has_checksums, is_checkpoint, sealed_files, verify_model
@@ -46,16 +46,17 @@ def inside_run(reference: str) -> str:
 
     Raises:
         ConfigError: a run without a finished model.
+        ModelFileError: no such run, and others beside it.
         CorruptFileError: the model's files are not those that were written.
     """
     if not reference.strip():
         return reference
+    require_there(reference)
     folder = expand(reference)
     inside = folder / "model"
     if is_file(folder / "run.json", ModelFileError) and not is_dir(inside, ModelFileError):
-        raise ConfigError(
-            Problem(where=reference, what="a run folder without model/: its training has not finished")
-        )
+        what = "a run folder without model/: its training has not finished; finish it: dalr train RECIPE --resume"
+        raise ConfigError(Problem(where=reference, what=f"{what} --out {reference}, or name a checkpoint of it"))
     if is_checkpoint(folder) or has_checksums(inside):
         verify_model(inside)
         return str(inside)
@@ -77,6 +78,17 @@ def unavailable(reference: str, revision: str | None = None, *, endpoint: str | 
     if reference.startswith(PLUGIN):
         return _NO_SENTENCES
     from huggingface_hub import HfApi
+
+    try:
+        HfApi(endpoint=endpoint).model_info(reference, revision=revision, timeout=_HUB_SECONDS)
+    except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds
+        return _why(reference, revision, error)
+    return None
+
+
+def _why(reference: str, revision: str | None, error: Exception) -> str:
+    """What the hub client's refusal means, and what to do."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
@@ -84,32 +96,19 @@ def unavailable(reference: str, revision: str | None = None, *, endpoint: str | 
         RevisionNotFoundError,
     )
 
-    try:
-        HfApi(endpoint=endpoint).model_info(reference, revision=revision, timeout=_HUB_SECONDS)
-    except GatedRepoError:
-        return f"the hub gives it only to those who have agreed to its terms; then: hf download {reference}"
-    except (RepositoryNotFoundError, HFValidationError):
-        what = "no such folder, and no model of that name on the hub"
-        return f"{what}; {_near_folder(reference)}name a folder, package:NAME/FOLDER, or a hub id"
-    except RevisionNotFoundError:
-        return f"the hub has no revision {revision!r} of it; name one that it has"
-    except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds; each means the same here
-        return (
-            f"no such folder, not in the local hub cache, and the hub cannot be reached ({type(error).__name__}); "
-            f"{_near_folder(reference)}with a connection: hf download {reference}; without one, name a folder"
-        )
-    return None
-
-
-def _near_folder(reference: str) -> str:
-    """A hint at a folder beside, where the name is nearly its own."""
-    try:
-        path = expand(reference)
-        beside = [each.name for each in path.parent.iterdir() if each.is_dir()]
-    except (ConfigError, OSError, ValueError):
-        return ""
-    close = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.8)
-    return f"did you mean {path.with_name(close[0])}? " if close else ""
+    match error:
+        case GatedRepoError():
+            return f"the hub gives it only to those who have agreed to its terms; then: hf download {reference}"
+        case RepositoryNotFoundError() | HFValidationError():
+            what = "no such folder, and no model of that name on the hub"
+            return f"{what}; {near_folder(reference)}name a folder, package:NAME/FOLDER, or a hub id"
+        case RevisionNotFoundError():
+            return f"the hub has no revision {revision!r} of it; name one that it has"
+    return (
+        f"no such folder, not in the local hub cache ({constants.HF_HUB_CACHE}), and the hub cannot be reached "
+        f"({type(error).__name__}); {near_folder(reference)}with a connection: hf download {reference}; "
+        "without one, name a folder"
+    )
 
 
 def find_model(reference: str, revision: str | None = None) -> Path:
@@ -122,7 +121,8 @@ def find_model(reference: str, revision: str | None = None) -> Path:
     local = _local(reference)
     if local is not None:
         return _checked(reference, local)
-    from huggingface_hub import constants, snapshot_download
+    require_there(reference)
+    from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(reference, revision=revision, allow_patterns=_FILES))
@@ -133,10 +133,7 @@ def find_model(reference: str, revision: str | None = None) -> Path:
     except (ModelFileError, CorruptFileError):
         raise
     except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds; each means the same here
-        what = (
-            f"no such folder, not in the local hub cache ({constants.HF_HUB_CACHE}), and the hub cannot be reached "
-            f"({type(error).__name__}). With a connection: hf download {reference}. Without one, name a folder"
-        )
+        what = _why(reference, revision, error)
         raise ModelFileError(Problem(where=f"model {reference!r}", what=what)) from None
 
 
@@ -237,7 +234,9 @@ def _local(reference: str) -> Path | None:
         return path
     looks_like_path = reference.startswith((".", "/", "~", "$")) or reference.count("/") > 1
     if looks_like_path:
-        raise ModelFileError(Problem(where=f"model {reference!r}", what=f"no such folder: {path.absolute()}"))
+        hint = near_folder(reference)
+        what = f"no such folder: {path.absolute()}" + (f"; {hint.strip()}" if hint else "")
+        raise ModelFileError(Problem(where=f"model {reference!r}", what=what))
     return None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -309,15 +310,23 @@ def change_of(override: str) -> Change:
     """
     key, separator, text = override.partition("=")
     where = f"-s {override}"
-    if not separator or not key.strip():
-        example = f"-s {key.strip()}=VALUE" if key.strip() else "-s training.batch_size=32"
-        what = f"expected KEY=VALUE in one word: {example}"
-        raise ConfigError(Problem(where=where, what=what))
+    if not separator or not key.strip() or ":" in key:
+        raise ConfigError(Problem(where=where, what=f"expected KEY=VALUE in one word: {_meant(override)}"))
     return Change(
         where=where,
         key=key.strip(),
         value=_collection(text, where) if text.startswith(("[", "{")) else scalar(text),
     )
+
+
+def _meant(override: str) -> str:
+    """What stands for `key value`, `key: value` or `key:value` on a command line."""
+    text = override.strip()
+    key = re.split(r"[\s:=]", text, maxsplit=1)[0]
+    value = text.removeprefix(key).lstrip(" \t:=")
+    if not key:
+        return "-s training.batch_size=32"
+    return f"-s {shlex.quote(f'{key}={value}') if value else f'{key}=VALUE'}"
 
 
 def changes_of(overrides: Mapping[str, Any]) -> list[Change]:

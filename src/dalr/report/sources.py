@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from dalr.errors import ConfigError, DalrError, DataError, Problem
 from dalr.evaluation.results import RUN_RESULT, Comparison, Evaluation, merged, read_results
 from dalr.io.paths import exists, is_dir, is_file, resolve
+from dalr.models.absent import no_such
 from dalr.report.history import History, read_history
 
 
@@ -143,6 +144,8 @@ def _is_same_model(one: _Found, other: _Found) -> bool:
 
 
 def _read(path: Path) -> tuple[list[_Found], list[Comparison]]:
+    if not exists(path):
+        raise DataError(Problem(where=str(path), what=no_such(path, "run or result file")))
     if not is_dir(path):
         evaluations, comparisons = _read_results(path)
         return [_Found(source=path, evaluation=each, history=None) for each in evaluations], comparisons

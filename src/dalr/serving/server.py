@@ -18,6 +18,7 @@ import uvicorn
 
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console
+from dalr.models.absent import require_there
 from dalr.serving.app import build_app
 from dalr.serving.service import PARTS, ServeOptions, Service
 
@@ -34,6 +35,7 @@ def serve(options: ServeOptions, *, host: str, port: int, console: Console) -> N
         ConfigError: the port cannot be had, or options do not fit together.
         ConfigError, DataError, ModelFileError: the model cannot be served.
     """
+    require_there(options.model)
     service = Service(options, console)
     with _listening(host, port) as listener:
         address = _address(listener)

@@ -63,6 +63,65 @@ def test_a_near_name_is_offered(tmp_path: Path, name: str, text: str, hint: str)
     assert hint in line
 
 
+ROWS = [
+    {"image_id": 7, "photo": "1.jpg", "text": "a dog"},
+    {"image_id": 8, "photo": "2.jpg", "text": "a cat"},
+]
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.csv", "p.tsv", "p.parquet"])
+@pytest.mark.parametrize("order", [("image_id", "photo", "text"), ("text", "photo", "image_id")])
+@pytest.mark.parametrize("given", [None, "image=image_id", "image=phto,caption=text"])
+def test_the_suggested_columns_are_those_that_read_the_file(
+    tmp_path: Path, name: str, order: tuple[str, ...], given: str | None
+) -> None:
+    """A number is no image's name, and a name that was nearly given comes before a usual one."""
+    path = tmp_path / name
+    if name == "p.parquet":
+        pytest.importorskip("pyarrow")
+    write_rows(path, [{key: row[key] for key in order} for row in ROWS])
+    if given == "image=image_id" and name in ("p.csv", "p.tsv"):
+        return  # text tables have no numbers: these are names
+    problems: list[Problem] = []
+    read_pairs_file(path, problems, columns=reading_of_options(None, given, "all").columns)
+    [line] = str(DataError(problems)).splitlines()[:1]
+    assert line.count(", ".join(order)) == 1
+    assert line.endswith(NAMING.format("photo", "text"))
+    again: list[Problem] = []
+    assert [row.image for row in read_pairs_file(path, again, columns=Columns(image="photo", caption="text"))] == [
+        "1.jpg",
+        "2.jpg",
+    ]
+    assert not again
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    match path.suffix:
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        case ".json":
+            path.write_text(json.dumps(rows))
+        case ".parquet":
+            import pyarrow
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        case _:
+            mark = "," if path.suffix == ".csv" else "\t"
+            path.write_text("\n".join(mark.join(map(str, row)) for row in (rows[0], *(r.values() for r in rows))))
+
+
+def test_an_image_that_is_no_string_is_answered_with_the_column_that_holds_names(tmp_path: Path) -> None:
+    rows = [{"image": {"path": f"{n}.jpg"}, "file_name": f"{n}.jpg", "caption": "a dog"} for n in range(3)]
+    write_rows(tmp_path / "p.jsonl", rows)
+    problems: list[Problem] = []
+    read_pairs_file(tmp_path / "p.jsonl", problems)
+    first, more = str(DataError(problems)).splitlines()
+    assert "expected a string under 'image', found {'path': '0.jpg'}" in first
+    assert first.endswith(NAMING.format("file_name", "caption"))
+    assert more == "... and 2 more (3 in total)"
+
+
 @pytest.mark.parametrize("mark", [";", "|"])
 def test_another_separator_is_named_and_how_to_say_so(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "p.csv"

@@ -396,12 +396,12 @@ class TestArrow:
             (
                 {"image": [{"bytes": b"x"}], "caption": ["x"]},
                 "column image: expected strings that name the images",
-                "data.columns can name another column",
+                "others are caption; data.columns names them in a recipe",
             ),
             (
                 {"image": [3], "caption": ["x"]},
                 "column image: expected strings that name the images, found int64",
-                "data.columns can name another column",
+                "others are caption; data.columns names them in a recipe",
             ),
         ],
     )

@@ -160,21 +160,30 @@ def _columns(schema: pyarrow.Schema, source: Source, into: Collector, where: str
         expected = " or ".join(captions)
         into.problem(
             where,
-            f"expected the columns {wanted.image} and {expected}, {naming(names, wanted)}",
+            f"expected the columns {wanted.image} and {expected}, {naming(names, wanted, values=_kinds(schema))}",
         )
         return None
     chosen = [wanted.image, present[0], *([wanted.split] if wanted.split in names else [])]
     usable = True
+    kinds = _kinds(schema)
     for name in chosen:
         kind = schema.field(name).type
         usual = {wanted.image: "strings that name the images", present[0]: "strings, or lists of strings"}
         if not (_is_string(kind) or (name == present[0] and _holds_strings(kind))):
-            what = (
-                f"expected {usual.get(name, 'strings')}, found {kind!s:.60}; data.columns can name another column"
-            )
+            others = {each: kinds[each] for each in names if each != name}
+            told = naming(others, wanted, values=kinds, which="others are")
+            what = f"expected {usual.get(name, 'strings')}, found {kind!s:.60}; {told}"
             into.problem(f"{where}: column {name}", what)
             usable = False
     return chosen if usable else None
+
+
+def _kinds(schema: pyarrow.Schema) -> dict[str, object]:
+    """Of each column, a value that stands for its type: a string, a list of strings, or neither."""
+    types = {field.name: field.type for field in schema}
+    return {
+        name: "" if _is_string(kind) else [""] if _holds_strings(kind) else None for name, kind in types.items()
+    }
 
 
 def _is_string(kind: pyarrow.DataType) -> bool:

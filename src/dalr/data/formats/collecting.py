@@ -6,7 +6,10 @@ that an image has one split is said once, here.
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -36,26 +39,69 @@ class Columns(Section):
 
 
 _USUAL = {
-    "image": ("file_name", "filename", "image_path", "image_name", "filepath", "file", "path", "img", "image_id"),
-    "caption": ("text", "sentence", "description", "comment", "raw", "title"),
+    "image": (
+        *("file_name", "filename", "image_path", "image_name", "image_file", "filepath", "file", "path", "img"),
+        *("photo", "picture", "image_id"),
+    ),
+    "caption": ("text", "texts", "sentence", "sentences", "description", "comment", "raw", "title"),
 }
 """What others call the two columns."""
+_FILE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)\Z", re.IGNORECASE)
+"""How the name of an image ends."""
+_NEAR = 0.75
 
 
-def naming(found: Collection[str], columns: Columns, *, which: str = "found") -> str:
-    """Which columns (or keys) a file has, and how to say which of them are meant."""
+def naming(
+    found: Collection[str], columns: Columns, *, values: Mapping[str, object] | None = None, which: str = "found"
+) -> str:
+    """Which columns (or keys) a file has, and how to say which of them are meant.
+
+    Args:
+        values: what a row has under them, as far as that is known: a number is no image's name.
+    """
     wanted = {"image": columns.image, "caption": columns.caption or "caption"}
-    guesses = {key: _guess(key, name, found) for key, name in wanted.items()}
-    example = ",".join(f"{key}={guesses[key] or 'NAME'}" for key in wanted)
-    hints = "".join(did_you_mean(name, found) for name in wanted.values() if name not in found)
+    guesses = _guesses(found, wanted, values or {})
+    example = shlex.quote(",".join(f"{key}={guesses[key] or 'NAME'}" for key in wanted))
+    hints = "".join(
+        did_you_mean(name, [guesses[key] or ""])
+        for key, name in wanted.items()
+        if not {name, f"{name}s"} & set(found)
+    )
     listed = ", ".join(name[:60] for name in islice(found, 20))[:200] or "none"
     return f"{which} {listed}; {hints}data.columns names them in a recipe, --columns {example} on the command line"
 
 
-def _guess(key: str, wanted: str, found: Collection[str]) -> str | None:
-    """The column that is most likely meant."""
+def _guesses(
+    found: Collection[str], wanted: Mapping[str, str], values: Mapping[str, object]
+) -> dict[str, str | None]:
+    """The columns that are most likely meant: by their names, and by what is in them."""
+    sayable = [name for name in found if not {",", "="} & set(name)]
+    texts = [name for name in sayable if _is_text(values.get(name, ""))]
+    strings = [name for name in texts if isinstance(values.get(name, ""), str)]
+    named = _by_name("image", wanted["image"], strings)
+    files = [name for name in strings if _FILE.search(str(values.get(name, "")).strip())]
+    image = next((name for name in (*named, *files) if name in files or name == wanted["image"]), None)
+    image = image or next(iter(named), None)
+    caption = next((name for name in _by_name("caption", wanted["caption"], texts) if name != image), None)
+    if image is None and caption is not None and len(others := [each for each in strings if each != caption]) == 1:
+        image = others[0]
+    if caption is None and image is not None:
+        spaced = [each for each in texts if each != image and " " in str(values.get(each, "")).strip()]
+        caption = spaced[0] if len(spaced) == 1 else None
+    return {"image": image, "caption": caption}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+
+
+def _by_name(key: str, wanted: str, found: Collection[str]) -> list[str]:
+    """Columns that may be meant, the likeliest first."""
     plain = {name.strip().lower(): name for name in found}
-    return next((plain[name] for name in (wanted.lower(), f"{key}s", *_USUAL[key]) if name in plain), None)
+    close = difflib.get_close_matches(wanted.lower(), plain, n=1, cutoff=_NEAR)
+    is_default = wanted in ("image", "caption")
+    names = (wanted.lower(), f"{key}s", *_USUAL[key], *close) if is_default else (wanted.lower(), *close)
+    return [plain[name] for name in dict.fromkeys((*names, key, f"{key}s", *_USUAL[key])) if name in plain]
 
 
 class Source:
@@ -120,11 +166,12 @@ class Collector:
 
     def _without_column(self, record: Mapping[str, object], where: str, what: str) -> None:
         """A record that lacks a key; how to name keys is said once for all records with the same ones."""
-        keys = (what, *record)
+        keys = (what.partition(", found")[0], *record)
         if (known := self._without.get(keys)) is not None:
             self.problems[known] = replace(self.problems[known], count=self.problems[known].count + 1)
             return
-        self.problem(where, f"{what}; {naming(tuple(record), self.columns, which='its keys are')}")
+        told = naming(tuple(record), self.columns, values=record, which="its keys are")
+        self.problem(where, f"{what}; {told}")
         if len(self._without) < KEPT:
             self._without[keys] = len(self.problems) - 1
 
@@ -139,6 +186,12 @@ class Collector:
         image = record.get(columns.image)
         if columns.image not in record:
             self._without_column(record, where, f"expected a string under {columns.image!r}, found None")
+            return
+        if (
+            not isinstance(image, str)
+            and _guesses(record, {"image": "", "caption": ""}, record)["image"] is not None
+        ):
+            self._without_column(record, where, f"expected a string under {columns.image!r}, found {shown(image)}")
             return
         if not isinstance(image, str) or not image.strip():
             self.problem(where, f"expected a string under {columns.image!r}, found {shown(image)}")

@@ -80,7 +80,8 @@ def _read_table(source: Source, into: Collector, rows: Iterator[tuple[str, list[
         if header is None:
             header = cells
             if columns.image not in header or caption not in header:
-                into.problem(where, f"{expected}, {_header_found(cells, columns, mark)}")
+                _, first = next(rows, (where, []))
+                into.problem(where, f"{expected}, {_header_found(cells, first, columns, mark)}")
                 return
             image, text = header.index(columns.image), header.index(caption)
             split = header.index(columns.split) if columns.split in header else None
@@ -94,14 +95,14 @@ def _read_table(source: Source, into: Collector, rows: Iterator[tuple[str, list[
         into.problem(f"{source.path}:1", f"{expected}, found nothing")
 
 
-def _header_found(cells: list[str], columns: Columns, mark: str) -> str:
-    """What stands in a header instead of the columns, and what to do."""
+def _header_found(cells: list[str], first: list[str], columns: Columns, mark: str) -> str:
+    """What stands in a header instead of the columns, and what to do; `first` is the row below it."""
     if not any(cells):
         return "found nothing"
     marks = {";": ";", "\t": "tabs", "|": "|", ",": ","}
     other = next((one for one in marks if len(cells) == 1 and one != mark and one in cells[0]), None)
     if other is None:
-        return naming(cells, columns)
+        return naming(cells, columns, values=dict(zip(cells, first, strict=False)))
     named = [name.strip().strip('"') for name in cells[0].split(other)]
     wanted = (columns.image, columns.caption or "caption")
     also = "" if all(name in named for name in wanted) else f"; {naming(named, columns)}"
