@@ -13,6 +13,7 @@ from dalr.cli.options import (
     MaxTokens,
     Normalize,
     OnLong,
+    OnRay,
     Pooling,
     Prompt,
     Quiet,
@@ -20,6 +21,7 @@ from dalr.cli.options import (
     Revision,
     SentenceColumn,
     Verbose,
+    refuse_ray_with,
 )
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import Console, show, tell
@@ -58,6 +60,7 @@ def encode(
     part: Annotated[
         str | None, typer.Option(metavar="i/n", help="Compute every n-th part only; --merge puts them together.")
     ] = None,
+    ray: OnRay = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put together what --part left beside --out.")] = False,
     resume: ResumeSame = False,
     quiet: Quiet = False,
@@ -69,12 +72,14 @@ def encode(
     Example:
       dalr encode runs/photos sentences.txt --out vectors.npy
     """
-    from dalr.inference.encode import MERGE, EncodeOptions, encode_file, merge_parts
+    from dalr.inference.encode import MERGE, EncodeOptions, encode_file, encode_on_ray, merge_parts
     from dalr.inference.rows import Source
     from dalr.io.share import share_of
 
     if out is None:
         raise ConfigError(Problem(where="--out", what="name FILE.npy, FILE.parquet or a folder"))
+    if ray is not None:
+        refuse_ray_with(part=part is not None, merge=merge)
     if merge:
         if model is not None or part is not None:
             what = "takes only --out: the parts state how the vectors are made"
@@ -97,9 +102,11 @@ def encode(
             console=Console(quiet=quiet, verbose=verbose),
         )
         rows = Source(path=source, column=column, id_column=id_column, format=format)
-        report = encode_file(
-            model, rows, out, options, share=share_of(part) if part is not None else MERGE, resume=resume
-        )
+        if ray is not None:
+            report = encode_on_ray(model, rows, out, options, ray, resume=resume)
+        else:
+            share = share_of(part) if part is not None else MERGE
+            report = encode_file(model, rows, out, options, share=share, resume=resume)
     first, *notes = report.lines()
     show(first)
     if not quiet:
