@@ -8,15 +8,18 @@ to the common file system; no vector goes through Ray. Ray is imported here alon
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,7 +41,7 @@ TAKEOVER_SECONDS = 60.0
 """How long a repeated task waits for the lock of the one before: a worker that is taken for lost may still end."""
 _ADDRESS = re.compile(r"(auto|local|\[?[A-Za-z0-9_.:-]+\]?:[0-9]{1,5})\Z")
 _POLL_SECONDS, _TELL_SECONDS = 0.25, 0.2
-_CONNECT_SECONDS = "15"
+_CONNECT_SECONDS = 5.0
 _SHORT_ENOUGH = 40
 """Characters of a folder in which the sockets of a cluster still have names that the system takes (107)."""
 
@@ -119,15 +122,20 @@ def require_address(address: str, device: str = AUTO) -> None:
 @contextmanager
 def _cluster(address: str) -> Iterator[Any]:
     """Ray, connected to the cluster."""
-    stated = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_gcs_server_request_timeout_seconds": _CONNECT_SECONDS}
-    with _variables(stated):
+    with _variables({"RAY_USAGE_STATS_ENABLED": "0"}):
         try:
             import ray
         except ImportError:
             what = f"needs Ray, which is not installed; {install('ray')}"
             raise ConfigError(Problem(where="--ray", what=what)) from None
-        with _started(ray) if address == LOCAL else _connected(ray, address):
-            yield ray
+        logger = logging.getLogger("ray")
+        before = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            with _started(ray) if address == LOCAL else _connected(ray, address):
+                yield ray
+        finally:
+            logger.setLevel(before)
 
 
 _QUIET = {"log_to_driver": False, "configure_logging": False, "include_dashboard": None}
@@ -135,11 +143,11 @@ _QUIET = {"log_to_driver": False, "configure_logging": False, "include_dashboard
 
 @contextmanager
 def _started(ray: Any) -> Iterator[None]:
-    """A cluster of this machine alone, which leaves nothing behind; its ports answer only who knows its token."""
+    """A new cluster of this machine alone, which leaves nothing behind; its ports ask for a token."""
     place = Path(tempfile.mkdtemp(prefix="dalr-ray-", dir=_short_temporary_folder()))
     token = place / "token"
     token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
+    token.write_text(_token())
     try:
         with _variables({"RAY_AUTH_TOKEN_PATH": str(token)}), _ended(ray):
             ray.init(
@@ -154,16 +162,28 @@ def _started(ray: Any) -> Iterator[None]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+@cache
+def _token() -> str:
+    """Ray reads it once per process, so all clusters of this one have the same."""
+    return secrets.token_hex(32)
+
+
 def _short_temporary_folder() -> str | None:
     return None if len(tempfile.gettempdir()) <= _SHORT_ENOUGH or os.name != "posix" else "/tmp"
 
 
 @contextmanager
 def _connected(ray: Any, address: str) -> Iterator[None]:
+    """A running cluster."""
+    from ray.exceptions import RayError
+
     with _ended(ray):
         try:
+            if address != AUTO:  # Ray itself would try for minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
             ray.init(address=address, **_QUIET)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
             what = (
                 f"no cluster answers ({_first_line(error)}); start Ray on this machine with ray start --head or "
                 "ray start --address HOST:PORT, or say --ray local"
@@ -360,8 +380,8 @@ class _Run:
     def _too_often(self, share: Share, why: str) -> DataError:
         what = (
             f"lost its worker {LOST + 1} times ({why}): too little memory for {self.cluster.workers} parts at "
-            "once, a file that crashes a library, or a node that fails. What is sealed is kept: rerun with --resume, "
-            f"or with --part {share.number + 1}/{share.of} --resume on one machine, which says more"
+            "once, a file that crashes a library, or a node that fails. What is sealed is kept: rerun with "
+            f"--resume, or with --part {share.number + 1}/{share.of} --resume on one machine, which says more"
         )
         return DataError(Problem(where=f"--part {share.number + 1}/{share.of}", what=what))
 
