@@ -16,12 +16,12 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import dalr.errors as errors
 from dalr.errors import ConfigError, DalrError, DataError, Problem, install
@@ -46,11 +46,11 @@ _SHORT_ENOUGH = 40
 """Characters of a folder in which the sockets of a cluster still have names that the system takes (107)."""
 
 
-class PartWork(Protocol):
-    """Computes and seals the parts of a share, keeping those that are sealed; can be sent to another process."""
+PartWork = Callable[[Share, Console, int], bool]
+"""Computes and seals the parts of a share with so many cores, keeping those that are sealed.
 
-    def __call__(self, share: Share, console: Console, cores: int) -> bool:
-        """Whether the parts now wait to be merged; not if all is finished already."""
+It says whether the parts now wait to be merged: not if all was finished before. It is sent to other processes.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,8 @@ def require_address(address: str, device: str = AUTO) -> None:
 @contextmanager
 def _cluster(address: str) -> Iterator[Any]:
     """Ray, connected to the cluster."""
-    with _variables({"RAY_USAGE_STATS_ENABLED": "0"}):
+    stated = {"RAY_USAGE_STATS_ENABLED": "0"} | (_LOOPBACK_ONLY if address == LOCAL else {})
+    with _variables(stated):
         try:
             import ray
         except ImportError:
@@ -138,6 +139,8 @@ def _cluster(address: str) -> Iterator[Any]:
             logger.setLevel(before)
 
 
+_LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""By this, read when Ray is imported, the ports of a cluster of one machine listen on the loopback alone."""
 _QUIET = {"log_to_driver": False, "configure_logging": False, "include_dashboard": None}
 
 
@@ -150,16 +153,27 @@ def _started(ray: Any) -> Iterator[None]:
     token.write_text(_token())
     try:
         with _variables({"RAY_AUTH_TOKEN_PATH": str(token)}), _ended(ray):
-            ray.init(
-                address=LOCAL,
-                num_cpus=usable_cores(),
-                object_store_memory=100 << 20,  # nothing large goes through it
-                _temp_dir=str(place / "ray"),  # which Ray opens to everybody
-                **_QUIET | {"include_dashboard": False},
-            )
+            _start(ray, place / "ray")  # which Ray opens to everybody
             yield
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _start(ray: Any, place: Path) -> None:
+    try:
+        ray.init(
+            address=LOCAL,
+            num_cpus=usable_cores(),
+            object_store_memory=100 << 20,  # nothing large goes through it
+            _temp_dir=str(place),
+            **_QUIET | {"include_dashboard": False},
+        )
+    except Exception as error:  # noqa: BLE001 - Ray raises plain exceptions
+        what = (
+            f"Ray cannot start a cluster on this machine ({_first_line(error)}); try again, or share the work by "
+            "--part i/n without Ray"
+        )
+        raise ConfigError(Problem(where="--ray local", what=what)) from None
 
 
 @cache
