@@ -1,7 +1,7 @@
 """What does a Ray cluster cost? `dalr encode` at once, in two parts by hand, and by `--ray local`, on two cores.
 
-All three run as commands, so that loading, starting and merging count. The model is that of `encode_many.py`. Ratios
-alone are stated; the bytes are compared too.
+All three run as commands, so that loading, starting and merging count. The model is that of `encode_many.py`.
+Ratios alone are stated; the bytes are compared too.
 """
 
 from __future__ import annotations
