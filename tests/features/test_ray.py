@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dalr.errors import ConfigError, CorruptFileError, DataError
+from dalr.errors import ConfigError, DataError
 from dalr.features.parts import merge
 from dalr.features.request import ImagesRequest, TextRequest, write_on_ray
 from dalr.inference.encode import EncodeOptions, encode_file, encode_on_ray, merge_parts
@@ -201,8 +201,6 @@ def test_what_a_part_refuses_comes_back_as_the_same_error_and_unfinished_work_is
     with pytest.raises(ConfigError, match="was made with precision None, now asked for 'bf16'"):
         write_on_ray(replace(request, precision="bf16"), cluster, resume=True, console=QUIET)
     (request.out / ".partial" / "part-00000" / "vectors.safetensors").write_bytes(b"damaged")
-    with pytest.raises(CorruptFileError):
-        merge(request.out)
     write_on_ray(request, cluster, resume=True, console=QUIET)
     text_of("whole").write(console=QUIET)
     assert content(request.out) == content(text_of("whole").out)

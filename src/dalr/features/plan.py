@@ -55,10 +55,10 @@ def keep_plan(
     write_sealed(folder, format=_FORMAT, version=_VERSION, metadata={"rows": len(ids)}, fill=fill)
 
 
-def forget_plans(work: Path) -> None:
-    """Remove what processes of earlier runs took the input for, where all of it is looked at anew."""
+def forget_other_plans(work: Path, of: int) -> None:
+    """Remove what others than these `of` processes, which have looked at all of the input, took it for."""
     for folder in entries(work):
-        if is_plan(folder):
+        if (match := _NAME.match(folder.name)) is not None and int(match[2]) != of:
             with storage_errors(folder):
                 shutil.rmtree(folder)
 

@@ -22,7 +22,7 @@ from dalr.features.images import PART_IMAGES, ImageReport, write_image_store
 from dalr.features.making import refuse_lost_rows, refuse_other_making, refuse_unfinished
 from dalr.features.part import MAKING, UPDATE_IN_PARTS, WORK, require_no_parts
 from dalr.features.parts import BLOCK, PartReport, holds_own_parts, merge, write_text_part
-from dalr.features.plan import forget_plans
+from dalr.features.plan import forget_other_plans
 from dalr.features.store import FORMAT
 from dalr.features.text import (
     TextReport,
@@ -36,7 +36,7 @@ from dalr.features.text import (
 from dalr.io.console import Console
 from dalr.io.lock import PATIENCE_SECONDS, locked_output
 from dalr.io.on_ray import TAKEOVER_SECONDS, compute_on_ray, require_address
-from dalr.io.paths import is_dir, is_file
+from dalr.io.paths import is_file
 from dalr.io.sealed import MANIFEST, refuse_foreign
 from dalr.io.shards import Member, is_shards
 from dalr.io.share import Share
@@ -285,9 +285,7 @@ def write_on_ray(
     if not resume and not is_file(out / MANIFEST):
         refuse_unfinished(out, out / WORK / MAKING)
     with locked_output(out):
-        if is_dir(out / WORK):
-            forget_plans(out / WORK)
-        waiting = compute_on_ray(
+        shares = compute_on_ray(
             request.part_on_ray,
             address,
             out=out,
@@ -296,7 +294,10 @@ def write_on_ray(
             bar=("images", "image") if images else ("encode", "sentence"),
             console=console,
         )
-        return merge(out, max_bad_images=max_bad_images) if waiting else None
+        if not shares:
+            return None
+        forget_other_plans(out / WORK, shares)
+        return merge(out, max_bad_images=max_bad_images)
 
 
 def _locked(out: Path, share: Share | None, patience: float) -> AbstractContextManager[None]:

@@ -190,9 +190,7 @@ def encode_on_ray(
     if not resume:
         work.require_none()
     with remedy("choose another --out"), locked_output(out):
-        if exists(work.folder):
-            work.forget_shares()
-        compute_on_ray(
+        shares = compute_on_ray(
             EncodeRequest(model=model, source=source, out=out, options=options).part_on_ray,
             address,
             out=out,
@@ -201,6 +199,7 @@ def encode_on_ray(
             bar=("encode", "row"),
             console=options.console,
         )
+        work.forget_shares(keep=shares)
         return _merged(out, work, 0)
 
 

@@ -159,10 +159,10 @@ class Work:
             self.forget_shares()
         write_json(self.folder / f"{share.name}.json", {"parts": parts})
 
-    def forget_shares(self) -> None:
-        """Of shares that were begun before, only the parts are used."""
+    def forget_shares(self, keep: int = 1) -> None:
+        """Of shares that were begun before, only the parts are used; `keep` is the count of those of this run."""
         for path in entries(self.folder):
-            if _share_of(path.name) is not None:
+            if (share := _share_of(path.name)) is not None and share.of != keep:
                 with storage_errors(path):
                     path.unlink(missing_ok=True)
 

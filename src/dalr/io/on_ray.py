@@ -81,8 +81,8 @@ def compute_on_ray(
     device: str,
     bar: tuple[str, str],
     console: Console,
-) -> bool:
-    """Compute all parts of a work on the workers of a cluster; whether they now wait to be merged.
+) -> int:
+    """Compute all parts of a work on the workers of a cluster; how many shares of them now wait to be merged.
 
     Args:
         address: `local` starts a cluster on this machine and ends it again; `auto` or HOST:PORT is a running one.
@@ -102,7 +102,7 @@ def compute_on_ray(
             f"Ray: {len(cluster.nodes)} nodes, {cluster.shares} parts, {cluster.workers} at a time with "
             f"{cluster.cores} cores and {cluster.gpus} GPUs each"
         )
-        return _Run(ray, work, cluster, bar, console).all_parts()
+        return cluster.shares if _Run(ray, work, cluster, bar, console).all_parts() else 0
 
 
 def require_address(address: str, device: str = AUTO) -> None:
