@@ -224,3 +224,16 @@ def test_a_transformer_module_is_built_with_remote_code_off_in_every_part() -> N
                 given = {keyword.arg for keyword in node.keywords}
                 place = f"{name_of(path)}:{node.lineno}"
                 assert {"model_kwargs", "processor_kwargs", "config_kwargs"} <= given, place
+
+
+def test_ray_is_imported_in_one_file_and_only_when_it_is_asked_for() -> None:
+    for path in modules():
+        tree = ast.parse(path.read_text())
+        for where, nodes in (("anywhere", ast.walk(tree)), ("at the top", iter(tree.body))):
+            names = {
+                name.partition(".")[0]
+                for node in nodes
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                for name in ([each.name for each in node.names] if isinstance(node, ast.Import) else [node.module])
+            }
+            assert "ray" not in names or (name_of(path) == "io/on_ray.py" and where == "anywhere"), path

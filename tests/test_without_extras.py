@@ -77,6 +77,16 @@ def test_without_gradio_explore_stops_at_the_start(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", [["encode", "model", "rows.txt"], ["features", "text", "--text", "rows.txt"]])
+def test_without_ray_a_cluster_is_refused_at_the_start(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("a dog")
+    model = ["--model", "model"] if command[0] == "features" else []
+    done = dalr(*command, *model, "--out", "out", "--ray", "local", folder=tmp_path, hidden="ray")
+    assert done.returncode == 2
+    assert "--ray: needs Ray, which is not installed; in the clone of dalr: pip install '.[ray]'" in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.txt"]
+
+
 def test_nothing_imports_accelerate() -> None:
     for path in (SOURCE / "dalr").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from dalr.features.images import ImageReport, write_image_store
 from dalr.features.store import open_store
 from dalr.io.console import Console
 from dalr.models.vision import VisionModel, load_vision_model
+from kills import Killed, killed_at
 from stores import as_matrix
 from tiny import Outcome, write_pairs
 from tiny_images import photo, save_photos, save_tiny_image_model
@@ -281,33 +280,6 @@ class TestBadImages:
         )
         assert outcome.code == 0, outcome.err
         assert list(open_store(tmp_path / "s").ids) == names(root)[::2]
-
-
-class Killed(BaseException):
-    """The process is gone: no line after this runs, whatever handlers there are."""
-
-
-@contextmanager
-def killed_at(change: int) -> Iterator[Callable[[], int]]:
-    """Killed at this change of the disk, and at every one after it; gives the number of changes so far."""
-    changing = ("replace", "fsync", "mkdir", "chmod", "unlink", "rmdir", "rename")
-    real = {name: getattr(os, name) for name in changing}
-    count = 0
-
-    def wrapped(name: str) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count >= change:
-                raise Killed
-            return real[name](*arguments, **options)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in changing:
-            patch.setattr(os, name, wrapped(name))
-        yield lambda: count
 
 
 @pytest.mark.slow

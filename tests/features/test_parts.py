@@ -13,7 +13,7 @@ import torch
 from dalr.errors import ConfigError, CorruptFileError, DataError
 from dalr.features.images import ImageReport, write_image_store
 from dalr.features.parts import merge, write_text_part
-from dalr.features.store import CONTENTS
+from dalr.features.store import CONTENTS, open_store, verify_store
 from dalr.features.text import (
     encoder_embedding,
     text_source,
@@ -23,12 +23,14 @@ from dalr.features.text import (
     write_tower_store,
 )
 from dalr.io.console import Console
+from dalr.io.lock import locked_output
 from dalr.io.shards import Member, members, write_shard
 from dalr.io.share import Share, share_of
 from dalr.models.choices import ComputePrecision
 from dalr.models.config import EncoderConfig
 from dalr.models.device import computes_bf16
 from dalr.models.vision import VisionModel
+from kills import Killed, killed_at
 from tiny import Outcome, Toys, captions, write_pairs
 from tiny_images import save_photos
 
@@ -362,3 +364,41 @@ def test_a_part_is_i_of_n(part: str) -> None:
     with pytest.raises(ConfigError, match="expected i/n"):
         share_of(part)
     assert share_of("2/8") == Share(number=1, of=8)
+
+
+@pytest.mark.parametrize("kind", ["images", "text"])
+def test_a_merge_killed_at_any_moment_leaves_no_half_store_and_a_second_one_has_the_same_bytes(
+    tmp_path: Path, root: Path, clip: VisionModel, toys: Toys, kind: str
+) -> None:
+    def make(out: Path, part: str | None = None) -> None:
+        if kind == "images":
+            images(out, root, clip, part, ids=names(root)[:5])
+        else:
+            text(out, toys, part, sentences=SENTENCES[:6])
+
+    make(tmp_path / "whole")
+    for part in ("1/2", "2/2"):
+        make(tmp_path / "parts", part)
+    whole = content(tmp_path / "whole")
+    seen = set()
+    for at in range(1, 10**6):
+        out = Path(shutil.copytree(tmp_path / "parts", tmp_path / "store"))
+        try:
+            with killed_at(at):
+                merge(out)
+            break
+        except Killed:
+            finished = (out / "manifest.json").is_file()
+        seen.add(finished)
+        if finished:
+            verify_store(out)
+        else:
+            with pytest.raises(CorruptFileError):
+                open_store(out)
+        with locked_output(out):  # as the command does
+            assert merge(out).rows == len(open_store(out))
+        assert content(out) == whole, f"killed at change {at}"
+        assert not list(tmp_path.glob(".store.*"))
+        shutil.rmtree(out)
+    assert at > 10
+    assert seen == {True, False}

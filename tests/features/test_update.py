@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from dalr.io.console import Console
 from dalr.io.lock import locked_output
 from dalr.models.config import EncoderConfig
 from dalr.models.vision import VisionModel, load_vision_model
+from kills import Killed, killed_at
 from tiny import Outcome, captions, write_pairs
 from tiny_images import photo, save_photos, save_tiny_image_model
 
@@ -274,34 +274,6 @@ class TestText:
         assert outcome.code == 2
         assert "made with encoder.pooling None, now asked for 'cls'" in outcome.err
         assert "was made with" in cli(*arguments, clip_folder, "--update").err
-
-
-class Killed(BaseException):
-    """As SIGKILL: nothing that the program does about it."""
-
-
-@contextmanager
-def killed_at(change: int) -> Iterator[None]:
-    """Every change of the file system from the n-th on fails, as if the process were gone."""
-    count = 0
-    real: dict[str, Any] = {
-        name: getattr(os, name) for name in ("open", "mkdir", "rename", "replace", "unlink", "rmdir", "fsync")
-    }
-
-    def wrapped(name: str) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count >= change:
-                raise Killed
-            return real[name](*arguments, **options)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in real:
-            patch.setattr(os, name, wrapped(name))
-        yield
 
 
 def test_an_updated_import_drops_rows_and_has_the_bytes_of_one_made_at_once(

@@ -14,6 +14,7 @@ from dalr.cli.options import (
     MaxTokens,
     Normalize,
     OnLong,
+    OnRay,
     Plugin,
     Pooling,
     Prompt,
@@ -22,6 +23,7 @@ from dalr.cli.options import (
     Revision,
     SentenceColumn,
     Verbose,
+    refuse_ray_with,
     use_plugins,
 )
 from dalr.errors import ConfigError, Problem
@@ -61,6 +63,7 @@ def encode(
     part: Annotated[
         str | None, typer.Option(metavar="i/n", help="Compute every n-th part only; --merge puts them together.")
     ] = None,
+    ray: OnRay = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put together what --part left beside --out.")] = False,
     resume: ResumeSame = False,
     plugin: Plugin = None,
@@ -74,13 +77,15 @@ def encode(
       dalr encode runs/photos sentences.txt --out vectors.npy
     """
     use_plugins(plugin)
-    from dalr.inference.encode import MERGE, EncodeOptions, encode_file, merge_parts
+    from dalr.inference.encode import MERGE, EncodeOptions, encode_file, encode_on_ray, merge_parts
     from dalr.inference.rows import Source
     from dalr.io.share import share_of
     from dalr.models.absent import refuse_swapped
 
     if out is None or (not merge and (model is None or source is None)):
         raise ConfigError(_incomplete(model, source, out, merge=merge))
+    if ray is not None:
+        refuse_ray_with(part=part is not None, merge=merge)
     refuse_swapped(model, source, "MODEL", f"dalr encode {{}} {{}} --out {out}")
     if merge:
         if model is not None or part is not None:
@@ -104,9 +109,11 @@ def encode(
             console=Console(quiet=quiet, verbose=verbose),
         )
         rows = Source(path=source, column=column, id_column=id_column, format=format)
-        report = encode_file(
-            model, rows, out, options, share=share_of(part) if part is not None else MERGE, resume=resume
-        )
+        if ray is not None:
+            report = encode_on_ray(model, rows, out, options, ray, resume=resume, plugins=tuple(plugin or ()))
+        else:
+            share = share_of(part) if part is not None else MERGE
+            report = encode_file(model, rows, out, options, share=share, resume=resume)
     first, *notes = report.lines()
     show(first)
     if not quiet:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +15,7 @@ from dalr.cli.options import (
     Format,
     Layers,
     MaxTokens,
+    OnRay,
     PartOf,
     Plugin,
     Pooling,
@@ -26,6 +25,7 @@ from dalr.cli.options import (
     Split,
     Verbose,
     reading_of,
+    refuse_ray_with,
     use_plugins,
 )
 from dalr.errors import ConfigError, Problem
@@ -34,13 +34,8 @@ from dalr.io.paths import is_dir, require_place_for_folder
 from dalr.models.choices import PoolingMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from dalr.data.reading import Reading
-    from dalr.io.shards import Member
-    from dalr.io.share import Share
+    from dalr.features.images import ImageReport
     from dalr.models.config import EncoderConfig
-    from dalr.models.embedding import Embed
 
 
 Update = Annotated[
@@ -49,9 +44,6 @@ Update = Annotated[
         "--update", help="Compute only what an earlier store at --out lacks; drop what is no longer there."
     ),
 ]
-
-
-_OTHER_OR_UPDATE = "choose another --out, or rerun with --update, which drops them"
 
 
 def features_of_images(
@@ -69,6 +61,7 @@ def features_of_images(
     revision: Revision = None,
     device: Device = "auto",
     part: PartOf = None,
+    ray: OnRay = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     update: Update = False,
     max_bad_images: Annotated[
@@ -92,78 +85,43 @@ def features_of_images(
         --model openai/clip-vit-base-patch32 --out stores/images
     """
     use_plugins(plugin)
-    from dalr.data.dataset import read_pairs
-    from dalr.errors import DataError
-    from dalr.features.images import write_image_store
-    from dalr.features.part import UPDATE_IN_PARTS, WORK
-    from dalr.features.parts import holds_own_parts
-    from dalr.features.store import FORMAT
-    from dalr.io.lock import locked_output
-    from dalr.io.sealed import refuse_foreign
+    from dalr.features.request import ImagesRequest, write_on_ray
     from dalr.io.share import share_of
-    from dalr.models.vision import load_vision_model
 
     require_place_for_folder(out, "--out")
     share = share_of(part) if part is not None else None
-    if share is not None and update:
-        raise ConfigError(UPDATE_IN_PARTS)
-    reading = reading_of(pairs, format, columns, split)
-    problems: list[Problem] = []
-    ids = read_pairs(pairs, problems, {}, on_empty="drop", reading=reading).images  # captions are not used here
-    if problems:
-        raise DataError(problems)
-    root, members = _place_of_images(pairs, reading, images)
+    request = ImagesRequest(
+        out=out,
+        pairs=pairs,
+        model=model,
+        reading=reading_of(pairs, format, columns, split),
+        images=images,
+        revision=revision,
+        device=device,
+        follow_links=follow_links,
+        max_megapixels=max_megapixels,
+        workers=workers,
+        batch_size=batch_size,
+        plugins=tuple(plugin or ()),
+    )
     console = Console(quiet=quiet, verbose=verbose)
-    vision = load_vision_model(model, revision=revision, device=device)
-    console.detail(f"{model}: dimension {vision.dim} on {vision.device}, sha256 {vision.source['sha256'][:12]}")
-    if share is not None:
-        refuse_foreign(out, FORMAT, WORK)
-    start = time.monotonic()
-    with locked_output(_lock_of(out, share)):
-        report = write_image_store(
-            out,
-            ids=ids,
-            root=root,
-            members=members,
-            model=vision,
-            share=share,
-            resume=resume or (share is not None and not holds_own_parts(out, share)),
-            update=update,
-            max_bad_images=max_bad_images,
-            follow_links=follow_links,
-            max_megapixels=max_megapixels,
-            workers=workers,
-            batch_size=batch_size,
-            console=console,
-        )
-    seconds = time.monotonic() - start
+    if ray is not None:
+        refuse_ray_with(part=share is not None, update=update)
+        _show_merged(out, write_on_ray(request, ray, resume=resume, max_bad_images=max_bad_images, console=console))
+        return
+    report = request.write(
+        share=share, resume=resume, update=update, max_bad_images=max_bad_images, console=console
+    )
     if share is not None and not report.complete:
         show(f"{out}: this part is done ({report.distinct} images); then: dalr features merge {out}")
         return
     left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
-    computed = f"{report.computed} computed in {seconds:.1f} s, {report.computed / max(seconds, 1e-9):.1f} images/s"
+    rate = report.computed / max(report.seconds, 1e-9)
+    computed = f"{report.computed} computed in {report.seconds:.1f} s, {rate:.1f} images/s"
     show(
         f"{out}: {report.rows} images of dimension {report.dim} ({report.distinct} distinct{left_out}); "
         f"{_stayed(report.kept, report.dropped)}{computed}"
     )
-
-
-def _place_of_images(
-    pairs: Path, reading: Reading, images: Path | None
-) -> tuple[Path, Mapping[str, Member] | None]:
-    """The folder of the images; or the shards, and where in them each image is."""
-    from dalr.data.formats.shards import shard_images
-    from dalr.io.shards import is_shards
-
-    if reading.format not in (None, "webdataset") or not (reading.format or is_shards(pairs)):
-        if images is None:
-            what = "name the folder that the image names are relative to; only tar shards hold the images"
-            raise ConfigError(Problem(where="--images", what=what))
-        return images, None
-    if images is not None:
-        what = f"the images are in {pairs}: leave it out"
-        raise ConfigError(Problem(where="--images", what=what))
-    return pairs, shard_images(pairs)
 
 
 def features_of_text(
@@ -187,7 +145,8 @@ def features_of_text(
     device: Device = "auto",
     update: Update = False,
     part: PartOf = None,
-    resume: Annotated[bool, typer.Option("--resume", help="With --part: keep what an earlier run sealed.")] = False,
+    ray: OnRay = None,
+    resume: Annotated[bool, typer.Option("--resume", help="With --part or --ray: keep what is sealed.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -199,85 +158,42 @@ def features_of_text(
     Example:
       dalr features text --pairs photos/captions.jsonl --model MODEL --out stores/teacher
     """
-    from dalr.features.making import refuse_lost_rows
-    from dalr.features.part import UPDATE_IN_PARTS, require_no_parts
-    from dalr.features.text import (
-        encoder_embedding,
-        text_source,
-        tower_embedding,
-        tower_source,
-        write_text_store,
-        write_tower_store,
-    )
-    from dalr.io.lock import locked_output
+    from dalr.features.part import UPDATE_IN_PARTS
+    from dalr.features.request import TextRequest, write_on_ray
     from dalr.io.share import share_of
-    from dalr.models.verification import unverified
-    from dalr.models.vision import has_text_tower, load_vision_model
 
     require_place_for_folder(out, "--out")
     share = share_of(part) if part is not None else None
     if share is not None and update:
         raise ConfigError(UPDATE_IN_PARTS)
-    if share is None and resume:
-        what = "is for --part; without it all sentences are encoded in one run, and --update keeps those of a store"
+    if share is None and ray is None and resume:
+        what = (
+            "is for --part and --ray; without them all sentences are encoded in one run, and --update keeps those "
+            "of a store"
+        )
         raise ConfigError(Problem(where="--resume", what=what))
-    ids, sentences = _captions_and_lines(pairs, reading_of(pairs, format, columns, split), text)
-    encoder = _encoder(model, pooling, num_layers, max_tokens).model_copy(
-        update={"revision": revision, "prompt": prompt}
+    encoder = _encoder(model, pooling, num_layers, max_tokens)
+    request = TextRequest(
+        out=out,
+        encoder=encoder.model_copy(update={"revision": revision, "prompt": prompt}),
+        pairs=pairs,
+        reading=reading_of(pairs, format, columns, split),
+        text=text,
+        device=device,
+        precision=precision,
     )
     console = Console(quiet=quiet, verbose=verbose)
-    if (note := unverified(Path(encoder.model))) is not None:
-        console.say(note)
-    distinct = len(set(sentences))
-    console.detail(f"{len(ids)} rows, {distinct} distinct sentences")
-    if has_text_tower(encoder.model, revision):
-        if pooling or num_layers or max_tokens or prompt or precision != "fp32":
-            what = (
-                "a text tower has its own; leave --pooling, --num-layers, --max-tokens, --prompt, --precision out"
-            )
-            raise ConfigError(Problem(where=f"model {model!r}", what=what))
-        vision = load_vision_model(encoder.model, revision=revision, device=device)
-        if cut := vision.too_long(sentences):
-            console.say(f"note: {cut} sentences are longer than {vision.max_tokens} tokens and are cut")
-        source = tower_source(vision)
-        if share is not None:
-            _text_part(out, share, ids, sentences, source, lambda: tower_embedding(vision), resume, console)
-            return
-        require_no_parts(out, source)
-        if not update:
-            refuse_lost_rows(out, ids, _OTHER_OR_UPDATE)
-        with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
-            report = write_tower_store(
-                out,
-                model=vision,
-                ids=ids,
-                sentences=sentences,
-                progress=lambda done, _: bar.update(done),
-                update=update,
-                console=console,
-            )
-    else:
-        source = text_source(encoder, precision)
-        if share is not None:
-            loading = partial(encoder_embedding, encoder, device, precision)
-            _text_part(out, share, ids, sentences, source, loading, resume, console)
-            return
-        require_no_parts(out, source)
-        if not update:
-            refuse_lost_rows(out, ids, _OTHER_OR_UPDATE)
-        with locked_output(out), console.bar("encode", distinct, "sentence") as bar:
-            report = write_text_store(
-                out,
-                encoder=encoder,
-                ids=ids,
-                sentences=sentences,
-                progress=lambda done, _: bar.update(done),
-                device=device,
-                precision=precision,
-                update=update,
-                console=console,
-            )
-    show(f"{out}: {len(ids)} rows; {_stayed(report.kept, report.dropped)}{report.computed} sentences encoded")
+    if ray is not None:
+        refuse_ray_with(part=share is not None, update=update)
+        _show_merged(out, write_on_ray(request, ray, resume=resume, console=console))
+        return
+    if share is not None:
+        part_report = request.write_part(share, resume=resume, console=console)
+        done = f"{part_report.done} of {part_report.of} blocks"
+        show(f"{out}: this part is done ({done}); then: dalr features merge {out}")
+        return
+    report = request.write(update=update, console=console)
+    show(f"{out}: {report.rows} rows; {_stayed(report.kept, report.dropped)}{report.computed} sentences encoded")
 
 
 def _stayed(kept: int, dropped: int) -> str:
@@ -285,36 +201,12 @@ def _stayed(kept: int, dropped: int) -> str:
     return (f"{kept} kept, " if kept else "") + (f"{dropped} rows dropped, " if dropped else "")
 
 
-def _text_part(
-    out: Path,
-    share: Share,
-    ids: list[str],
-    sentences: list[str],
-    making: dict[str, Any],
-    loading: Callable[[], Embed],
-    resume: bool,
-    console: Console,
-) -> None:
-    from dalr.features.making import refuse_other_making
-    from dalr.features.part import MAKING, WORK
-    from dalr.features.parts import holds_own_parts, write_text_part
-    from dalr.io.lock import locked_output
-
-    own = holds_own_parts(out, share)
-    refuse_other_making(out, making, unfinished=out / WORK / MAKING, resume=resume or not own)
-    embed = loading()
-    with locked_output(_lock_of(out, share)):
-        report = write_text_part(
-            out, share, ids=ids, sentences=sentences, making=making, embed=embed, console=console
-        )
-    show(f"{out}: this part is done ({report.done} of {report.of} blocks); then: dalr features merge {out}")
-
-
-def _lock_of(out: Path, share: Share | None) -> Path:
-    """Several parts are computed at once, each by one process."""
-    from dalr.features.part import WORK
-
-    return out if share is None else out / WORK / share.name
+def _show_merged(out: Path, report: ImageReport | None) -> None:
+    """What the parts came to; None where the store was finished before, as a line above says."""
+    if report is None:
+        return
+    left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
+    show(f"{out}: {report.rows} rows of dimension {report.dim} ({report.distinct} distinct{left_out})")
 
 
 def merge_features(
@@ -336,9 +228,7 @@ def merge_features(
 
     Console(quiet=quiet, verbose=verbose).detail(f"{out}: reading the sealed parts")
     with locked_output(out):
-        report = merge(out, max_bad_images=max_bad_images)
-    left_out = f", {report.bad} bad ones listed in {out / 'bad_images.jsonl'}" if report.bad else ""
-    show(f"{out}: {report.rows} rows of dimension {report.dim} ({report.distinct} distinct{left_out})")
+        _show_merged(out, merge(out, max_bad_images=max_bad_images))
 
 
 def import_features(
@@ -399,28 +289,6 @@ def import_features(
     after = set(store.ids)
     changed = f"; {len(before & after)} there before, {len(before - after)} dropped" if before else ""
     show(f"{out}: {len(store)} rows of dimension {store.dim}{changed}")
-
-
-def _captions_and_lines(pairs: Path | None, reading: Reading, text: Path | None) -> tuple[list[str], list[str]]:
-    from dalr.data.dataset import read_pairs, read_text
-    from dalr.errors import DataError
-
-    if pairs is None and text is None:
-        raise ConfigError(Problem(where="--pairs, --text", what="name at least one of them"))
-    problems: list[Problem] = []
-    ids: list[str] = []
-    sentences: list[str] = []
-    if pairs is not None:
-        captions = read_pairs(pairs, problems, {}, reading=reading)
-        ids += captions.caption_ids
-        sentences += captions.captions
-    if text is not None:
-        lines = read_text(text, problems, {})
-        ids += lines.ids
-        sentences += lines.lines
-    if problems:
-        raise DataError(problems)
-    return ids, sentences
 
 
 def _encoder(

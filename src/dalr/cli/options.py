@@ -88,7 +88,27 @@ PartOf = Annotated[
     str | None,
     typer.Option("--part", metavar="i/n", help="Compute only every n-th part; then features merge."),
 ]
+OnRay = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS|local",
+        help="Compute the parts on a Ray cluster: local, auto or HOST:PORT (extra ray).",
+    ),
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
+
+
+def refuse_ray_with(**others: bool) -> None:
+    """Refuse options that do not go with `--ray`, of those that are given."""
+    why = {
+        "--part": "Ray computes all parts: leave one of the two out",
+        "--merge": "Ray's parts are merged at once: leave one of the two out",
+        "--update": "a store is updated by one process: leave one of the two out",
+    }
+    problems = [Problem(where=f"--ray, {name}", what=what) for name, what in why.items() if others.get(name[2:])]
+    if problems:
+        raise ConfigError(problems)
 
 
 def use_plugins(plugins: list[str] | None) -> None:

@@ -75,6 +75,8 @@ class ImageReport:
     """Rows of the updated store whose images are no longer asked for."""
     complete: bool = True
     """False where only parts of the store are there so far."""
+    seconds: float = 0.0
+    """Of the pass over the images, without the loading of the model."""
 
 
 def write_image_store(

@@ -67,8 +67,18 @@ def refuse_other_making(
     if (started := stated(unfinished)) is not None:
         _refuse_differences(out, "the unfinished store there", started | {LIMIT: making.get(LIMIT)}, wanted, update)
     if not (resume or update) and not is_file(out / MANIFEST):
+        refuse_unfinished(out, unfinished)
+
+
+def refuse_unfinished(out: Path, started: Path) -> None:
+    """Refuse to begin where work was `started` and not finished.
+
+    Raises:
+        ConfigError: saying how it is continued.
+    """
+    if is_file(started):
         merge = f"put the parts of --part together with dalr features merge {out}, "
-        merge = merge if any(is_plan(path) for path in entries(unfinished.parent)) else ""
+        merge = merge if any(is_plan(path) for path in entries(started.parent)) else ""
         what = f"unfinished work of an earlier run; {merge}rerun with --resume, or delete {out} to start again"
         raise ConfigError(Problem(where=f"--out {out}", what=what))
 

@@ -21,6 +21,7 @@ from dalr.data.rows import sentences_sha256
 from dalr.errors import ConfigError, CorruptFileError, DataError, Problem, few
 from dalr.features.image_files import ImageFile, ImagePlan
 from dalr.features.images import ImageReport, join_images
+from dalr.features.kept import rows_to_keep
 from dalr.features.making import PLACES, limit_of, stated
 from dalr.features.part import (
     MAKING,
@@ -125,11 +126,17 @@ def _require_storable(vectors: Float32[np.ndarray, "n d"], sentences: Sequence[s
 def merge(out: Path, *, max_bad_images: int = 0) -> ImageReport:
     """Join the parts that `--part i/n` left in `OUT/.partial` to a store.
 
+    A store that is finished already, as after a kill at the very end, stays as it is.
+
     Raises:
         ConfigError: there are none, or some are missing, with the shares that would make them.
         DataError: they were made of different inputs, or more images are unusable than allowed.
         CorruptFileError: one is damaged.
     """
+    if not is_dir(out / WORK) and (finished := rows_to_keep(out)) is not None:
+        store, distinct = finished.store, len(finished.row_of)
+        bad = int(store.source.get("bad_images", 0))
+        return ImageReport(rows=len(store), distinct=distinct, computed=0, bad=bad, dim=store.dim)
     making = stated(out / WORK / MAKING) if is_dir(out / WORK) else None
     if making is None:
         what = f"no parts in {out / WORK}; make them with dalr features images or text, and --part i/n"

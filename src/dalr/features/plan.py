@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dalr.errors import ConfigError, DataError, Problem
+from dalr.io.atomic import storage_errors
 from dalr.io.paths import entries, regular
 from dalr.io.sealed import read_manifest, verify_sealed, write_sealed
 from dalr.io.share import Share
@@ -51,6 +53,14 @@ def keep_plan(
 
     folder = work / f"plan-{share.number + 1}-of-{share.of}"
     write_sealed(folder, format=_FORMAT, version=_VERSION, metadata={"rows": len(ids)}, fill=fill)
+
+
+def forget_other_plans(work: Path, of: int) -> None:
+    """Remove what others than these `of` processes, which have looked at all of the input, took it for."""
+    for folder in entries(work):
+        if (match := _NAME.match(folder.name)) is not None and int(match[2]) != of:
+            with storage_errors(folder):
+                shutil.rmtree(folder)
 
 
 def common_plan(work: Path) -> Plan:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 class TextReport:
     """What writing a store of sentences came to."""
 
+    rows: int
     computed: int
     """Distinct sentences that went through the model now."""
     kept: int = 0
@@ -115,7 +116,7 @@ def _write(
         beside={CONTENTS: contents_file(contents)},
     )
     dropped = len(set(kept.store.ids) - set(ids)) if kept is not None else 0
-    return TextReport(computed=len(new), kept=len(known), dropped=dropped)
+    return TextReport(rows=len(ids), computed=len(new), kept=len(known), dropped=dropped)
 
 
 def cached_text_store(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +21,21 @@ from jaxtyping import Float32, Shaped
 from dalr.data.rows import is_blank
 from dalr.errors import ConfigError, CorruptFileError, DataError, Problem, StorageError
 from dalr.inference.encoders import ImageEncoder, OnLong, RowEncoder, evaluation_mode, open_text_encoder
-from dalr.inference.outputs import kind_of, sidecar, write_output
+from dalr.inference.outputs import Kind, kind_of, sidecar, write_output
 from dalr.inference.precision import Precision, Ranges, shortened, stored
-from dalr.inference.rows import PART_ROWS, InputFormat, Part, Row, Source, parts
+from dalr.inference.rows import PART_ROWS, STDIN, InputFormat, Part, Row, Source, parts
 from dalr.inference.work import Kept, Work
 from dalr.io.atomic import remedy
 from dalr.io.console import Console
-from dalr.io.lock import locked_output
+from dalr.io.lock import PATIENCE_SECONDS, locked_output
+from dalr.io.on_ray import TAKEOVER_SECONDS, compute_on_ray, require_address
 from dalr.io.paths import exists, expanded, is_file, regular, require_place_for_file
 from dalr.io.records import parse_record
 from dalr.io.share import Share
 from dalr.models.choices import PoolingMode
 from dalr.models.config import EncoderConfig
 from dalr.models.reference import inside_run
+from dalr.recipe.plugins import load_plugins
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -101,23 +103,26 @@ class EncodeReport:
 
 
 def encode_file(
-    model: str, source: Source, out: Path, options: EncodeOptions, *, share: Share = MERGE, resume: bool = False
+    model: str,
+    source: Source,
+    out: Path,
+    options: EncodeOptions,
+    *,
+    share: Share = MERGE,
+    resume: bool = False,
+    patience: float = PATIENCE_SECONDS,
 ) -> EncodeReport:
     """Encode an input into `out`; with a share of several, only into finished parts beside it.
+
+    `patience` is how many seconds another process that works on the same share has to end.
 
     Raises:
         ConfigError, DataError, ModelFileError, StorageError: as the messages say; finished parts are kept.
     """
-    kind = kind_of(out, options.precision)
-    if kind == "npy" and (source.kind == "images" or source.id_column is not None):
-        what = "a matrix has no ids; name a .parquet file or a folder (a feature store) for rows with ids"
-        raise ConfigError(Problem(where="--out", what=what))
-    require_place_for_file(out, "--out") if kind != "store" else None
-    if exists(out, StorageError) and not resume:
-        raise StorageError(f"{out} already exists; nothing was overwritten: delete it, or choose another --out")
+    kind = _claimable(source, out, options, resume)
     work = Work(out=out)
     lock = out if share.of == 1 else work.folder / share.name
-    with remedy("choose another --out"), locked_output(lock):
+    with remedy("choose another --out"), locked_output(lock, wait=patience):
         encoder = open_encoder(model, source, options)
         making = making_of(encoder, options, kind)
         if resume and share.of == 1 and not exists(work.folder) and is_file(sidecar(out)):
@@ -138,6 +143,75 @@ def encode_file(
                 out=out, rows=job.rows, dim=job.dim, cut=job.cut, blank=job.blank, computed=computed, merged=False
             )
         return _merged(out, work, computed)
+
+
+def _claimable(source: Source, out: Path, options: EncodeOptions, resume: bool) -> Kind:
+    """The kind of an output that can be written, and is not there."""
+    kind = kind_of(out, options.precision)
+    if kind == "npy" and (source.kind == "images" or source.id_column is not None):
+        what = "a matrix has no ids; name a .parquet file or a folder (a feature store) for rows with ids"
+        raise ConfigError(Problem(where="--out", what=what))
+    require_place_for_file(out, "--out") if kind != "store" else None
+    if exists(out, StorageError) and not resume:
+        raise StorageError(f"{out} already exists; nothing was overwritten: delete it, or choose another --out")
+    return kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeRequest:
+    """What `dalr encode` asks for, as a worker of a cluster carries it out."""
+
+    model: str
+    source: Source
+    out: Path
+    options: EncodeOptions
+    plugins: tuple[str, ...] = ()
+    """Of `--plugin`, which the command has loaded."""
+
+    def part_on_ray(self, share: Share, console: Console, cores: int) -> bool:
+        """The parts of a share on a worker."""
+        load_plugins(self.plugins)
+        options = replace(self.options, console=console)
+        encode_file(self.model, self.source, self.out, options, share=share, resume=True, patience=TAKEOVER_SECONDS)
+        return True
+
+
+def encode_on_ray(
+    model: str,
+    source: Source,
+    out: Path,
+    options: EncodeOptions,
+    address: str,
+    *,
+    resume: bool = False,
+    plugins: tuple[str, ...] = (),
+) -> EncodeReport:
+    """The same as `encode_file`, by the workers of a cluster.
+
+    Raises:
+        ConfigError, DataError, ModelFileError, StorageError: as the messages say; finished parts are kept.
+    """
+    require_address(address, options.device)
+    if source.path == STDIN:
+        raise ConfigError(Problem(where="INPUT, --ray", what="every worker reads the input: name a file, not -"))
+    _claimable(source, out, options, resume)
+    work = Work(out=out)
+    if resume and not exists(work.folder) and is_file(sidecar(out)):
+        return encode_file(model, source, out, options, resume=True)
+    if not resume:
+        work.require_none()
+    with remedy("choose another --out"), locked_output(out):
+        shares = compute_on_ray(
+            EncodeRequest(model=model, source=source, out=out, options=options, plugins=plugins).part_on_ray,
+            address,
+            out=out,
+            needs=[inside_run(model), source.path, *plugins, *([] if options.ranges is None else [options.ranges])],
+            device=options.device,
+            bar=("encode", "row"),
+            console=options.console,
+        )
+        work.forget_shares(keep=shares)
+        return _merged(out, work, 0)
 
 
 def merge_parts(out: Path) -> EncodeReport:

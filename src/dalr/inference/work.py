@@ -67,12 +67,21 @@ class Work:
             if started is not None and started != wanted:
                 raise ConfigError(_differences(self.folder, started, wanted))
             own = any(share.has(number) for number in self.numbers())
-            if (own or share.of == 1) and not resume and self.numbers():
-                what = f"unfinished work of an earlier run; continue with --resume, or delete {self.folder}"
-                raise ConfigError(Problem(where=f"--out {self.out}", what=what))
+            if (own or share.of == 1) and not resume:
+                self.require_none()
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / _MAKING, wanted)
+
+    def require_none(self) -> None:
+        """Refuse to begin where parts of an earlier run wait.
+
+        Raises:
+            ConfigError: saying how it is continued.
+        """
+        if exists(self.folder) and self.numbers():
+            what = f"unfinished work of an earlier run; continue with --resume, or delete {self.folder}"
+            raise ConfigError(Problem(where=f"--out {self.out}", what=what))
 
     def making(self) -> dict[str, Any]:
         """How the parts there are made.
@@ -146,12 +155,16 @@ class Work:
 
     def finish(self, share: Share, parts: int) -> None:
         """State that a share is done, and how many parts the whole input has."""
-        if share.of == 1:  # of shares that were begun before, only the parts are used
-            for path in entries(self.folder):
-                if _share_of(path.name) is not None:
-                    with storage_errors(path):
-                        path.unlink(missing_ok=True)
+        if share.of == 1:
+            self.forget_shares()
         write_json(self.folder / f"{share.name}.json", {"parts": parts})
+
+    def forget_shares(self, keep: int = 1) -> None:
+        """Of shares that were begun before, only the parts are used; `keep` is the count of those of this run."""
+        for path in entries(self.folder):
+            if (share := _share_of(path.name)) is not None and share.of != keep:
+                with storage_errors(path):
+                    path.unlink(missing_ok=True)
 
     def complete(self) -> int:
         """How many parts there are, all shares being done.

@@ -101,6 +101,11 @@ class Bar:
             with suppress(OSError):  # as `tell`
                 self._shown.update(done - self._shown.n)
 
+    def expect(self, total: int) -> None:
+        """How much there is to do, where that is learned later."""
+        if self._shown is not None:
+            self._shown.total = total
+
     def skip(self, pieces: int) -> None:
         """So many of what is done were there already: they say nothing about how long the rest takes."""
         if self._shown is not None:

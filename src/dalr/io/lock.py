@@ -41,7 +41,7 @@ from dalr.io.paths import entries, require_place_for_folder
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-_PATIENCE_SECONDS, _POLL_SECONDS = 0.1, 0.02
+PATIENCE_SECONDS, _POLL_SECONDS = 0.1, 0.02
 """Enough for a holder that ends at this moment to remove its file."""
 _ATTEMPTS = 5
 _SIGNED_WITHIN_SECONDS = 60.0
@@ -61,7 +61,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked_output(path: Path, *, wait: float = _PATIENCE_SECONDS) -> Iterator[None]:
+def locked_output(path: Path, *, wait: float = PATIENCE_SECONDS) -> Iterator[None]:
     """Hold a lock beside a file or folder that is written as a whole; what a killed writer left of it is removed.
 
     Args:
@@ -87,7 +87,7 @@ def _beside(path: Path) -> Path:
 
 
 @contextmanager
-def _held(path: Path, what: Path | None = None, wait: float = _PATIENCE_SECONDS) -> Iterator[None]:
+def _held(path: Path, what: Path | None = None, wait: float = PATIENCE_SECONDS) -> Iterator[None]:
     lock = _made_and_taken(path, what, wait)
     process = os.getpid()
     try:
@@ -168,7 +168,7 @@ def _made_and_taken(path: Path, what: Path | None, wait: float) -> FileLock | No
 
 
 def _take(
-    path: Path, what: Path | None = None, wait: float = _PATIENCE_SECONDS, *, sign: bool = True
+    path: Path, what: Path | None = None, wait: float = PATIENCE_SECONDS, *, sign: bool = True
 ) -> FileLock | None:
     """The lock, held; None where the file system has none."""
 

@@ -66,7 +66,8 @@ def write_sealed(
     """Let `fill` write files into a temporary folder, seal it, and give it the name `folder`.
 
     `work` names a folder inside `folder` where unfinished work lies: what was made of it is then moved in file by
-    file, the manifest last, and only after that is the work deleted. A kill at any moment leaves one of the two.
+    file, the manifest last, and only after that is the work deleted, in one step. A kill at any moment leaves one
+    of the two.
 
     Raises:
         StorageError: `folder` exists and is not one of ours of the same format, or the disk refuses.
@@ -236,6 +237,10 @@ def _move_into(temporary: Path, folder: Path, work: str) -> None:
         sync_folder(folder)  # what is there so far is durable before the next, and before the manifest above all
         os.replace(path, folder / path.name)
     sync_folder(folder)
+    retired = hidden_beside(folder, "old")  # a kill must not leave half of the work, which would look unfinished
+    with suppress(OSError):
+        os.replace(folder / work, retired)
+    shutil.rmtree(retired, ignore_errors=True)
     shutil.rmtree(folder / work, ignore_errors=True)
 
 
