@@ -15,7 +15,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import BinaryIO, TypeVar, overload
+from typing import TypeVar, overload
 
 import numpy as np
 from jaxtyping import Int64
@@ -173,8 +173,7 @@ class _Growing:
 
     def __init__(self) -> None:
         self._kept = bytearray()
-        self._file: BinaryIO | None = None
-        self._size = 0
+        self._file: _File | None = None
 
     def add(self, data: bytes) -> None:
         self._kept += data
@@ -190,34 +189,50 @@ class _Growing:
     def _put(self) -> None:
         with remedy(REMEDY), storage_errors(cache_root()):
             if self._file is None:
-                cache_root().mkdir(parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=cache_root(), buffering=0)  # noqa: SIM115 - kept open
-            assert self._file is not None
-            written = 0
-            while written < len(self._kept):
-                written += self._file.write(memoryview(self._kept)[written:])
+                self._file = _File()
+            self._file.write(self._kept)
         self._kept.clear()
 
 
-class _Bytes:
-    """Bytes that are read from any place: in memory, or in an open file."""
+class _File:
+    """A file without a name in the cache folder."""
 
-    def __init__(self, held: bytes | BinaryIO) -> None:
+    def __init__(self) -> None:
+        cache_root().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_root()) as file:
+            self.descriptor = os.dup(file.fileno())
+        self.size = 0
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+    def write(self, data: bytearray) -> None:
+        """Add bytes at the end."""
+        end = self.size + len(data)
+        with memoryview(data) as left:
+            while self.size < end:
+                self.size += os.pwrite(self.descriptor, left[len(data) - (end - self.size) :], self.size)
+
+
+class _Bytes:
+    """Bytes that are read from any place: in memory, or in a file."""
+
+    def __init__(self, held: bytes | _File) -> None:
         self._held = held
-        self._size = len(held) if isinstance(held, bytes) else os.fstat(held.fileno()).st_size
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._held) if isinstance(self._held, bytes) else self._held.size
 
     def read(self, start: int, size: int) -> bytes:
         if isinstance(self._held, bytes):
             return self._held[start : start + size]
-        found = os.pread(self._held.fileno(), size, start)
+        found = os.pread(self._held.descriptor, size, start)
         while len(found) < size:  # one call reads 2 GiB at most
-            more = os.pread(self._held.fileno(), size - len(found), start + len(found))
+            more = os.pread(self._held.descriptor, size - len(found), start + len(found))
             if not more:
                 raise StorageError(
-                    f"{cache_root()}: a temporary file of {self._size} bytes ends at {start + len(found)}"
+                    f"{cache_root()}: a temporary file lost its end, at {start + len(found)}; {REMEDY}"
                 )
             found += more
         return found

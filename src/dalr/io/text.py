@@ -49,11 +49,12 @@ def iter_lines(path: Path) -> Iterator[str]:
     """
     number = 0
     with open_data(path) as file:
-        for block in _whole_lines(file.read):
+        blocks = _whole_lines(file.read)
+        for block in blocks:
             try:
                 lines = split_lines(block.decode("utf-8"))
             except UnicodeDecodeError:
-                raise DataError(_undecodable(path, chain([block], _whole_lines(file.read)), number)) from None
+                raise DataError(_undecodable(path, chain([block], blocks), number)) from None
             number += len(lines)
             yield from lines
 

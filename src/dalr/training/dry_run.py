@@ -234,7 +234,8 @@ def _encoding_seconds(
     borders = np.cumsum([0, *(len(each.keys) for each in streams)])
     of_stream = np.searchsorted(borders, chosen, side="right") - 1
     sample = [
-        streams[stream].sentences[row] for stream, row in zip(of_stream, chosen - borders[of_stream], strict=True)
+        streams[stream].sentences[row]
+        for stream, row in zip(of_stream.tolist(), (chosen - borders[of_stream]).tolist(), strict=True)
     ]
     ask = partial(embed, encoder, max_tokens=max_tokens, bf16=bf16)
     ask(sample[:_WARM_UP])
