@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dalr.data.memory import IN_MEMORY, captioned_images, sentences
-from dalr.data.rows import CaptionedImage
+from dalr.data.rows import CaptionedImages
 from dalr.errors import Attempts, ConfigError, Problem
 from dalr.evaluation.request import Request
 from dalr.evaluation.results import Evaluation
@@ -199,7 +199,7 @@ class _Objects:
         attempt = Attempts()
         rows = lines = store = None
         if pairs is not None and not isinstance(pairs, str | Path):
-            rows = attempt(lambda: tuple(captioned_images(pairs)))
+            rows = attempt(lambda: captioned_images(pairs))
         if text is not None and not isinstance(text, str | Path):
             lines = attempt(lambda: tuple(sentences(text)))
         if image_features is not None and not isinstance(image_features, str | Path):
@@ -229,7 +229,7 @@ class _Objects:
         return found
 
 
-def _row_names(image_ids: str | Path | Sequence[str] | None, rows: Sequence[CaptionedImage] | None) -> list[str]:
+def _row_names(image_ids: str | Path | Sequence[str] | None, rows: CaptionedImages | None) -> list[str]:
     """The image of each row of an array."""
     if isinstance(image_ids, str | Path):
         return read_ids(Path(image_ids))
@@ -239,7 +239,7 @@ def _row_names(image_ids: str | Path | Sequence[str] | None, rows: Sequence[Capt
         raise ConfigError(
             Problem(where="image_ids", what="required: the image that each row of image_features belongs to")
         )
-    return [row.image for row in rows]
+    return list(rows.names)
 
 
 def _place(given: object) -> str | None:

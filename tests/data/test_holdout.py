@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dalr.data.config import DataConfig
 from dalr.data.dataset import Dataset, load_dataset
-from dalr.data.holdout import HoldoutConfig, read_sides, side_by_hash, sides_text
+from dalr.data.holdout import HoldoutConfig, read_sides, side_by_hash, side_line
 from dalr.errors import DataError
 from tiny import Outcome, Toys, write_pairs
 
@@ -67,7 +67,8 @@ def test_every_caption_is_on_one_side(tmp_path: Path) -> None:
 
 
 def test_a_file_names_the_sides_and_new_images_are_trained_on(tmp_path: Path) -> None:
-    (tmp_path / "s.jsonl").write_text(sides_text({"3.jpg": "test", "5.jpg": "validation", "gone.jpg": "test"}))
+    named = {"3.jpg": "test", "5.jpg": "validation", "gone.jpg": "test"}
+    (tmp_path / "s.jsonl").write_text("".join(side_line(image, side) for image, side in named.items()))
     data = load(many(tmp_path / "p.jsonl", range(10)), HoldoutConfig(file=str(tmp_path / "s.jsonl")))
     assert Counter(sides(data).values()) == {"train": 8, "validation": 1, "test": 1}
     assert sides(data)["3.jpg"] == "test"

@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dalr.data.rows import Kind
-from dalr.data.schedule import Plan, PlannedBatch, ScheduleConfig, Stream, numbered, pair_interval
+from dalr.data.schedule import Plan, PlannedBatch, ScheduleConfig, Stream, pair_interval
+from dalr.io.strings import keys_of
+from dalr.seed import generator
 
 
 def stream(kind: Kind, texts: list[int], images: list[int] | None = None) -> Stream:
@@ -55,10 +57,6 @@ def require_no_repetition(batch: PlannedBatch, streams: dict[str, Stream]) -> No
     assert len(set(source.text_keys[rows].tolist())) == len(rows), "a repeated text"
     if source.image_keys is not None:
         assert len(set(source.image_keys[rows].tolist())) == len(rows), "a repeated image"
-
-
-def test_equal_names_get_equal_numbers() -> None:
-    assert numbered(["b", "a", "b", "c", "a"]).tolist() == [0, 1, 0, 2, 1]
 
 
 def test_batches_are_full_of_one_kind_and_numbered_by_step() -> None:
@@ -168,6 +166,47 @@ def test_a_pass_is_conflict_free_whatever_repeats(rows: list[tuple[int, int]], s
     )
 
 
+def one_by_one(order: list[int], keys: list[list[int]], size: int) -> list[list[int]]:
+    """The batches by their definition, row by row: who conflicts waits, and one of each key tries every batch."""
+    waiting: dict[tuple[int, int], list[int]] = {}
+    fresh = iter(order)
+
+    def candidates() -> Iterator[int]:
+        for key in list(waiting):
+            row = waiting[key].pop(0)
+            if not waiting[key]:
+                del waiting[key]
+            yield row
+        yield from fresh
+
+    found = []
+    while True:
+        batch: list[int] = []
+        for row in candidates():
+            clashes = [(n, of[row]) for n, of in enumerate(keys) if of[row] in [of[other] for other in batch]]
+            if clashes:
+                waiting.setdefault(clashes[0], []).append(row)
+            else:
+                batch.append(row)
+            if len(batch) == size:
+                break
+        else:
+            return found
+        found.append(batch)
+
+
+@given(
+    texts=st.lists(st.integers(0, 40), min_size=1, max_size=80),
+    per_image=st.integers(1, 6),
+    size=st.integers(1, 7),
+)
+def test_batches_taken_many_at_once_are_those_taken_one_by_one(texts: list[int], per_image: int, size: int) -> None:
+    images = [row // per_image for row in range(len(texts))]
+    order = generator(3, "stream", "pair", 1).permutation(len(texts)).tolist()
+    made = stream("pair", texts, images).batches(size, seed=3, turn=1)
+    assert made.tolist() == one_by_one(order, [texts, images], size)
+
+
 def test_two_captions_of_an_image_may_meet_where_images_do_not_matter() -> None:
     source = distinct("pair", 64)
     repeats = plan(Stream(kind="pair", text_keys=source.text_keys), size=64)
@@ -204,8 +243,10 @@ def test_a_plan_can_be_read_again_from_its_start() -> None:
 IN_A_CHILD = """
 import hashlib, itertools, numpy as np
 from dalr.data.rows import Kind
-from dalr.data.schedule import Plan, ScheduleConfig, Stream, numbered
-texts = numbered([f"sentence {n % 50}" for n in range(83)])
+from dalr.data.schedule import Plan, ScheduleConfig, Stream
+from dalr.io.strings import keys_of
+from dalr.seed import generator
+texts = keys_of([f"sentence {n % 50}" for n in range(83)])
 made = Plan(streams=(Stream(kind="text", text_keys=texts),), schedule=ScheduleConfig(), batch_size=8, seed=7)
 rows = [row for batch in itertools.islice(made.batches(), 40) for row in batch.rows.tolist()]
 print(hashlib.sha256(repr(rows).encode()).hexdigest())
@@ -225,7 +266,7 @@ def test_the_order_does_not_depend_on_the_hash_seed_or_the_folder(tmp_path_facto
         ).stdout
         for hash_seed in ("1", "2")
     }
-    texts = numbered([f"sentence {n % 50}" for n in range(83)])
+    texts = keys_of([f"sentence {n % 50}" for n in range(83)])
     here = plan(Stream(kind="text", text_keys=texts), seed=7)
     rows = [row for batch in itertools.islice(here.batches(), 40) for row in batch.rows.tolist()]
     assert digests == {hashlib.sha256(repr(rows).encode()).hexdigest() + "\n"}

@@ -2,17 +2,34 @@ r"""Text is UTF-8 or the place where it is not is named; lines end at \n and \r\
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dalr.errors import DataError
-from dalr.io.text import read_lines
+from dalr.errors import DataError, Problem
+from dalr.io import text
+from dalr.io.text import iter_lines, read_lines
 
 
 def lines_of(tmp_path: Path, data: bytes) -> list[str]:
-    (tmp_path / "captions.txt").write_bytes(data)
-    return read_lines(tmp_path / "captions.txt")
+    """Read whole, and piece by piece, which must be the same."""
+    path = tmp_path / "captions.txt"
+    path.write_bytes(data)
+    whole = outcome(lambda: read_lines(path))
+    for piece in (1 << 20, 5):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(text, "_CHUNK", piece)
+            assert outcome(lambda: list(iter_lines(path))) == whole
+    return read_lines(path)
+
+
+def outcome(read: Callable[[], list[str]]) -> list[str] | list[Problem]:
+    """The lines, or what is wrong with them."""
+    try:
+        return read()
+    except DataError as error:
+        return error.problems
 
 
 def refused(tmp_path: Path, data: bytes) -> str:

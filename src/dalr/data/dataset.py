@@ -6,14 +6,15 @@ lines dropped on request) is counted in a report that goes into `run.json`.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from dalr.data.config import DataConfig
 from dalr.data.formats import read_pairs_file
@@ -22,20 +23,22 @@ from dalr.data.memory import IN_MEMORY
 from dalr.data.reading import Reading
 from dalr.data.rows import (
     CaptionedImage,
+    CaptionedImages,
+    CaptionIds,
     Pairs,
     Sentences,
     Text,
-    caption_id,
     comparable,
     has_surrogate,
     is_blank,
-    text_id,
 )
 from dalr.errors import DataError, Problem, Problems, few
-from dalr.io.text import read_lines
+from dalr.io.strings import Strings, keys_of, repeated_rows
+from dalr.io.text import iter_lines
 from dalr.seed import generator
 
 _AS_IT_IS = Reading()
+_EMPTY_LINE = "empty line; remove it or set data.on_empty: drop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,30 +55,26 @@ class Dataset:
     test: Pairs | None = None
     """Those for the final scores; with `holdout.last` the same ones."""
 
-    def sides(self) -> dict[str, Side]:
-        """The side of every image; with `holdout.last` a held-out image counts as test."""
+    def sides(self) -> Iterator[tuple[str, Side]]:
+        """The side of every image; with `holdout.last` a held-out image is on the test side."""
         several: tuple[tuple[Side, Pairs | None], ...] = (
             ("train", self.pairs),
-            ("validation", self.validation),
+            ("validation", self.validation if self.validation is not self.test else None),
             ("test", self.test),
         )
-        return {name: side for side, pairs in several if pairs is not None for name in pairs.image_names}
+        return ((name, side) for side, pairs in several if pairs is not None for name in pairs.image_names)
 
     @cached_property
     def streams(self) -> tuple[Sentences, ...]:
         """What is trained on, by kind: text, then captions."""
-        text, pairs = self.text, self.pairs
-        found = [Sentences(kind="text", ids=text.ids, sentences=text.lines)] if text is not None else []
-        if pairs is not None:
-            found.append(Sentences(kind="pair", ids=pairs.caption_ids, sentences=pairs.captions))
-        return tuple(found)
+        return tuple(each.stream for each in (self.text, self.pairs) if each is not None)
 
 
 def load_dataset(
     config: DataConfig,
     *,
     seed: int,
-    pairs: Sequence[CaptionedImage] | None = None,
+    pairs: CaptionedImages | None = None,
     text: Sequence[str] | None = None,
 ) -> Dataset:
     """Read the files that `config` names, or take rows that are in memory in their place.
@@ -130,14 +129,14 @@ def read_pairs(
     rows = _of_splits(rows, reading.split, str(path), wrong, report)
     if not rows and wrong:
         problems.extend(wrong)
-        return Pairs(images=(), captions=(), caption_ids=(), image_of=np.empty(0, np.int64))  # why is said
+        return _pairs(rows, np.empty(0, bool), np.empty(0, bool))  # why is said
     pairs = checked_pairs(rows, str(path), wrong, report, on_empty=on_empty)
     problems.extend(wrong)
     return pairs
 
 
 def checked_pairs(
-    rows: Sequence[CaptionedImage],
+    rows: CaptionedImages,
     where: str,
     problems: list[Problem],
     report: dict[str, int | str],
@@ -146,42 +145,57 @@ def checked_pairs(
 ) -> Pairs:
     """Rows as pairs; what is wrong is appended to `problems`."""
     before = len(problems)
-    first: dict[str, str] = {}
-    images: list[str] = []
-    captions: list[str] = []
-    ids: list[str] = []
-    image_of: list[int] = []
-    dropped = 0
-    for row in rows:
-        if row.image in first:
-            what = f"image {row.image!r} occurs twice (first at {first[row.image]}); put its captions together"
-            problems.append(Problem(where=row.where, what=what))
+    again = dict(repeated_rows(rows.names, keys_of(rows.names)))
+    kept = np.ones(len(rows.captions), bool)
+    place = dropped = 0
+    for number, row in enumerate(rows):
+        captions = slice(place, place := place + len(row.captions))
+        if number in again:
+            what = f"occurs twice (first at {rows.where[again[number]]}); put its captions together"
+            problems.append(Problem(where=row.where, what=f"image {row.image!r} {what}"))
+            kept[captions] = False
             continue
-        first[row.image] = row.where
         problems.extend(_caption_problems(row, on_empty))
-        for index, caption in enumerate(row.captions):
+        for place_of, caption in enumerate(row.captions, start=captions.start):
             if is_blank(caption):
+                kept[place_of] = False
                 dropped += 1
-                continue
-            captions.append(caption)
-            ids.append(caption_id(row.image, index))
-            image_of.append(len(images))
-        images.append(row.image)
-    if not captions and len(problems) == before:
+    single = np.ones(len(rows), bool)
+    single[list(again)] = False
+    pairs = _pairs(rows, single, kept)
+    if not len(pairs.captions) and len(problems) == before:
         problems.append(Problem(where=where, what="no caption in it" if rows else "no pairs in it"))
-    repeated = _repetitions(captions)
     report |= {
         "pairs_file": where,
-        "images": len(images),
-        "captions": len(captions),
+        "images": len(pairs.images),
+        "captions": len(pairs.captions),
         "captions_dropped_empty": dropped,
-        "captions_repeated": repeated,
+        "captions_repeated": _repetitions(pairs.keys),
     }
+    return pairs
+
+
+def _pairs(
+    rows: CaptionedImages,
+    images: Bool[np.ndarray, " images"],
+    captions: Bool[np.ndarray, " captions"],
+) -> Pairs:
+    """These of the images and captions of a file."""
+    counts = np.diff(rows.starts)
+    image_of = np.repeat(np.cumsum(images) - 1, counts)
+    numbers = np.arange(len(captions)) - np.repeat(rows.starts[:-1], counts)
+    names = rows.names if images.all() else rows.names.take(np.flatnonzero(images))
+    ids = CaptionIds(images=names, image_of=image_of, numbers=numbers)
+    sentences = rows.captions
+    if not captions.all():
+        place = np.flatnonzero(captions)
+        ids, sentences = ids.take(place), sentences.take(place)
     return Pairs(
-        images=tuple(images),
-        captions=tuple(captions),
-        caption_ids=tuple(ids),
-        image_of=np.asarray(image_of, dtype=np.int64),
+        images=names,
+        captions=sentences,
+        caption_ids=ids,
+        image_of=ids.image_of,
+        keys=keys_of(map(comparable, sentences)),
     )
 
 
@@ -194,15 +208,14 @@ def read_text(
 ) -> Text:
     """The checked lines of one text file; what is wrong is appended to `problems`."""
     try:
-        lines = read_lines(path)
+        return checked_text(iter_lines(path), str(path), problems, report, on_empty=on_empty)
     except DataError as error:
         problems.extend(error.problems)
-        return Text(lines=(), ids=())
-    return checked_text(lines, str(path), problems, report, on_empty=on_empty)
+        return checked_text((), str(path), [], {})
 
 
 def checked_text(
-    lines: Sequence[str],
+    lines: Iterable[str],
     where: str,
     problems: list[Problem],
     report: dict[str, int | str],
@@ -210,41 +223,49 @@ def checked_text(
     on_empty: Literal["error", "drop"] = "error",
 ) -> Text:
     """Lines as text; what is wrong is appended to `problems`."""
-    kept = [number for number, line in enumerate(lines, start=1) if not is_blank(line)]
-    blank = len(lines) - len(kept)
-    if blank and on_empty == "error":
-        what = "empty line; remove it or set data.on_empty: drop"
-        empty = (number for number, line in enumerate(lines, start=1) if is_blank(line))
-        problems.extend(few(empty, lambda number: Problem(where=f"{where}:{number}", what=what)))
-    if not kept:
+    numbers, blank = array("q"), array("q")
+
+    def sentences() -> Iterator[str]:
+        for number, line in enumerate(lines, start=1):
+            if is_blank(line):
+                blank.append(number)
+            else:
+                numbers.append(number)
+                yield line
+
+    kept = Strings.of(sentences())
+    if on_empty == "error":
+        problems.extend(few(blank, lambda number: Problem(where=f"{where}:{number}", what=_EMPTY_LINE)))
+    if not numbers:
         problems.append(Problem(where=where, what="no sentence in it"))
-    sentences = tuple(lines[number - 1] for number in kept)
+    text = Text(lines=kept, numbers=np.array(numbers, np.int64), keys=keys_of(map(comparable, kept)))
     report |= {
         "text_file": where,
-        "text_lines": len(sentences),
-        "text_dropped_empty": blank,
-        "text_repeated": _repetitions(sentences),
+        "text_lines": len(text.lines),
+        "text_dropped_empty": len(blank),
+        "text_repeated": _repetitions(text.keys),
     }
-    return Text(lines=sentences, ids=tuple(map(text_id, kept)))
+    return text
 
 
 def _of_splits(
-    rows: list[CaptionedImage],
+    rows: CaptionedImages,
     wanted: str | tuple[str, ...] | None,
     where: str,
     problems: list[Problem],
     report: dict[str, int | str],
-) -> list[CaptionedImage]:
+) -> CaptionedImages:
     """The images of the wanted splits; to train on all splits of a file is never taken for granted."""
-    counts = Counter(row.split for row in rows)
-    named = sorted(name for name in counts if name is not None)
-    listed = ", ".join(f"{name or '(none)'} {count}" for name, count in counts.items())
+    counts = np.bincount(rows.split_of, minlength=len(rows.splits)).tolist()
+    found = {name: count for name, count in zip(rows.splits, counts, strict=True) if count}
+    named = sorted(name for name in found if name is not None)
+    listed = ", ".join(f"{name or '(none)'} {count}" for name, count in found.items())
     if named:
         report["images_by_split"] = listed
     if wanted == "all" or not rows:
         return rows
     if wanted is None:
-        if len(counts) > 1:
+        if len(found) > 1:
             what = f"has the splits {listed} (images); choose with data.split: NAME, or data.split: all"
             problems.append(Problem(where=where, what=what))
         return rows
@@ -253,7 +274,8 @@ def _of_splits(
         if name not in named:
             what = f"no image of split {name!r}; " + (f"found {listed}" if named else "this file names no splits")
             problems.append(Problem(where=where, what=what))
-    return [row for row in rows if row.split in names]
+    of_wanted = [number for number, name in enumerate(rows.splits) if name in names]
+    return rows.take(np.flatnonzero(np.isin(rows.split_of, of_wanted)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,24 +301,25 @@ def _split(everything: Pairs, config: DataConfig, problems: list[Problem], repor
             problems.append(Problem(where=where, what=what))
             return _Split(training=everything)
         border = count - holdout.last
-        held_out = everything.subset(np.flatnonzero(everything.image_of >= border).tolist())
-        training = everything.subset(np.flatnonzero(everything.image_of < border).tolist())
+        held_out = everything.subset(np.flatnonzero(everything.image_of >= border))
+        training = everything.subset(np.flatnonzero(everything.image_of < border))
         report["images_held_out"] = holdout.last
         return _Split(training=training, validation=held_out, test=held_out, held_out=held_out)
     file = config.path(holdout.file) if holdout.file is not None else None
     sides = sides_of(everything.images, holdout, file, where, problems)
-    side_of = np.array([SIDES.index(side) for side in sides], np.int64)[everything.image_of]
-    parts = {side: everything.subset(np.flatnonzero(side_of == SIDES.index(side)).tolist()) for side in SIDES}
+    side_of = sides[everything.image_of]
+    parts = {side: everything.subset(np.flatnonzero(side_of == SIDES.index(side))) for side in SIDES}
+    counts = dict(zip(SIDES, np.bincount(sides, minlength=len(SIDES)).tolist(), strict=True))
     report |= {
-        "images_held_out": len(sides) - sides.count("train"),
-        "images_for_validation": sides.count("validation"),
-        "images_for_test": sides.count("test"),
+        "images_held_out": len(sides) - counts["train"],
+        "images_for_validation": counts["validation"],
+        "images_for_test": counts["test"],
     }
     return _Split(
         training=parts["train"],
-        validation=parts["validation"] if "validation" in sides else None,
-        test=parts["test"] if "test" in sides else None,
-        held_out=everything.subset(np.flatnonzero(side_of != SIDES.index("train")).tolist()),
+        validation=parts["validation"] if counts["validation"] else None,
+        test=parts["test"] if counts["test"] else None,
+        held_out=everything.subset(np.flatnonzero(side_of != SIDES.index("train"))),
     )
 
 
@@ -307,16 +330,15 @@ def _without_leaks(
     training, held_out = split.training, split.held_out
     assert training is not None
     assert held_out is not None
-    leaking = {comparable(caption) for caption in held_out.captions}
-    kept = [n for n, caption in enumerate(training.captions) if comparable(caption) not in leaking]
+    kept = np.flatnonzero(~np.isin(training.keys, held_out.keys))
     report["captions_dropped_leaking"] = len(training.captions) - len(kept)
-    if not kept and training.captions:
+    if not len(kept) and len(training.captions):
         what = "data.holdout.drop_leaking leaves no caption: every one is also the caption of a held-out image"
         problems.append(Problem(where=str(report.get("pairs_file", "")), what=what))
     if lines is not None:
-        stay = [n for n, line in enumerate(lines.lines) if comparable(line) not in leaking]
+        stay = np.flatnonzero(~np.isin(lines.keys, held_out.keys))
         report["text_dropped_leaking"] = len(lines.lines) - len(stay)
-        lines = Text(lines=tuple(lines.lines[n] for n in stay), ids=tuple(lines.ids[n] for n in stay))
+        lines = lines.subset(stay)
     return training.subset(kept), lines
 
 
@@ -334,14 +356,10 @@ def _draw_captions(pairs: Pairs, per_image: int | Literal["all"], seed: int) -> 
     if per_image == "all":
         return pairs
     order = generator(seed, "captions_per_image").permutation(len(pairs.captions))
-    taken: Counter[int] = Counter()
-    keep = []
-    for index in order.tolist():
-        image = int(pairs.image_of[index])
-        if taken[image] < per_image:
-            taken[image] += 1
-            keep.append(index)
-    return pairs.subset(sorted(keep))
+    by_image = order[np.argsort(pairs.image_of[order], kind="stable")]
+    images, first = np.unique(pairs.image_of[by_image], return_index=True)
+    nth = np.arange(len(by_image)) - first[np.searchsorted(images, pairs.image_of[by_image])]
+    return pairs.subset(np.sort(by_image[nth < per_image]))
 
 
 def _break_pairing(pairs: Pairs, seed: int) -> tuple[Pairs, int]:
@@ -369,5 +387,5 @@ def _caption_problems(row: CaptionedImage, on_empty: Literal["error", "drop"]) -
     ]
 
 
-def _repetitions(sentences: list[str] | tuple[str, ...]) -> int:
-    return len(sentences) - len({comparable(sentence) for sentence in sentences})
+def _repetitions(keys: Int64[np.ndarray, " n"]) -> int:
+    return len(keys) - len(np.unique(keys))

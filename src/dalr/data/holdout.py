@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+import numpy as np
+from jaxtyping import Int8
 from pydantic import Field, model_validator
 
 from dalr.errors import DataError, Problem, Problems
@@ -73,8 +74,8 @@ class HoldoutConfig(Section):
 
 def sides_of(
     images: Sequence[str], config: HoldoutConfig, file: Path | None, where: str, problems: list[Problem]
-) -> list[Side]:
-    """The side of every image, for fractions and files; `file` is where `config.file` lies.
+) -> Int8[np.ndarray, " images"]:
+    """The side of every image, an index into `SIDES`, for fractions and files; `config.file` lies at `file`.
 
     What is wrong is appended to `problems`: a file that cannot be read or names none of the images, a side that was
     asked for and got no image, nothing left to train on.
@@ -84,16 +85,17 @@ def sides_of(
             named = read_sides(file)
         except DataError as error:
             problems.extend(error.problems)
-            return ["train"] * len(images)
-        sides: list[Side] = [named.get(image, "train") for image in images]
+            return np.zeros(len(images), np.int8)
+        found: Iterable[Side] = (named.get(image, "train") for image in images)
         wanted: list[Side] = [side for side in SIDES if side != "train" and side in named.values()]
     else:
         test, validation = config.test_fraction or 0.0, config.validation_fraction or 0.0
-        sides = [side_by_hash(image, test=test, validation=validation) for image in images]
+        found = (side_by_hash(image, test=test, validation=validation) for image in images)
         wanted = [side for side, share in (("validation", validation), ("test", test)) if share > 0]  # type: ignore[misc]
-    counts = Counter(sides)
+    sides = np.fromiter(map(SIDES.index, found), np.int8, len(images))
+    counts = dict(zip(SIDES, np.bincount(sides, minlength=len(SIDES)).tolist(), strict=True))
     for side in ("train", *wanted):
-        if images and not counts[side]:
+        if len(images) and not counts[side]:
             said = f"{file} names" if file is not None else "the hash of their ids puts"
             what = f"{said} none of the {len(images)} images on the {side} side; found {_counted(counts)}"
             problems.append(Problem(where=f"{where}: data.holdout", what=what))
@@ -140,11 +142,9 @@ def read_sides(path: Path) -> dict[str, Side]:
     return sides
 
 
-def sides_text(sides: Mapping[str, Side]) -> str:
-    """The content of a holdout file."""
-    return "".join(
-        json.dumps({"image": image, "split": side}, ensure_ascii=False) + "\n" for image, side in sides.items()
-    )
+def side_line(image: str, side: Side) -> str:
+    """A line of a holdout file."""
+    return json.dumps({"image": image, "split": side}, ensure_ascii=False) + "\n"
 
 
 def _counted(counts: Mapping[Side, int]) -> str:

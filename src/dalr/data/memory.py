@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from dalr.data.formats.collecting import Collector, Columns
-from dalr.data.rows import CaptionedImage
+from dalr.data.rows import CaptionedImages
 from dalr.errors import DataError, Problem
 
 IN_MEMORY = "(in memory)"
 """What the record of a run names as the place of data that came as objects."""
 
 
-def captioned_images(pairs: Iterable[Any], columns: Columns | None = None) -> list[CaptionedImage]:
+def captioned_images(pairs: Iterable[Any], columns: Columns | None = None) -> CaptionedImages:
     """Image-caption pairs from objects, in their order.
 
     Args:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dalr.data.dataset import read_pairs
 from dalr.data.formats import read_pairs_file
 from dalr.data.formats.shards import IMAGE_ENDINGS
 from dalr.data.reading import Reading
-from dalr.data.rows import CaptionedImage
+from dalr.data.rows import CaptionedImage, CaptionedImages
 from dalr.errors import ConfigError, DataError, Problem, Problems
 from dalr.features.decoding import ImageRefusedError, file_size, locate
 from dalr.io.paths import refusal, regular, resolve
@@ -77,7 +79,7 @@ def shard_size(text: str) -> ShardSize:
 
 def pack_shards(
     out: Path,
-    rows: Sequence[CaptionedImage],
+    rows: CaptionedImages,
     root: Path,
     size: ShardSize,
     *,
@@ -99,13 +101,13 @@ def pack_shards(
             done += len(samples)
             progress(done)
 
-    captions = sum(len(row.captions) for row in rows)
+    captions = len(rows.captions)
     metadata = {"images": len(rows), "captions": captions, "shards": len(shards)}
     write_sealed(out, format=FORMAT, version=VERSION, metadata=metadata, fill=fill)
     return PackReport(images=len(rows), captions=captions, shards=len(shards))
 
 
-def _samples(rows: Sequence[CaptionedImage], root: Path) -> list[_Sample]:
+def _samples(rows: CaptionedImages, root: Path) -> list[_Sample]:
     problems = Problems()
     found: list[_Sample] = []
     for number, row in enumerate(rows):
@@ -149,7 +151,7 @@ def _groups(samples: Sequence[_Sample], size: ShardSize) -> Iterator[list[_Sampl
         yield group
 
 
-def rows_to_pack(pairs: Path, reading: Reading) -> list[CaptionedImage]:
+def rows_to_pack(pairs: Path, reading: Reading) -> CaptionedImages:
     """The checked images of a pairs file, with their splits.
 
     Raises:
@@ -160,4 +162,4 @@ def rows_to_pack(pairs: Path, reading: Reading) -> list[CaptionedImage]:
     if problems:
         raise DataError(problems)
     rows = read_pairs_file(pairs, problems, format=reading.format, columns=reading.columns)
-    return [row for row in rows if row.image in kept]
+    return rows.take(np.flatnonzero([name in kept for name in rows.names]))

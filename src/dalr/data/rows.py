@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Literal, overload
 
 import numpy as np
 from jaxtyping import Int64
+
+from dalr.io.strings import Rows, Strings
 
 Kind = Literal["text", "pair"]
 """Of a row or a batch: a plain sentence, or a caption with its image."""
@@ -33,42 +36,58 @@ class CaptionedImage:
     """The part of the data set that it belongs to, where the file says so."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """Captions in file order with the image that each belongs to."""
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class CaptionedImages(Rows[CaptionedImage]):
+    """The images of a pairs file in its order, with as little of them in memory as possible."""
 
-    images: tuple[str, ...]
-    captions: tuple[str, ...]
-    caption_ids: tuple[str, ...]
-    image_of: Int64[np.ndarray, " captions"]
-    """Index into `images`."""
+    names: Strings
+    where: Strings
+    captions: Strings
+    """Of all images, one image after the other."""
+    starts: Int64[np.ndarray, " images_plus_one"]
+    """Image i has the captions from `starts[i]` to before `starts[i + 1]`."""
+    splits: Sequence[str | None]
+    """The names of splits that there are."""
+    split_of: Int64[np.ndarray, " images"]
+    """Index into `splits`."""
 
-    @property
-    def image_numbers(self) -> Int64[np.ndarray, " images"]:
-        """Numbers of the distinct images that these captions have, in rising order."""
-        return np.unique(self.image_of)
+    def __len__(self) -> int:
+        return len(self.split_of)
 
-    @property
-    def image_names(self) -> list[str]:
-        """Names of the distinct images that these captions have, in the order of `image_numbers`."""
-        return [self.images[number] for number in self.image_numbers.tolist()]
+    @overload
+    def __getitem__(self, index: int) -> CaptionedImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> CaptionedImages: ...
+    def __getitem__(self, index: int | slice) -> CaptionedImage | CaptionedImages:
+        if isinstance(index, slice):
+            return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
+        place = self._place(index)
+        return next(iter(self.take(np.array([place]))))
 
-    def subset(self, keep: Sequence[int]) -> Pairs:
-        """The captions with these indices; images keep their numbers."""
-        return Pairs(
-            images=self.images,
-            captions=tuple(self.captions[index] for index in keep),
-            caption_ids=tuple(self.caption_ids[index] for index in keep),
-            image_of=self.image_of[np.asarray(keep, dtype=np.int64)],
+    def __iter__(self) -> Iterator[CaptionedImage]:
+        captions = iter(self.captions)
+        counts = np.diff(self.starts).tolist()
+        for image, where, split, count in zip(self.names, self.where, self.split_of.tolist(), counts, strict=True):
+            yield CaptionedImage(
+                image=image,
+                captions=tuple(next(captions) for _ in range(count)),
+                where=where,
+                split=self.splits[split],
+            )
+
+    def take(self, images: Int64[np.ndarray, " n"]) -> CaptionedImages:
+        """Some of these images, in this order."""
+        counts = np.diff(self.starts)[images]
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.arange(starts[-1]) + np.repeat(self.starts[:-1][images] - starts[:-1], counts)
+        return CaptionedImages(
+            names=self.names.take(images),
+            where=self.where.take(images),
+            captions=self.captions.take(rows),
+            starts=starts,
+            splits=self.splits,
+            split_of=self.split_of[images],
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """Lines of plain text with their ids."""
-
-    lines: tuple[str, ...]
-    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +96,118 @@ class Sentences:
 
     kind: Kind
     ids: Sequence[str]
-    sentences: Sequence[str]
+    sentences: Strings
+    keys: Int64[np.ndarray, " sentences"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Captions in file order with the image that each belongs to."""
+
+    images: Strings
+    captions: Strings
+    caption_ids: CaptionIds
+    image_of: Int64[np.ndarray, " captions"]
+    """Index into `images`; with the pairing control not the image of the caption's id."""
+    keys: Int64[np.ndarray, " captions"]
+    """Captions that are the same up to case and white space have the same key (of `comparable`)."""
+
+    @property
+    def stream(self) -> Sentences:
+        return Sentences(kind="pair", ids=self.caption_ids, sentences=self.captions, keys=self.keys)
+
+    @cached_property
+    def image_numbers(self) -> Int64[np.ndarray, " images"]:
+        """Numbers of the distinct images that these captions have, in rising order."""
+        return np.unique(self.image_of)
+
+    @property
+    def image_names(self) -> Strings:
+        """Names of the distinct images that these captions have, in the order of `image_numbers`."""
+        return self.images.take(self.image_numbers)
+
+    def subset(self, keep: Int64[np.ndarray, " n"]) -> Pairs:
+        """The captions with these indices; images keep their numbers."""
+        ids = self.caption_ids.take(keep)
+        return Pairs(
+            images=self.images,
+            captions=self.captions.take(keep),
+            caption_ids=ids,
+            image_of=ids.image_of if self.caption_ids.image_of is self.image_of else self.image_of[keep],
+            keys=self.keys[keep],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class CaptionIds(Rows[str]):
+    """The ids of captions, made when they are asked for."""
+
+    images: Strings
+    image_of: Int64[np.ndarray, " captions"]
+    numbers: Int64[np.ndarray, " captions"]
+    """The number of each caption among those that the file has of its image, from 0."""
+
+    def __len__(self) -> int:
+        return len(self.image_of)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> CaptionIds: ...
+    def __getitem__(self, index: int | slice) -> str | CaptionIds:
+        if isinstance(index, slice):
+            return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
+        place = self._place(index)
+        return caption_id(self.images[int(self.image_of[place])], int(self.numbers[place]))
+
+    def __iter__(self) -> Iterator[str]:
+        return map(caption_id, self.images.take(self.image_of), self.numbers.tolist())
+
+    def take(self, rows: Int64[np.ndarray, " n"]) -> CaptionIds:
+        """Some of these ids, in this order."""
+        return CaptionIds(images=self.images, image_of=self.image_of[rows], numbers=self.numbers[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Lines of plain text with their ids."""
+
+    lines: Strings
+    numbers: Int64[np.ndarray, " lines"]
+    """The number of each line in the file, from 1."""
+    keys: Int64[np.ndarray, " lines"]
+    """As those of `Pairs`."""
+
+    @property
+    def ids(self) -> LineIds:
+        return LineIds(self.numbers)
+
+    @property
+    def stream(self) -> Sentences:
+        return Sentences(kind="text", ids=self.ids, sentences=self.lines, keys=self.keys)
+
+    def subset(self, keep: Int64[np.ndarray, " n"]) -> Text:
+        """The lines with these indices."""
+        return Text(lines=self.lines.take(keep), numbers=self.numbers[keep], keys=self.keys[keep])
+
+
+class LineIds(Rows[str]):
+    """The ids of lines of text, made when they are asked for."""
+
+    def __init__(self, numbers: Int64[np.ndarray, " lines"]) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> LineIds: ...
+    def __getitem__(self, index: int | slice) -> str | LineIds:
+        if isinstance(index, slice):
+            return LineIds(self._numbers[index])
+        return text_id(int(self._numbers[index]))
 
 
 def comparable(sentence: str) -> str:
@@ -115,7 +245,7 @@ def has_surrogate(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def sentences_sha256(sentences: Sequence[str]) -> str:
+def sentences_sha256(sentences: Iterable[str]) -> str:
     """Content key of a list of sentences."""
     digest = hashlib.sha256()
     for sentence in sentences:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64
@@ -23,6 +23,11 @@ from dalr.data.grouping import Groups, GroupsConfig
 from dalr.data.rows import Kind
 from dalr.recipe.section import Section
 from dalr.seed import generator
+
+_MANY = 1 << 22
+"""Rows of a stream of which one pass is kept in memory, and not all."""
+_FRESH, _MOST_AT_ONCE = 256, 4096
+"""Rows, and batches, that are looked at together."""
 
 
 class ScheduleConfig(Section):
@@ -63,14 +68,14 @@ class Stream:
     def __len__(self) -> int:
         return len(self.text_keys)
 
-    def batches(self, size: int, *, seed: int, turn: int) -> list[Int64[np.ndarray, " size"]]:
+    def batches(self, size: int, *, seed: int, turn: int) -> Int64[np.ndarray, "batches size"]:
         """One shuffled pass in full batches without conflicts."""
         random = generator(seed, "stream", self.kind, turn)
         order = random.permutation(len(self))
         if self.groups is not None:
             order = self.groups.arranged(order, random)
         keys = [self.text_keys] if self.image_keys is None else [self.text_keys, self.image_keys]
-        return list(_conflict_free(order, keys, size))
+        return _conflict_free(order, keys, size)
 
 
 class PlannedBatch(NamedTuple):
@@ -79,12 +84,6 @@ class PlannedBatch(NamedTuple):
     step: int
     kind: Kind
     rows: Int64[np.ndarray, " size"]
-
-
-def numbered(names: Sequence[str]) -> Int64[np.ndarray, " rows"]:
-    """Equal names get equal numbers."""
-    numbers: dict[str, int] = {}
-    return np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), np.int64, len(names))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +111,7 @@ class Plan:
         rows conflict); with `every_k`, all epochs are as the first.
         """
         turn = epoch if self.schedule.kind == "spread" else 0
-        counts = {stream.kind: len(self._pass(stream, turn)) for stream in self.streams}
+        counts = {stream.kind: self._passes.length(stream, turn) for stream in self.streams}
         return _kinds(counts, self.schedule)
 
     def steps(self, epochs: int) -> int:
@@ -120,21 +119,40 @@ class Plan:
 
     def left_over(self) -> dict[Kind, int]:
         """Rows of the first pass that found no place in a full batch, by kind."""
-        return {stream.kind: len(stream) - self.batch_size * len(self._pass(stream, 0)) for stream in self.streams}
-
-    def _pass(self, stream: Stream, turn: int) -> list[Int64[np.ndarray, " size"]]:
-        key = (stream.kind, turn)
-        if key not in self._passes:
-            self._passes[key] = stream.batches(self.batch_size, seed=self.seed, turn=turn)
-        return self._passes[key]
+        return {
+            stream.kind: len(stream) - self.batch_size * self._passes.length(stream, 0) for stream in self.streams
+        }
 
     @cached_property
-    def _passes(self) -> dict[tuple[Kind, int], list[Int64[np.ndarray, " size"]]]:
-        return {}
+    def _passes(self) -> _Passes:
+        return _Passes(self.batch_size, self.seed)
 
     def _endless(self, stream: Stream) -> Iterator[Int64[np.ndarray, " size"]]:
         for turn in count():
-            yield from self._pass(stream, turn)
+            yield from self._passes.of(stream, turn)
+
+
+class _Passes:
+    """Passes over the streams: all of them where they are small, otherwise the last one of each stream."""
+
+    def __init__(self, batch_size: int, seed: int) -> None:
+        self._batch_size, self._seed = batch_size, seed
+        self._kept: dict[tuple[Kind, int], Int64[np.ndarray, "batches size"]] = {}
+        self._lengths: dict[tuple[Kind, int], int] = {}
+
+    def of(self, stream: Stream, turn: int) -> Int64[np.ndarray, "batches size"]:
+        key = (stream.kind, turn)
+        if key not in self._kept:
+            if len(stream) > _MANY:
+                self._kept = {other: batches for other, batches in self._kept.items() if other[0] != stream.kind}
+            self._kept[key] = stream.batches(self._batch_size, seed=self._seed, turn=turn)
+            self._lengths[key] = len(self._kept[key])
+        return self._kept[key]
+
+    def length(self, stream: Stream, turn: int) -> int:
+        """Batches of a pass."""
+        known = self._lengths.get((stream.kind, turn))
+        return known if known is not None else len(self.of(stream, turn))
 
 
 def pair_interval(text_batches: int, pair_batches: int) -> int:
@@ -159,47 +177,88 @@ def _kind(is_pair: bool) -> Kind:
 class _Filling:
     """A batch that is being filled, and the keys that it holds."""
 
-    def __init__(self, columns: list[list[int]]) -> None:
+    def __init__(self, columns: int) -> None:
         self.rows: list[int] = []
-        self._columns = columns
-        self._held: list[set[int]] = [set() for _ in columns]
+        self._held: list[set[int]] = [set() for _ in range(columns)]
 
-    def place(self, row: int) -> tuple[int, int] | None:
+    def place(self, row: int, keys: tuple[int, ...]) -> tuple[int, int] | None:
         """Take the row; or leave it and return (column, key) of what it conflicts with."""
-        for column, values in enumerate(self._columns):
-            if values[row] in self._held[column]:
-                return column, values[row]
+        for column, key in enumerate(keys):
+            if key in self._held[column]:
+                return column, key
         self.rows.append(row)
-        for held, values in zip(self._held, self._columns, strict=True):
-            held.add(values[row])
+        for held, key in zip(self._held, keys, strict=True):
+            held.add(key)
         return None
+
+
+_Row: TypeAlias = tuple[int, tuple[int, ...]]
+"""A row with its keys."""
 
 
 def _conflict_free(
     order: Int64[np.ndarray, " rows"], keys: list[Int64[np.ndarray, " rows"]], size: int
-) -> Iterator[Int64[np.ndarray, " size"]]:
+) -> Int64[np.ndarray, "batches size"]:
     """Full batches in `order` in which no key occurs twice; a row in conflict goes first into a later batch.
 
     Waiting rows queue by the key they wait for, and a batch looks at the head of each queue once: a text that
-    makes up a fifth of a million lines costs one look per batch, not one per row.
+    makes up a fifth of a million lines costs one look per batch, not one per row. While nobody waits, batches are
+    taken as they come, many at once, up to the first with a conflict: most have none where rows are many.
     """
-    columns = [column.tolist() for column in keys]
-    waiting: dict[tuple[int, int], deque[int]] = {}
-    fresh = iter(order.tolist())
+    taken = np.empty((len(order) // size, size), np.int64)
+    count = start = 0
+    waiting: dict[tuple[int, int], deque[_Row]] = {}
+    at_once = 1
     while True:
-        batch = _Filling(columns)
+        if not waiting:
+            block = order[start : start + at_once * size]
+            free = _without_conflict(block[: len(block) // size * size].reshape(-1, size), keys)
+            taken[count : count + free] = block[: free * size].reshape(-1, size)
+            count, start = count + free, start + free * size
+            at_once = min(2 * at_once, _MOST_AT_ONCE) if free == at_once else 1
+            if free:
+                continue
+        batch = _Filling(len(keys))
+        fresh = _Fresh(order, keys, start)
         for candidate in chain(_heads(waiting), fresh):
-            clash = batch.place(candidate)
+            clash = batch.place(*candidate)
             if clash is not None:
                 waiting.setdefault(clash, deque()).append(candidate)
             if len(batch.rows) == size:
                 break
         else:
-            return
-        yield np.asarray(batch.rows, dtype=np.int64)
+            return taken[:count].copy() if count < len(taken) else taken
+        taken[count] = batch.rows
+        count, start = count + 1, fresh.place
 
 
-def _heads(waiting: dict[tuple[int, int], deque[int]]) -> Iterator[int]:
+def _without_conflict(batches: Int64[np.ndarray, "n size"], keys: list[Int64[np.ndarray, " rows"]]) -> int:
+    """How many of these batches, from the first on, hold no key twice."""
+    conflict = np.zeros(len(batches), bool)
+    for column in keys:
+        held = np.sort(column[batches], axis=1)
+        conflict |= (held[:, 1:] == held[:, :-1]).any(axis=1)
+    return int(conflict.argmax()) if conflict.any() else len(batches)
+
+
+class _Fresh:
+    """Rows in order, each with its keys, and how far they were read."""
+
+    def __init__(
+        self, order: Int64[np.ndarray, " rows"], keys: list[Int64[np.ndarray, " rows"]], start: int
+    ) -> None:
+        self._order, self._keys, self.place = order, keys, start
+
+    def __iter__(self) -> Iterator[_Row]:
+        while self.place < len(self._order):
+            rows = self._order[self.place : self.place + _FRESH]
+            columns = [column[rows].tolist() for column in self._keys]
+            for row, *of_row in zip(rows.tolist(), *columns, strict=True):
+                self.place += 1
+                yield row, tuple(of_row)
+
+
+def _heads(waiting: dict[tuple[int, int], deque[_Row]]) -> Iterator[_Row]:
     """The first of each queue that there is now, taken out as it is asked for."""
     for key in list(waiting):
         queue = waiting[key]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from jaxtyping import Int32, Int64
 
 from dalr.data.long_text import in_batches, within_tokens
 from dalr.data.rows import sentences_sha256
+from dalr.io.array_file import ArrayFile
 from dalr.io.cache import cache_folder, cached
 from dalr.io.sealed import read_manifest, well_formed, write_sealed
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _FORMAT, _VERSION = "dalr-tokens", 1
 _CHUNK = 10_000
+_ARRAYS = ("tokens", "offsets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +48,22 @@ class TokenStream:
 
 
 def tokenised(
-    sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, at_once: int = _CHUNK
+    sentences: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    prompt: str = "",
+    at_once: int = _CHUNK,
 ) -> TokenStream:
-    """The stream of these sentences, from the cache or made now."""
-    key = hashlib.sha256(
-        f"{_tokenizer_sha256(tokenizer)} {max_tokens} {sentences_sha256(sentences)}".encode()
-    ).hexdigest()[:32]
+    """The stream of these sentences, each behind the prompt, from the cache or made now."""
+    digest = sentences_sha256(prompt + sentence for sentence in sentences)
+    key = hashlib.sha256(f"{_tokenizer_sha256(tokenizer)} {max_tokens} {digest}".encode()).hexdigest()[:32]
     return cached(
         cache_folder("tokens") / key,
         read=_read,
-        write=lambda folder: _write(folder, sentences, tokenizer, max_tokens, at_once),
+        write=lambda folder: _write(
+            folder, (prompt + sentence for sentence in sentences), tokenizer, max_tokens, at_once
+        ),
     )
 
 
@@ -62,50 +71,47 @@ def _read(folder: Path) -> TokenStream:
     remedy = "delete this cache entry"
     manifest = read_manifest(folder, format=_FORMAT, version=_VERSION, remedy=remedy)
     with well_formed(folder, remedy=remedy):
-        tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
-        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+        tokens, offsets = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
         if (tokens.dtype, offsets.dtype) != (np.int32, np.int64) or offsets[[0, -1]].tolist() != [0, len(tokens)]:
             raise ValueError("the offsets do not match the tokens")
         return TokenStream(tokens=tokens, offsets=offsets, truncated=int(manifest.metadata["truncated"]))
 
 
 def _write(
-    folder: Path, sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, at_once: int
+    folder: Path, sentences: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, at_once: int
 ) -> None:
-    lengths: list[int] = []
-    parts: list[np.ndarray] = []
-    truncated = 0
-    fitting = (within_tokens(sentence, tokenizer, max_tokens) for sentence in sentences)
-    place = 0
-    for batch in in_batches(fitting, at_once):
-        # one token more than allowed shows which sentences are cut without tokenising twice
-        whole = tokenizer(batch, truncation=True, max_length=max_tokens + 1, verbose=False)["input_ids"]
-        cut = [index for index, ids in enumerate(whole) if len(ids) > max_tokens]
-        if cut:
-            texts = [batch[index] for index in cut]
-            shorter = tokenizer(texts, truncation=True, max_length=max_tokens, verbose=False)["input_ids"]
-            for index, ids in zip(cut, shorter, strict=True):
-                whole[index] = ids
-        before = [len(sentence) for sentence in sentences[place : place + len(batch)]]
-        shortened = {index for index, text in enumerate(batch) if len(text) < before[index]}
-        truncated += len(shortened.union(cut))
-        place += len(batch)
-        lengths.extend(len(ids) for ids in whole)
-        parts.append(np.fromiter((token for ids in whole for token in ids), dtype=np.int32))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    tokens = np.concatenate(parts) if parts else np.empty(0, np.int32)
+    metadata = {"truncated": 0, "max_tokens": max_tokens}
 
     def fill(temporary: Path) -> None:
-        np.save(temporary / "tokens.npy", tokens, allow_pickle=False)
-        np.save(temporary / "offsets.npy", offsets, allow_pickle=False)
+        first, second = (temporary / f"{name}.npy" for name in _ARRAYS)
+        with ArrayFile(first, np.int32) as tokens, ArrayFile(second, np.int64) as offsets:
+            offsets.append(np.zeros(1, np.int64))
+            for rows, cut in _rows(sentences, tokenizer, max_tokens, at_once):
+                offsets.append(tokens.length + np.cumsum([len(ids) for ids in rows]))
+                tokens.append(np.fromiter(chain.from_iterable(rows), np.int32))
+                metadata["truncated"] += cut
 
-    write_sealed(
-        folder,
-        format=_FORMAT,
-        version=_VERSION,
-        metadata={"truncated": truncated, "max_tokens": max_tokens},
-        fill=fill,
-    )
+    write_sealed(folder, format=_FORMAT, version=_VERSION, metadata=metadata, fill=fill)
+
+
+def _rows(
+    sentences: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, at_once: int
+) -> Iterator[tuple[list[list[int]], int]]:
+    """Token ids of the sentences, many at a time, and how many of these were cut."""
+    for batch in in_batches(sentences, at_once):
+        fitting = [within_tokens(sentence, tokenizer, max_tokens) for sentence in batch]
+        # one token more than allowed shows which sentences are cut without tokenising twice
+        rows = tokenizer(fitting, truncation=True, max_length=max_tokens + 1, verbose=False)["input_ids"]
+        cut = [index for index, ids in enumerate(rows) if len(ids) > max_tokens]
+        if cut:
+            texts = [fitting[index] for index in cut]
+            shorter = tokenizer(texts, truncation=True, max_length=max_tokens, verbose=False)["input_ids"]
+            for index, ids in zip(cut, shorter, strict=True):
+                rows[index] = ids
+        shortened = {
+            index for index, (kept, whole) in enumerate(zip(fitting, batch, strict=True)) if len(kept) < len(whole)
+        }
+        yield rows, len(shortened.union(cut))
 
 
 def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:

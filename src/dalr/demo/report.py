@@ -130,7 +130,7 @@ def _samples(files: WorldFiles) -> list[Shown]:
     return [
         Shown(
             picture=_data_uri(files.images / pairs.images[number]),
-            sentences=tuple(pairs.captions[index] for index in np.flatnonzero(pairs.image_of == number)),
+            sentences=tuple(pairs.captions.take(np.flatnonzero(pairs.image_of == number))),
         )
         for number in range(_SAMPLES)
     ]

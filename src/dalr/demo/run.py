@@ -192,12 +192,12 @@ def _held_out(pairs: Pairs, image_store: Path, count: int) -> HeldOut:
     """The last `count` images, which the recipes keep out of training."""
     first = len(pairs.images) - count
     chosen = np.flatnonzero(pairs.image_of >= first)
-    names = pairs.images[first:]
+    names = tuple(pairs.images[first:])
     store = open_store(image_store)
     return HeldOut(
         images=names,
         features=store.read(store.rows_of(names, what="held-out image")),
-        captions=tuple(pairs.captions[index] for index in chosen),
+        captions=tuple(pairs.captions.take(chosen)),
         owner=pairs.image_of[chosen] - first,
     )
 

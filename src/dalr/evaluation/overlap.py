@@ -25,6 +25,7 @@ from dalr.data.formats import holds_pairs
 from dalr.errors import ConfigError, DataError, Problem
 from dalr.evaluation.sts import ScoredPairs
 from dalr.evaluation.table import markdown
+from dalr.io.strings import Strings
 
 THRESHOLD = 0.8
 EXAMPLES = 5
@@ -149,7 +150,7 @@ def audit(
     return OverlapReport(training_sentences=done, threshold=threshold, tasks=tasks)
 
 
-def training_sentences(path: Path) -> tuple[str, ...]:
+def training_sentences(path: Path) -> Strings:
     """All captions of a pairs file, or all lines of a text file; its ending and its content say which it is.
 
     Raises:

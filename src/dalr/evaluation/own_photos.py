@@ -161,8 +161,8 @@ def photos_of(run: Path) -> RunPhotos:
 
     def side(wanted: str, split: str) -> OwnSet | None:
         of_side = np.array([sides.get(image) == wanted for image in pairs.images])
-        kept = np.flatnonzero(of_side[pairs.image_of]).tolist()
-        return own_set(pairs.subset(kept), name, split) if kept else None
+        kept = np.flatnonzero(of_side[pairs.image_of])
+        return own_set(pairs.subset(kept), name, split) if len(kept) else None
 
     training = side("train", "train")
     assert training is not None
@@ -181,9 +181,9 @@ def own_set(pairs: Pairs, where: str, split: str) -> OwnSet:
     return OwnSet(
         where=where,
         split=split,
-        captions=pairs.captions,
-        caption_ids=pairs.caption_ids,
-        names=tuple(pairs.images[number] for number in numbers.tolist()),
+        captions=tuple(pairs.captions),
+        caption_ids=tuple(pairs.caption_ids),
+        names=tuple(pairs.images.take(numbers)),
         owner=owner.astype(np.int64),
     )
 

@@ -35,26 +35,24 @@ def near_duplicates(
 
     Images without a vector are not compared: who needs their vectors says so. None where there are too many.
     """
-    known = {name: row for row, name in enumerate(store.ids)}
-    left, right = ([name for name in names if name in known] for names in (training, held_out))
-    if not left or not right:
+    left, right = (rows[rows >= 0] for rows in (store.find(training), store.find(held_out)))
+    if not len(left) or not len(right):
         return []
     if float(len(left)) * len(right) * store.dim > MOST:
         return None
-
-    def vectors(names: Sequence[str]) -> np.ndarray:
-        rows = np.array([known[name] for name in names], np.int64)
-        return unit_rows(store.read(rows))
-
-    targets = vectors(right).T
+    targets = unit_rows(store.read(right)).T
     found: list[NearDuplicate] = []
     for start in range(0, len(left), _BLOCK):
-        names = left[start : start + _BLOCK]
-        cosines = vectors(names) @ targets
+        rows = left[start : start + _BLOCK]
+        cosines = unit_rows(store.read(rows)) @ targets
         nearest = cosines.argmax(axis=1)
-        best = cosines[np.arange(len(names)), nearest]
+        best = cosines[np.arange(len(rows)), nearest]
         found += [
-            NearDuplicate(training=names[row], held_out=right[int(nearest[row])], cosine=float(best[row]))
+            NearDuplicate(
+                training=store.ids[int(rows[row])],
+                held_out=store.ids[int(right[nearest[row]])],
+                cosine=float(best[row]),
+            )
             for row in np.flatnonzero(best >= threshold).tolist()
         ]
     return sorted(found, key=lambda each: (-each.cosine, each.training))

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from dalr.errors import CorruptFileError, DataError, Problem, Problems, few
 from dalr.features.shard import REMEDY, Shard, write_shard
 from dalr.io.lfs import LFS_ADVICE, is_lfs_pointer
 from dalr.io.sealed import MANIFEST, Manifest, file_sha256, read_manifest, verify_sealed, well_formed, write_sealed
-from dalr.io.text import read_lines
+from dalr.io.strings import Lookup, Strings, StringsWriter, keys_of, repeated_rows
+from dalr.io.text import iter_lines
 
 FORMAT, VERSION = "dalr-features", 1
 CONTENTS = "contents.txt"
@@ -39,7 +41,7 @@ class FeatureStore:
     """An opened store. `rows_of` turns ids into row numbers once; `read` then gathers rows."""
 
     folder: Path
-    ids: tuple[str, ...]
+    ids: Strings
     dim: int
     source: Mapping[str, Any]
     """What the vectors were made from, as stated when the store was written."""
@@ -60,12 +62,20 @@ class FeatureStore:
         Raises:
             DataError: ids that the store does not have, naming `what` asks for them and the store.
         """
-        numbers = {name: number for number, name in enumerate(self.ids)}
-        missing = [name for name in ids if name not in numbers]
-        if missing:
+        found = self.find(ids)
+        if (found < 0).any():
             of = f"no such id among the {len(self)} rows of {self._name()}"
-            raise DataError(few(dict.fromkeys(missing), lambda name: Problem(where=f"{what} {name!r}", what=of)))
-        return np.fromiter((numbers[name] for name in ids), np.int64, len(ids))
+            missing = dict.fromkeys(ids[number] for number in np.flatnonzero(found < 0).tolist())
+            raise DataError(few(missing, lambda name: Problem(where=f"{what} {name!r}", what=of)))
+        return found
+
+    def find(self, ids: Sequence[str]) -> Int64[np.ndarray, " n"]:
+        """Row numbers of `ids`; -1 for those that the store does not have."""
+        return self._lookup.rows_of(ids)
+
+    @cached_property
+    def _lookup(self) -> Lookup:
+        return Lookup(self.ids)
 
     def _name(self) -> str:
         """The store as its user knows it: a cached import by the files it was made from."""
@@ -148,13 +158,16 @@ def _refuse_pointers(folder: Path) -> None:
             raise CorruptFileError(f"{folder / name}: {LFS_ADVICE}")
 
 
-def _read_ids(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+def _read_ids(folder: Path, manifest: Manifest) -> Strings:
     if "ids.jsonl" not in manifest.files:
         raise KeyError("ids.jsonl")
-    ids = tuple(json.loads(line) for line in read_lines(folder / "ids.jsonl"))
-    if not all(isinstance(name, str) for name in ids):
-        raise TypeError("ids.jsonl holds values that are not strings")
-    return ids
+    ids = StringsWriter()
+    for line in iter_lines(folder / "ids.jsonl"):
+        name = json.loads(line)
+        if not isinstance(name, str):
+            raise TypeError("ids.jsonl holds values that are not strings")
+        ids.append(name)
+    return ids.finish()
 
 
 def store_dim(folder: Path) -> int:
@@ -210,8 +223,9 @@ def write_store(
             problems.append(Problem(where=origin, what=f"{rows} rows of features for {len(ids)} ids"))
         if problems:
             raise DataError(problems)
-        lines = "".join(json.dumps(name, ensure_ascii=False) + "\n" for name in ids)
-        for name, content in {"ids.jsonl": lines.encode("utf-8"), **(beside or {})}.items():
+        with open(temporary / "ids.jsonl", "w", encoding="utf-8", newline="\n") as lines:
+            lines.writelines(json.dumps(name, ensure_ascii=False) + "\n" for name in ids)
+        for name, content in (beside or {}).items():
             (temporary / name).write_bytes(content)
         metadata.update(dim=shape["dim"], rows=rows, shard_rows=shard_rows, dtype="float16")
 
@@ -273,14 +287,16 @@ def row_problems(
 
 
 def _refuse_duplicates(ids: Sequence[str], origin: str) -> None:
-    first: dict[str, int] = {}
-    problems = Problems()
-    for number, name in enumerate(ids, start=1):
-        if name in first:
-            problems.append(Problem(where=f"{origin}: id {number}", what=f"{name!r} was already id {first[name]}"))
-        first.setdefault(name, number)
-    if problems:
-        raise DataError(problems)
+    again = repeated_rows(ids, keys_of(ids))
+    if again:
+        raise DataError(
+            few(
+                again,
+                lambda found: Problem(
+                    where=f"{origin}: id {found[0] + 1}", what=f"{ids[found[0]]!r} was already id {found[1] + 1}"
+                ),
+            )
+        )
 
 
 def _regroup(blocks: Iterable[Shaped[np.ndarray, "_ dim"]], size: int) -> Iterator[Shaped[np.ndarray, "_ dim"]]:

@@ -30,7 +30,7 @@ class Collection:
     @cached_property
     def images(self) -> list[str]:
         """Names of the images that have a caption."""
-        return self.pairs.image_names
+        return list(self.pairs.image_names)
 
     @cached_property
     def owner(self) -> Int64[np.ndarray, " captions"]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from gzip import BadGzipFile, GzipFile
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +41,40 @@ def read_lines(path: Path, *, else_latin_1: bool = False) -> list[str]:
     return split_lines(read_text(path, else_latin_1=else_latin_1))
 
 
+def iter_lines(path: Path) -> Iterator[str]:
+    """The lines that `read_lines` gives, read as they are asked for; memory holds a megabyte and the longest line.
+
+    Raises:
+        DataError: as `read_lines`; for bytes that are not UTF-8 with every such line from the first one on.
+    """
+    number = 0
+    with open_data(path) as file:
+        blocks = _whole_lines(file.read)
+        for block in blocks:
+            try:
+                lines = split_lines(block.decode("utf-8"))
+            except UnicodeDecodeError:
+                raise DataError(_undecodable(path, chain([block], blocks), number)) from None
+            number += len(lines)
+            yield from lines
+
+
+def _whole_lines(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """What is read, in pieces that end with a line; a byte-order mark is left out."""
+    parts: list[bytes] = []
+    first = True
+    while data := read(_CHUNK):
+        if first:
+            data, first = data.removeprefix(_BOM), False
+        border = data.rfind(b"\n") + 1
+        if border:
+            yield b"".join([*parts, data[:border]])
+            parts = []
+        parts.append(data[border:])
+    if rest := b"".join(parts):
+        yield rest
+
+
 def read_text(path: Path, *, else_latin_1: bool = False) -> str:
     """The whole text of a UTF-8 file, unpacked if it is gzip; options and errors are those of `read_lines`."""
     data = read_data(path).removeprefix(_BOM)
@@ -48,7 +83,7 @@ def read_text(path: Path, *, else_latin_1: bool = False) -> str:
     except UnicodeDecodeError:
         if else_latin_1:
             return data.decode("latin-1")
-        raise DataError(_undecodable(path, data)) from None
+        raise DataError(_undecodable(path, [data])) from None
 
 
 def split_lines(text: str) -> list[str]:
@@ -130,18 +165,21 @@ def ending(path: Path) -> str:
     return inner.suffix.lower()
 
 
-def _undecodable(path: Path, data: bytes) -> list[Problem]:
+def _undecodable(path: Path, blocks: Iterable[bytes], before: int = 0) -> list[Problem]:
+    """The lines that are not UTF-8 of blocks of whole lines, `before` of which were read."""
+
     def problem(place: tuple[int, int, int]) -> Problem:
         line, column, byte = place
         what = f"byte {column} is 0x{byte:02x}, not UTF-8; convert the file with iconv"
         return Problem(where=f"{path}:{line}", what=what)
 
-    return few(_not_utf8(data), problem)
+    return few(_not_utf8(blocks, before), problem)
 
 
-def _not_utf8(data: bytes) -> Iterator[tuple[int, int, int]]:
+def _not_utf8(blocks: Iterable[bytes], before: int) -> Iterator[tuple[int, int, int]]:
     """(line, column, value) of the first byte of each line that is not UTF-8."""
-    for number, line in enumerate(data.split(b"\n"), start=1):
+    lines = (line for block in blocks for line in block.removesuffix(b"\n").split(b"\n"))
+    for number, line in enumerate(lines, start=before + 1):
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:

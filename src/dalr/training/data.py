@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from dalr.data.dataset import Dataset, load_dataset
-from dalr.data.rows import CaptionedImage, Kind, Sentences, Text, comparable
-from dalr.data.schedule import Plan, Stream, numbered, pair_interval
+from dalr.data.rows import CaptionedImages, Kind, Sentences
+from dalr.data.schedule import Plan, Stream, pair_interval
 from dalr.errors import Attempts, ConfigError, DataError, Problem
 from dalr.evaluation.graded import load_graded_pairs
 from dalr.evaluation.sts import ScoredPairs, load_sts
@@ -34,7 +34,7 @@ from dalr.training.leakage import leakage_warnings, without_near_duplicates
 class InMemory:
     """Data that a program passes in place of the files of its recipe."""
 
-    pairs: tuple[CaptionedImage, ...] | None = None
+    pairs: CaptionedImages | None = None
     text: tuple[str, ...] | None = None
     images: FeatureStore | None = None
 
@@ -129,7 +129,7 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     streams = [
         Stream(
             kind=each.kind,
-            text_keys=numbered([comparable(sentence) for sentence in each.sentences]),
+            text_keys=each.keys,
             image_keys=dataset.pairs.image_of
             if dataset.pairs is not None and apart and each.kind == "pair"
             else None,
@@ -148,11 +148,10 @@ def few_rows(recipe: Recipe, data: TrainingData, rows: Mapping[Kind, Int64[np.nd
     """The data with no rows but these of each kind, in this order."""
     text, pairs, images = data.dataset.text, data.dataset.pairs, data.images
     if text is not None and "text" in rows:
-        kept = rows["text"].tolist()
-        text = Text(lines=tuple(text.lines[row] for row in kept), ids=tuple(text.ids[row] for row in kept))
+        text = text.subset(rows["text"])
     if pairs is not None and "pair" in rows:
         numbers = pairs.image_numbers
-        pairs = pairs.subset(rows["pair"].tolist())
+        pairs = pairs.subset(rows["pair"])
         images = images.at(np.searchsorted(numbers, pairs.image_numbers)) if images is not None else None
     dataset = replace(data.dataset, text=text, pairs=pairs)
     return replace(

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dalr.data.rows import Kind
+from dalr.data.rows import Kind, Sentences
 from dalr.data.schedule import Plan, PlannedBatch
 from dalr.errors import NumericsError, Problem
 from dalr.io.cache import temporary_cache
@@ -208,10 +208,9 @@ def _teacher_seconds(recipe: Recipe, data: TrainingData) -> float:
             continue
         precision = teacher.precision or "fp32"
         asked = [each for each in streams if not is_cached(teacher.encoder(), each.ids, each.sentences, precision)]
-        distinct = list(dict.fromkeys(sentence for each in asked for sentence in each.sentences))
-        if distinct:
+        if asked:
             encoder = load_encoder(teacher.encoder()).to(pick_device("cpu"))
-            total += _encoding_seconds(encoder, distinct, teacher.max_tokens, bf16=precision == "bf16")
+            total += _encoding_seconds(encoder, asked, teacher.max_tokens, bf16=precision == "bf16")
     return total
 
 
@@ -221,20 +220,26 @@ def _evaluation_seconds(task: TrainingTask, data: TrainingData) -> float:
     if test is None:
         return 0.0
     read = [test, pairs] if data.images is not None else [test]
-    distinct = list(dict.fromkeys(caption for each in read if each is not None for caption in each.captions))
-    return 2 * _encoding_seconds(task.student, distinct, None)
+    return 2 * _encoding_seconds(task.student, [each.stream for each in read if each is not None], None)
 
 
 def _encoding_seconds(
-    encoder: SentenceTransformer, sentences: list[str], max_tokens: int | None, *, bf16: bool = False
+    encoder: SentenceTransformer, streams: Sequence[Sentences], max_tokens: int | None, *, bf16: bool = False
 ) -> float:
-    """Of all these sentences, by the time of a sample."""
+    """Of all distinct sentences, by the time of a sample."""
     from dalr.models.embedding import embed
 
-    sample = sentences[:: max(len(sentences) // _TIMED_SENTENCES, 1)][:_TIMED_SENTENCES]
+    distinct, first = np.unique(np.concatenate([each.keys for each in streams]), return_index=True)
+    chosen = np.sort(first)[:: max(len(distinct) // _TIMED_SENTENCES, 1)][:_TIMED_SENTENCES]
+    borders = np.cumsum([0, *(len(each.keys) for each in streams)])
+    of_stream = np.searchsorted(borders, chosen, side="right") - 1
+    sample = [
+        streams[stream].sentences[row]
+        for stream, row in zip(of_stream.tolist(), (chosen - borders[of_stream]).tolist(), strict=True)
+    ]
     ask = partial(embed, encoder, max_tokens=max_tokens, bf16=bf16)
     ask(sample[:_WARM_UP])
-    return _timed(partial(ask, sample)) / len(sample) * len(sentences)
+    return _timed(partial(ask, sample)) / len(sample) * len(distinct)
 
 
 def _first_batches(plan: Plan) -> list[PlannedBatch]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from importlib import metadata
+from itertools import chain
 from typing import Any
 
 from dalr.data.rows import sentences_sha256
@@ -53,10 +54,10 @@ def differences(
 
 def _content(recipe: Recipe, data: TrainingData) -> Iterator[tuple[str, str]]:
     for each in data.dataset.streams:
-        yield ("captions" if each.kind == "pair" else "text"), sentences_sha256([*each.ids, *each.sentences])
+        yield ("captions" if each.kind == "pair" else "text"), sentences_sha256(chain(each.ids, each.sentences))
     held_out, scored = data.dataset.held_out, data.validation_pairs
     if held_out is not None:
-        yield "held-out captions", sentences_sha256([*held_out.caption_ids, *held_out.captions])
+        yield "held-out captions", sentences_sha256(chain(held_out.caption_ids, held_out.captions))
     if scored is not None:
         yield "validation pairs", pairs_sha256(scored)
     for name, vectors in (("image features", data.images), ("caption features", data.clip_text)):

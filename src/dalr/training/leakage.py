@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 
 import numpy as np
+from jaxtyping import Int64
 
 from dalr.data.dataset import Dataset
 from dalr.data.holdout import NEAR_DUPLICATES, HoldoutConfig
@@ -20,6 +20,7 @@ from dalr.errors import DataError, Problem
 from dalr.evaluation.sts import ScoredPairs
 from dalr.features.near_duplicates import NearDuplicate, near_duplicates
 from dalr.features.store import FeatureStore
+from dalr.io.strings import keys_of
 
 _SHOWN, _LONGEST = 5, 60
 _REMEDY = "; data.holdout.drop_leaking: true takes them out of training"
@@ -27,24 +28,20 @@ _REMEDY = "; data.holdout.drop_leaking: true takes them out of training"
 
 def leakage_warnings(dataset: Dataset, scored: ScoredPairs | None, *, remedy: bool = False) -> tuple[str, ...]:
     """One line for each held-out set with sentences that are trained on; `remedy` says what a recipe may change."""
-    sets: dict[str, Sequence[str]] = {}
+    sets: dict[str, tuple[Sequence[str], Int64[np.ndarray, " n"]]] = {}
     if dataset.validation is not None:
-        sets["captions held out for validation"] = dataset.validation.captions
+        sets["captions held out for validation"] = dataset.validation.captions, dataset.validation.keys
     if dataset.test is not None and dataset.test is not dataset.validation:
-        sets["captions held out for the test"] = dataset.test.captions
+        sets["captions held out for the test"] = dataset.test.captions, dataset.test.keys
     own = set(sets)
     if scored is not None:
-        sets[f"sentences of {scored.name}"] = scored.sentences()
-    if not sets:
-        return ()
-    keys = {name: [comparable(sentence) for sentence in sentences] for name, sentences in sets.items()}
-    wanted = set(chain.from_iterable(keys.values()))
-    pairs, text = dataset.pairs, dataset.text
-    trained = chain(pairs.captions if pairs is not None else (), text.lines if text is not None else ())
-    seen = {key for sentence in trained if (key := comparable(sentence)) in wanted}
+        scored_ones = scored.sentences()
+        keys_of_scored = keys_of(map(comparable, scored_ones))
+        sets[f"sentences of {scored.name}"] = scored_ones, keys_of_scored
     found = []
-    for name, sentences in sets.items():
-        both = [sentence for sentence, key in zip(sentences, keys[name], strict=True) if key in seen]
+    for name, (sentences, keys) in sets.items():
+        trained = [np.isin(keys, each.keys) for each in (dataset.pairs, dataset.text) if each is not None]
+        both = [sentences[row] for row in np.flatnonzero(np.any(trained, axis=0)).tolist()] if trained else []
         if both:
             said = _warning(name, both, len(sentences))
             found.append(said + _REMEDY if remedy and name in own else said)
@@ -75,9 +72,9 @@ def without_near_duplicates(
     if not config.drop_leaking:
         return _reporting(dataset, report), (said + _REMEDY,)
     leaking = {each.training for each in found}
-    numbers = {number for number in pairs.image_numbers.tolist() if pairs.images[number] in leaking}
-    kept = np.flatnonzero(~np.isin(pairs.image_of, list(numbers))).tolist()
-    if not kept:
+    named = np.fromiter((name in leaking for name in pairs.image_names), bool, len(pairs.image_numbers))
+    kept = np.flatnonzero(~np.isin(pairs.image_of, pairs.image_numbers[named]))
+    if not len(kept):
         what = "data.holdout.drop_leaking leaves no image: each is a near-duplicate of a held-out one"
         raise DataError(Problem(where=str(dataset.report.get("pairs_file", "")), what=what))
     report |= {"images_dropped_leaking": len(found), "captions_trained_on": len(kept)}

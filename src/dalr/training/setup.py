@@ -221,10 +221,8 @@ def _token_rows(recipe: Recipe, sentences: Sequence[str], encoder: SentenceTrans
     if positions is not None and recipe.data.max_tokens > positions:
         what = f"{recipe.data.max_tokens} tokens, but the encoder has {positions} positions; lower it"
         raise ConfigError(Problem(where="data.max_tokens", what=what))
-    prompt = prompt_of(encoder)
-    if prompt:
-        sentences = [prompt + sentence for sentence in sentences]
-    stream = tokenised(sentences, encoder.tokenizer, max_tokens=recipe.data.max_tokens)
+    prompt = prompt_of(encoder) or ""
+    stream = tokenised(sentences, encoder.tokenizer, max_tokens=recipe.data.max_tokens, prompt=prompt)
     return TokenRows(stream=stream, pad_id=pad_token_id(encoder))
 
 
@@ -256,7 +254,7 @@ def _teacher_vectors(
         if stored is not None:
             found.append(_controlled(stored, teacher, recipe.seed, f"teacher {number} {stream.kind}"))
             continue
-        with _bar_if_needed(console, f"teacher {number}, {what}s", len(set(stream.sentences))) as advance:
+        with _bar_if_needed(console, f"teacher {number}, {what}s", len(np.unique(stream.keys))) as advance:
             store = cached_text_store(
                 encoder=teacher.encoder(),
                 ids=stream.ids,

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalr.data.holdout import SPLIT, sides_text
+from dalr.data.holdout import SPLIT, side_line
 from dalr.errors import ConfigError, CorruptFileError, DalrError, Problem, StorageError
-from dalr.io.atomic import storage_errors, write_json, write_text
+from dalr.io.atomic import storage_errors, write_json, write_with
 from dalr.io.claim import require_ours
 from dalr.io.console import Console
 from dalr.io.environment import process_rank, require_meeting
@@ -227,7 +228,8 @@ def _train(
     }
     _write_record(ranks, out, record | {"status": "training"})
     if ranks.main and data.dataset.held_out is not None:
-        write_text(out / SPLIT, sides_text(data.dataset.sides()))
+        sides = data.dataset.sides()
+        write_with(out / SPLIT, partial(_write_lines, starmap(side_line, sides)))
     reporters = recipe.training.report_to if ranks.main else ()
     with (
         reports(reporters, run=out, project=recipe.name, recipe=start["recipe"]) as reported,
@@ -281,6 +283,11 @@ def _train(
             if isinstance(error, StorageError):
                 raise _with_advice(error, out, progress, setup.task) from error
             raise
+
+
+def _write_lines(lines: Iterable[str], path: Path) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
 
 
 def _write_record(ranks: Ranks, out: Path, record: Record) -> None:

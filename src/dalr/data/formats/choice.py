@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dalr.data.formats import arrow, lines, shards, tables, trees
 from dalr.data.formats.collecting import Collector, Columns, Source
-from dalr.data.rows import CaptionedImage
+from dalr.data.rows import CaptionedImages
 from dalr.errors import DataError, Problem, Problems
 from dalr.io.shards import ENDING
 from dalr.io.text import ending
@@ -66,7 +66,7 @@ FORMATS: Mapping[str, Format] = {
 
 def read_pairs_file(
     path: Path, problems: list[Problem], *, format: str | None = None, columns: Columns = _COLUMNS
-) -> list[CaptionedImage]:
+) -> CaptionedImages:
     """The images of `path` with their captions, in file order; what is wrong is appended to `problems`.
 
     Args:
@@ -84,7 +84,7 @@ def read_pairs_file(
         return into.found()
     except DataError as error:
         wrong.extend(error.problems)
-        return []
+        return Collector([], columns).found()
     finally:
         problems.extend(wrong)
 

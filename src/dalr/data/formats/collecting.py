@@ -10,16 +10,21 @@ import difflib
 import json
 import re
 import shlex
-from collections.abc import Collection, Mapping
+from array import array
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
-from dalr.data.rows import CaptionedImage
+import numpy as np
+from jaxtyping import Int64
+
+from dalr.data.rows import CaptionedImages
 from dalr.errors import KEPT, DataError, Problem, did_you_mean, shown
-from dalr.io.text import first_line, read_lines, read_text
+from dalr.io.strings import StringsWriter, key_of, repeated_rows
+from dalr.io.text import first_line, iter_lines, read_text
 from dalr.recipe.section import LEFT_OUT_IF_NONE, Section
 
 _MOST_WRONG = 20_000
@@ -110,10 +115,9 @@ class Source:
     def __init__(self, path: Path, columns: Columns) -> None:
         self.path, self.columns = path, columns
 
-    @cached_property
-    def lines(self) -> list[str]:
-        """Its lines; raises DataError where they are not UTF-8."""
-        return read_lines(self.path)
+    def lines(self) -> Iterator[str]:
+        """Its lines, read as they are asked for; raises DataError where they are not UTF-8."""
+        return iter_lines(self.path)
 
     @cached_property
     def first_line(self) -> str:
@@ -140,17 +144,61 @@ def _without_tokens(record: dict[str, object]) -> dict[str, object]:
 
 
 class Collector:
-    """Images in the order of the file; what is wrong goes to `problems`."""
+    """Images in the order of the file; what is wrong goes to `problems`.
+
+    What is read is written away at once. Captions of one image that come one by one belong together wherever they
+    stand in the file: rows that follow one another are one entry, and entries of one image become one at the end.
+    """
 
     def __init__(self, problems: list[Problem], columns: Columns) -> None:
         self.problems, self.columns = problems, columns
         self._wrong = 0
         self._without: dict[tuple[str, ...], int] = {}
-        self._images: list[_Growing] = []
-        self._by_caption: dict[str, _Growing] = {}
+        self._names, self._where, self._captions = StringsWriter(), StringsWriter(), StringsWriter()
+        self._keys, self._counts, self._split_of, self._whole = array("q"), array("q"), array("q"), array("b")
+        self._splits: dict[str | None, int] = {}
+        self._last: tuple[str, int] | None = None
+        self._numbered: dict[str, int] = {}
 
-    def found(self) -> list[CaptionedImage]:
-        return [image.frozen() for image in self._images]
+    def found(self) -> CaptionedImages:
+        """All images, after the last row was read."""
+        names = self._names.finish()
+        counts = np.array(self._counts, np.int64)
+        read = CaptionedImages(
+            names=names,
+            where=self._where.finish(),
+            captions=self._captions.finish(),
+            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            splits=tuple(self._splits),
+            split_of=np.array(self._split_of, np.int64),
+        )
+        whole = np.array(self._whole, np.int8)
+        again = [
+            pair for pair in repeated_rows(names, np.array(self._keys, np.int64)) if not whole[list(pair)].any()
+        ]
+        return self._together(read, again) if again else read
+
+    def _together(self, read: CaptionedImages, again: list[tuple[int, int]]) -> CaptionedImages:
+        """Captions that came one by one, those of an image after one another."""
+        belongs = np.arange(len(read))
+        for entry, first in again:
+            belongs[entry] = first
+            if read.split_of[entry] != read.split_of[first]:
+                splits = [read.splits[int(read.split_of[each])] for each in (entry, first)]
+                what = f"image {read.names[entry]!r} is in split {splits[0]!r} here and in {splits[1]!r}"
+                self.problem(read.where[entry], f"{what} at {read.where[first]}")
+        kept = np.flatnonzero(belongs == np.arange(len(read)))
+        of_entry: Int64[np.ndarray, " entries"] = np.searchsorted(kept, belongs)
+        counts = np.diff(read.starts)
+        owner = np.repeat(of_entry, counts)
+        return CaptionedImages(
+            names=read.names.take(kept),
+            where=read.where.take(kept),
+            captions=read.captions.take(np.argsort(owner, kind="stable")),
+            starts=np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(kept)))]).astype(np.int64),
+            splits=read.splits,
+            split_of=read.split_of[kept],
+        )
 
     def problem(self, where: str, what: str) -> None:
         """Note what is wrong.
@@ -219,7 +267,10 @@ class Collector:
     ) -> None:
         """An image with all of its captions."""
         if isinstance(captions, list) and all(isinstance(caption, str) for caption in captions):
-            self._images.append(_Growing(image, where, split, list(captions)))
+            self._last = None
+            self._entry(image, where, split, whole=True)
+            self._captions.extend(captions)
+            self._counts[-1] = len(captions)
         else:
             self.problem(where, f"expected a list of strings under {key!r}, found {shown(captions)}")
 
@@ -230,32 +281,24 @@ class Collector:
         if not isinstance(caption, str):
             self.problem(where, f"expected a string under {key!r}, found {shown(caption)}")
             return
-        known = self._by_caption.get(image)
-        if known is None:
-            known = self._by_caption[image] = _Growing(image, where, split, [])
-            self._images.append(known)
-        elif known.split != split:
-            self.problem(
-                where, f"image {image!r} is in split {split!r} here and in {known.split!r} at {known.where}"
-            )
-        known.captions.append(caption)
+        if self._last != (image, self._splits.get(split)):
+            self._entry(image, where, split, whole=False)
+            self._last = image, self._splits[split]
+        self._captions.append(caption)
+        self._counts[-1] += 1
+
+    def _entry(self, image: str, where: str, split: str | None, *, whole: bool) -> None:
+        self._names.append(image)
+        self._where.append(where)
+        self._keys.append(key_of(image))
+        self._counts.append(0)
+        self._split_of.append(self._splits.setdefault(split, len(self._splits)))
+        self._whole.append(whole)
 
     def numbered_caption(self, image: str, number: str, caption: str, where: str) -> None:
         """A caption with the number that the file gives it; numbers go 0, 1, 2 ... within an image."""
-        known = self._by_caption.get(image)
-        expected = len(known.captions) if known is not None else 0
+        expected = self._numbered.get(image, 0)
+        self._numbered[image] = expected + 1
         if number != str(expected):
             self.problem(where, f"caption number of {image!r}: expected {expected}, found {number!r:.40}")
         self.caption(image, caption, where)
-
-
-class _Growing:
-    """An image whose captions are still being collected."""
-
-    __slots__ = ("captions", "image", "split", "where")
-
-    def __init__(self, image: str, where: str, split: str | None, captions: list[str]) -> None:
-        self.image, self.where, self.split, self.captions = image, where, split, captions
-
-    def frozen(self) -> CaptionedImage:
-        return CaptionedImage(image=self.image, captions=tuple(self.captions), where=self.where, split=self.split)

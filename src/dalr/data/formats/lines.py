@@ -23,7 +23,7 @@ def read_jsonl(source: Source, into: Collector) -> None:
     """
     if _LIST.match(source.first_line) and _read_list(source, into):
         return
-    for number, line in enumerate(source.lines, start=1):
+    for number, line in enumerate(source.lines(), start=1):
         where = f"{source.path}:{number}"
         if not line.strip():
             continue
@@ -70,7 +70,7 @@ def is_jsonl(source: Source) -> bool:
 
 def read_flickr_token(source: Source, into: Collector) -> None:
     """Lines `name.jpg#k<TAB>caption`, k from 0 within each image."""
-    for number, line in enumerate(source.lines, start=1):
+    for number, line in enumerate(source.lines(), start=1):
         where = f"{source.path}:{number}"
         if not line.strip():
             continue

@@ -22,14 +22,14 @@ def read_csv(source: Source, into: Collector) -> None:
 
 def read_tsv(source: Source, into: Collector) -> None:
     """As CSV, but with tabs and without quotes."""
-    rows = ((f"{source.path}:{number}", line) for number, line in enumerate(source.lines, start=1))
+    rows = ((f"{source.path}:{number}", line) for number, line in enumerate(source.lines(), start=1))
     _read_table(source, into, ((where, line.split("\t") if line else []) for where, line in rows), "<TAB>")
 
 
 def read_flickr_csv(source: Source, into: Collector) -> None:
     """`image_name| comment_number| comment`, as Flickr30k is published on Kaggle (results.csv)."""
     header = False
-    for number, line in enumerate(source.lines, start=1):
+    for number, line in enumerate(source.lines(), start=1):
         where = f"{source.path}:{number}"
         if not line.strip():
             continue
@@ -117,7 +117,7 @@ def _header_found(cells: list[str], first: list[str], columns: Columns, mark: st
 def _csv_rows(source: Source, into: Collector) -> Iterator[tuple[str, list[str]]]:
     """(file:first line, cells) of each row; stops at a row that is not CSV."""
     mark = source.columns.separator or ","
-    reader = csv.reader((f"{line}\n" for line in source.lines), strict=True, delimiter=mark)
+    reader = csv.reader((f"{line}\n" for line in source.lines()), strict=True, delimiter=mark)
     while True:
         where = f"{source.path}:{reader.line_num + 1}"
         try:
