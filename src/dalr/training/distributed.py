@@ -5,14 +5,13 @@ A recipe means the same on any number of ranks: `batch_size` counts the rows of 
 heads and objective on the whole batch; frozen vectors need no gathering: every rank reads those of all rows from
 its store. All ranks then compute the same loss. A rank's gradient is that of its own rows times the number of
 ranks, and the mean over ranks, which is taken for all parameters alike, is the gradient of one rank with the whole
-batch. Gradients are averaged after the last backward, in place of DistributedDataParallel: its bookkeeping per
-forward does not go with gradient caching, and would have to search for unused heads in every step.
+batch (`averaging.py`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,7 +27,6 @@ from dalr.io.console import tell
 from dalr.io.environment import local_rank, world_size
 from dalr.models.device import pick_device
 
-_BUCKET_BYTES = 32 * 2**20
 _PATIENCE = timedelta(hours=24)
 """How long ranks wait for each other: while one asks the teachers or computes a score, the others do."""
 _SHARDING = {
@@ -58,33 +56,6 @@ class Ranks:
         """The rows of all ranks in their order; the gradient flows back to this rank's own."""
         gathered: Tensor = rows if self.world == 1 else _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
         return gathered
-
-    def average_gradients(self, parameters: Iterable[nn.Parameter], *, same_graph: bool) -> None:
-        """Replace every gradient by its mean over the ranks; of heads that a step has not used there is none.
-
-        With `same_graph` all ranks used the same parameters. Otherwise a term may have had nothing to compare on
-        one of them: the ranks then first tell each other what they used.
-        """
-        if self.world == 1:
-            return
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        if not same_graph:
-            self._agree_on_used(trained)
-        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-        buckets = [(torch.cat([each.flatten() for each in bucket]), bucket) for bucket in _buckets(gradients)]
-        pending = [dist.all_reduce(flat, async_op=True) for flat, _ in buckets]
-        for work, (flat, bucket) in zip(pending, buckets, strict=True):
-            work.wait()
-            flat /= self.world
-            for gradient, mean in zip(bucket, torch.split(flat, [each.numel() for each in bucket]), strict=True):
-                gradient.copy_(mean.view_as(gradient))
-
-    def _agree_on_used(self, parameters: list[nn.Parameter]) -> None:
-        used = torch.tensor([each.grad is not None for each in parameters], dtype=torch.uint8, device=self.device)
-        dist.all_reduce(used, op=dist.ReduceOp.MAX)
-        for parameter, anywhere in zip(parameters, used.tolist(), strict=True):
-            if anywhere and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
 
     def start_equal(self, module: nn.Module) -> None:
         """Give all ranks the weights and buffers of the first."""
@@ -187,17 +158,3 @@ class _Gather(torch.autograd.Function):
         [gradient] = gradients
         start = ctx.ranks.rank * ctx.size
         return gradient[start : start + ctx.size] * ctx.ranks.world, None
-
-
-def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one dtype in groups of some tens of megabytes."""
-    bucket: list[Tensor] = []
-    size = 0
-    for gradient in gradients:
-        if bucket and (size >= _BUCKET_BYTES or gradient.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(gradient)
-        size += gradient.numel() * gradient.element_size()
-    if bucket:
-        yield bucket
