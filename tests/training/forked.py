@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -24,8 +25,11 @@ def free_port() -> int:
 
 
 def on_ranks(world: int, folder: Path, body: Callable[[int], Any]) -> list[Any]:
-    """What `body(rank)` returns on so many ranks, each with the environment that a launcher gives it."""
-    port = free_port()
+    """What `body(rank)` returns on so many ranks, each with the environment that a launcher gives it.
+
+    It gets there through a file below `folder`.
+    """
+    port, folder = free_port(), Path(mkdtemp(dir=folder))
     context = multiprocessing.get_context("fork")
     started = []
     with warnings.catch_warnings():

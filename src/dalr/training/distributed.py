@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from dalr.errors import ConfigError, DalrError, Problem
-from dalr.io.console import tell
 from dalr.io.environment import local_rank, world_size
 from dalr.models.device import pick_device
+from dalr.training.liveness import Liveness
 
 _PATIENCE = timedelta(hours=24)
 """How long ranks wait for each other: while one asks the teachers or computes a score, the others do."""
@@ -125,22 +125,50 @@ def joined(batch_size: int) -> Iterator[Ranks]:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
-    rank = dist.get_rank()
-    try:
-        yield Ranks(rank=rank, world=world, device=device)
-        dist.barrier()  # nobody closes a connection that another still reads
-    except DalrError as error:
-        error.add_note(f"on rank {rank}")
-        raise
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+    liveness = _meet("nccl" if cuda else "gloo", world)
+    with liveness.watched():
+        try:
+            yield Ranks(rank=liveness.rank, world=world, device=device)
+            dist.barrier()  # nobody closes a connection that another still reads
+        except DalrError as error:
+            liveness.has_spoken()
+            error.add_note(f"on rank {liveness.rank}")
             raise
-        reason = str(error).split("] ")[-1].split("\n")[0]
-        tell(f"rank {rank}: stopped, because another rank has ended ({reason:.120})")
-        raise SystemExit(1) from None
-    finally:
-        dist.destroy_process_group()
+        except BaseException as error:
+            if is_lost_connection(error):
+                liveness.end(first_line(error))
+            liveness.has_spoken()
+            raise
+        finally:
+            dist.destroy_process_group()
+
+
+def _meet(backend: str, world: int) -> Liveness:
+    """Find the other ranks.
+
+    Raises:
+        ConfigError: they cannot be reached.
+    """
+    try:
+        dist.init_process_group(backend, timeout=_PATIENCE)
+        return Liveness(dist.get_rank(), world)
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        what = (
+            f"{world} ranks could not meet at {place} ({first_line(error):.200}); every machine must reach that "
+            "address, and GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names the network interface between them"
+        )
+        raise ConfigError(Problem(where="environment variable MASTER_ADDR", what=what)) from None
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an all-reduce has failed because another rank, or the way to it, is gone."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says, without the place in its source."""
+    return str(error).split("] ")[-1].split("\n")[0]
 
 
 class _Gather(torch.autograd.Function):

@@ -1,0 +1,148 @@
+"""Which rank has died? Every rank counts, once a second, in the key-value store of the launcher.
+
+A rank that is killed, or whose machine is gone, says nothing. The others wait for it in an all-reduce, and what the
+library says then differs: gloo names an address, and only at the ranks that talk to the dead one; NCCL waits for its
+timeout; a machine without power closes no connection. So a thread of each rank counts, and looks whether the next
+rank does. After a failed all-reduce, the first rank that claims it finds out who no longer counts and says so in
+one line, and all end. A rank that ends with an error of its own claims it too, because its error is that line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import NoReturn
+
+from torch import distributed as dist
+
+from dalr.io.console import tell
+from dalr.io.environment import launched_by_dalr, local_rank, restarts, whole_number
+
+SECOND = 1.0
+"""Between two counts."""
+_MISSED = 4
+"""Counts that a living rank cannot miss all of."""
+_CONNECTING = timedelta(seconds=30)
+
+
+class Liveness:
+    """What this rank tells the others of itself, and knows of them."""
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+        self.patience = whole_number("DALR_RANK_PATIENCE", 120, least=10)
+        """Seconds until a rank that does not count is given up, although nothing else has failed."""
+        self._host = socket.gethostname()
+        self._ended = threading.Event()
+        client = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            timeout=_CONNECTING,
+        )
+        self._store = dist.PrefixStore(f"dalr/{restarts()[0]}", client)
+        """A connection of its own: the process group's is blocked while it waits for the others."""
+        self._count(0)
+        self._thread = threading.Thread(target=self._watch, name="liveness", daemon=True)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Count, and look at the next rank, until the body ends."""
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+
+    def has_spoken(self) -> None:
+        """This rank ends with an error of its own; no other says anything of that."""
+        with suppress(RuntimeError):
+            self._claim()
+            self._store.set(f"left/{self.rank}", "")
+
+    def end(self, reason: str) -> NoReturn:
+        """End this process after an all-reduce has failed for `reason`, with one line from one of the ranks.
+
+        At once: closing the process group would wait for the answers of ranks that wait for others.
+        """
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # by which a launcher ends the rank that is to say why
+        try:
+            if self._claim():
+                self._say_who(self._dead(), reason)
+            self._store.set(f"left/{self.rank}", "")
+        except RuntimeError:  # the store has gone with its machine
+            if local_rank() == 0:
+                self._say(f"rank {self.rank} cannot reach the others ({reason:.120})")
+        os._exit(1)
+
+    def _watch(self) -> None:
+        following = (self.rank + 1) % self.world
+        seen, silent, alone, count = "", 0, 0, 0
+        while not self._ended.wait(SECOND):
+            count += 1
+            try:
+                self._count(count)
+                found = self._counted(following)
+            except RuntimeError:
+                alone += 1
+            else:
+                silent, alone = (silent + 1 if found == seen else 0), 0
+                seen = found
+            if silent >= self.patience and not self._has_left(following):
+                self._give_up([following])
+            if alone >= self.patience:
+                self._give_up([])
+
+    def _give_up(self, dead: list[int]) -> NoReturn:
+        reason = f"for {self.patience} s"
+        with suppress(RuntimeError):
+            if not dead or self._claim():
+                self._say_who(dead, reason, by_name=True)
+        os._exit(1)
+
+    def _dead(self) -> list[int]:
+        """Ranks that have stopped counting without having ended by themselves."""
+        others = [rank for rank in range(self.world) if rank != self.rank]
+        before = {rank: self._counted(rank) for rank in others}
+        time.sleep(_MISSED * SECOND)
+        still = [rank for rank in others if self._counted(rank) == before[rank]]
+        return [rank for rank in still if not self._has_left(rank)]
+
+    def _say_who(self, dead: list[int], reason: str, *, by_name: bool = False) -> None:
+        if not dead:
+            self._say(f"rank {self.rank} cannot reach the others ({reason:.120})")
+        elif by_name or not launched_by_dalr():  # which sees how a process of this machine has ended
+            ranks = ", ".join(f"{rank} (on {self._counted(rank).split(' ', 1)[1]})" for rank in dead)
+            they = "rank" if len(dead) == 1 else "ranks"
+            self._say(f"{they} {ranks} of {self.world} died: killed, out of memory, or the machine is gone")
+
+    def _say(self, what: str) -> None:
+        tell(f"error: {what}; {advice()}")
+
+    def _claim(self) -> bool:
+        return int(self._store.add("spoken", 1)) == 1
+
+    def _count(self, number: int) -> None:
+        self._store.set(f"count/{self.rank}", f"{number} {self._host}")
+
+    def _counted(self, rank: int) -> str:
+        found: bytes = self._store.get(f"count/{rank}")
+        return found.decode()
+
+    def _has_left(self, rank: int) -> bool:
+        return bool(self._store.check([f"left/{rank}"]))
+
+
+def advice() -> str:
+    """What happens next, or what a person does."""
+    done, most = restarts()
+    if done < most:
+        return f"the launcher starts all ranks again from the newest resume point (restart {done + 1} of {most})"
+    return "to resume from the newest resume point, run the same command on every machine with --resume"
