@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from dalr.errors import ConfigError, DalrError, Problem
-from dalr.io.environment import local_rank, world_size
+from dalr.io.environment import local_rank, process_rank, world_size
 from dalr.models.device import pick_device
 from dalr.training.liveness import Liveness
+from dalr.training.meeting import meet
 
 _PATIENCE = timedelta(hours=24)
 """How long ranks wait for each other: while one asks the teachers or computes a score, the others do."""
@@ -150,8 +151,10 @@ def _meet(backend: str, world: int) -> Liveness:
         ConfigError: they cannot be reached.
     """
     try:
-        dist.init_process_group(backend, timeout=_PATIENCE)
-        return Liveness(dist.get_rank(), world)
+        meeting = meet(process_rank(), world, patience=_PATIENCE)
+        group = dist.PrefixStore("group", meeting.store)
+        dist.init_process_group(backend, store=group, rank=meeting.rank, world_size=world, timeout=_PATIENCE)
+        return Liveness(meeting)
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         what = (

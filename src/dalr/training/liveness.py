@@ -1,10 +1,11 @@
 """Which rank has died? Every rank counts, once a second, in the key-value store of the launcher.
 
-A rank that is killed, or whose machine is gone, says nothing. The others wait for it in an all-reduce, and what the
-library says then differs: gloo names an address, and only at the ranks that talk to the dead one; NCCL waits for its
-timeout; a machine without power closes no connection. So a thread of each rank counts, and looks whether the next
-rank does. After a failed all-reduce, the first rank that claims it finds out who no longer counts and says so in
-one line, and all end. A rank that ends with an error of its own claims it too, because its error is that line.
+A rank that is killed, or whose machine is gone, says nothing. The others wait for it in an all-reduce, and what
+the library says then differs: gloo names an address, and only at the ranks that talk to the dead one; NCCL may
+wait for its timeout; a machine without power closes no connection. So a thread of each rank counts, and looks
+whether the next rank does. After a failed all-reduce, the first rank that claims it finds out who no longer
+counts and says so in one line, and all end. A rank that ends with an error of its own claims it too, because its
+error is that line.
 """
 
 from __future__ import annotations
@@ -16,38 +17,28 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import NoReturn
-
-from torch import distributed as dist
 
 from dalr.io.console import tell
 from dalr.io.environment import launched_by_dalr, local_rank, restarts, whole_number
+from dalr.training.meeting import Meeting
 
 SECOND = 1.0
 """Between two counts."""
 _MISSED = 4
 """Counts that a living rank cannot miss all of."""
-_CONNECTING = timedelta(seconds=30)
 
 
 class Liveness:
     """What this rank tells the others of itself, and knows of them."""
 
-    def __init__(self, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+    def __init__(self, meeting: Meeting) -> None:
+        self.rank, self.world = meeting.rank, meeting.world
         self.patience = whole_number("DALR_RANK_PATIENCE", 120, least=10)
         """Seconds until a rank that does not count is given up, although nothing else has failed."""
         self._host = socket.gethostname()
         self._ended = threading.Event()
-        client = dist.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=_CONNECTING,
-        )
-        self._store = dist.PrefixStore(f"dalr/{restarts()[0]}", client)
-        """A connection of its own: the process group's is blocked while it waits for the others."""
+        self._store = meeting.other_connection()
         self._count(0)
         self._thread = threading.Thread(target=self._watch, name="liveness", daemon=True)
 
@@ -144,5 +135,5 @@ def advice() -> str:
     """What happens next, or what a person does."""
     done, most = restarts()
     if done < most:
-        return f"the launcher starts all ranks again from the newest resume point (restart {done + 1} of {most})"
+        return f"the launcher starts all ranks again from the newest resume point ({most} times at most)"
     return "to resume from the newest resume point, run the same command on every machine with --resume"
