@@ -27,6 +27,7 @@ SECOND = 1.0
 """Between two counts."""
 _MISSED = 4
 """Counts that a living rank cannot miss all of."""
+_SAYING_SECONDS = 20
 
 
 class Liveness:
@@ -56,6 +57,7 @@ class Liveness:
         with suppress(RuntimeError):
             self._claim()
             self._store.set(f"left/{self.rank}", "")
+            self._store.set("said", "")
 
     def end(self, reason: str) -> NoReturn:
         """End this process after an all-reduce has failed for `reason`, with one line from one of the ranks.
@@ -67,11 +69,19 @@ class Liveness:
         try:
             if self._claim():
                 self._say_who(self._dead(), reason)
-            self._store.set(f"left/{self.rank}", "")
-        except RuntimeError:  # the store has gone with its machine
+                self._store.set("said", "")
+            self._wait_until_said()  # the store may end with this process
+        except RuntimeError:  # it has gone with its machine
             if local_rank() == 0:
                 self._say(f"rank {self.rank} cannot reach the others ({reason:.120})")
         os._exit(1)
+
+    def _wait_until_said(self) -> None:
+        """Without blocking the connection, on which this rank still counts."""
+        for _ in range(_SAYING_SECONDS):
+            if self._store.check(["said"]):
+                return
+            time.sleep(SECOND)
 
     def _watch(self) -> None:
         following = (self.rank + 1) % self.world
@@ -96,6 +106,7 @@ class Liveness:
         with suppress(RuntimeError):
             if not dead or self._claim():
                 self._say_who(dead, reason, by_name=True)
+                self._store.set("said", "")
         os._exit(1)
 
     def _dead(self) -> list[int]:
