@@ -29,22 +29,33 @@ def on_ranks(world: int, folder: Path, body: Callable[[int], Any]) -> list[Any]:
 
     It gets there through a file below `folder`.
     """
-    port, folder = free_port(), Path(mkdtemp(dir=folder))
+    results = Path(mkdtemp(dir=folder))
+
+    def kept(rank: int) -> None:
+        torch.save(body(rank), results / f"result-{rank}.pt")
+
+    assert exit_codes(world, folder, kept) == [0] * world
+    return [torch.load(results / f"result-{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def exit_codes(world: int, folder: Path, body: Callable[[int], Any]) -> list[int | None]:
+    """How so many ranks end that run `body(rank)`; an exception in it fails the test."""
+    port, failures = free_port(), Path(mkdtemp(dir=folder))
     context = multiprocessing.get_context("fork")
     started = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which wait for work that nobody gives
         for rank in range(world):
-            process = context.Process(target=_rank, args=(rank, world, port, folder, body))
+            process = context.Process(target=_rank, args=(rank, world, port, failures, body))
             process.start()
             started.append(process)
     for process in started:
         process.join(SECONDS)
         process.kill()
-    failed = [path.read_text() for path in sorted(folder.glob("failed-*"))]
+        process.join()
+    failed = [path.read_text() for path in sorted(failures.iterdir())]
     assert not failed, failed[0]
-    assert [process.exitcode for process in started] == [0] * world
-    return [torch.load(folder / f"result-{rank}.pt", weights_only=False) for rank in range(world)]
+    return [process.exitcode for process in started]
 
 
 def _rank(rank: int, world: int, port: int, folder: Path, body: Callable[[int], Any]) -> None:
@@ -52,7 +63,7 @@ def _rank(rank: int, world: int, port: int, folder: Path, body: Callable[[int], 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     try:
-        torch.save(body(rank), folder / f"result-{rank}.pt")
+        body(rank)
     except BaseException:
         (folder / f"failed-{rank}").write_text(traceback.format_exc())
         raise

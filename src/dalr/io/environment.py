@@ -64,6 +64,11 @@ def restarts() -> tuple[int, int]:
     return whole_number("TORCHELASTIC_RESTART_COUNT", 0), whole_number("TORCHELASTIC_MAX_RESTARTS", 0)
 
 
+def rank_patience() -> int:
+    """Seconds until a rank that shows no sign of life is given up, although no connection has failed."""
+    return whole_number("DALR_RANK_PATIENCE", 120, least=10)
+
+
 def launched_by_dalr() -> bool:
     """Whether `dalr train --nproc` has started this process, and will say how it ended."""
     return bool(os.environ.get(LAUNCHED))

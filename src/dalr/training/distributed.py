@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from dalr.errors import ConfigError, DalrError, Problem
-from dalr.io.environment import local_rank, process_rank, world_size
+from dalr.io.environment import local_rank, process_rank, rank_patience, world_size
 from dalr.models.device import pick_device
 from dalr.training.liveness import Liveness
 from dalr.training.meeting import meet
@@ -130,6 +130,7 @@ def joined(batch_size: int) -> Iterator[Ranks]:
     with liveness.watched():
         try:
             yield Ranks(rank=liveness.rank, world=world, device=device)
+            liveness.rest()
             dist.barrier()  # nobody closes a connection that another still reads
         except DalrError as error:
             liveness.has_spoken()
@@ -154,7 +155,7 @@ def _meet(backend: str, world: int) -> Liveness:
         meeting = meet(process_rank(), world, patience=_PATIENCE)
         group = dist.PrefixStore("group", meeting.store)
         dist.init_process_group(backend, store=group, rank=meeting.rank, world_size=world, timeout=_PATIENCE)
-        return Liveness(meeting)
+        return Liveness(meeting, patience=rank_patience())
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         what = (

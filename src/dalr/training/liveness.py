@@ -20,23 +20,25 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from dalr.io.console import tell
-from dalr.io.environment import launched_by_dalr, local_rank, restarts, whole_number
+from dalr.io.environment import launched_by_dalr, local_rank, restarts
 from dalr.training.meeting import Meeting
 
-SECOND = 1.0
-"""Between two counts."""
 _MISSED = 4
 """Counts that a living rank cannot miss all of."""
 _SAYING_SECONDS = 20
 
 
 class Liveness:
-    """What this rank tells the others of itself, and knows of them."""
+    """What this rank tells the others of itself, and knows of them.
 
-    def __init__(self, meeting: Meeting) -> None:
+    Args:
+        second: time between two counts.
+        patience: counts that a rank may miss until it is given up, although nothing else has failed.
+    """
+
+    def __init__(self, meeting: Meeting, *, patience: int, second: float = 1.0) -> None:
         self.rank, self.world = meeting.rank, meeting.world
-        self.patience = whole_number("DALR_RANK_PATIENCE", 120, least=10)
-        """Seconds until a rank that does not count is given up, although nothing else has failed."""
+        self.patience, self.second = patience, second
         self._host = socket.gethostname()
         self._ended = threading.Event()
         self._store = meeting.other_connection()
@@ -50,7 +52,13 @@ class Liveness:
         try:
             yield
         finally:
-            self._ended.set()
+            self.rest()
+
+    def rest(self) -> None:
+        """Count no more: this rank is done."""
+        self._ended.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(self.second * _MISSED)
 
     def has_spoken(self) -> None:
         """This rank ends with an error of its own; no other says anything of that."""
@@ -81,28 +89,26 @@ class Liveness:
         for _ in range(_SAYING_SECONDS):
             if self._store.check(["said"]):
                 return
-            time.sleep(SECOND)
+            time.sleep(self.second)
 
     def _watch(self) -> None:
         following = (self.rank + 1) % self.world
-        seen, silent, alone, count = "", 0, 0, 0
-        while not self._ended.wait(SECOND):
-            count += 1
-            try:
+        seen, silent, count = "", 0, 0
+        try:
+            while not self._ended.wait(self.second):
+                count += 1
                 self._count(count)
                 found = self._counted(following)
-            except RuntimeError:
-                alone += 1
-            else:
-                silent, alone = (silent + 1 if found == seen else 0), 0
+                silent = silent + 1 if found == seen else 0
                 seen = found
-            if silent >= self.patience and not self._has_left(following):
-                self._give_up([following])
-            if alone >= self.patience:
+                if silent >= self.patience and not self._has_left(following):
+                    self._give_up([following])
+        except RuntimeError:  # the store is gone; each further call would only make the library say so again
+            if not self._ended.wait(self.second * self.patience):
                 self._give_up([])
 
     def _give_up(self, dead: list[int]) -> NoReturn:
-        reason = f"for {self.patience} s"
+        reason = f"for {self.patience * self.second:.0f} s"
         with suppress(RuntimeError):
             if not dead or self._claim():
                 self._say_who(dead, reason, by_name=True)
@@ -113,7 +119,7 @@ class Liveness:
         """Ranks that have stopped counting without having ended by themselves."""
         others = [rank for rank in range(self.world) if rank != self.rank]
         before = {rank: self._counted(rank) for rank in others}
-        time.sleep(_MISSED * SECOND)
+        time.sleep(_MISSED * self.second)
         still = [rank for rank in others if self._counted(rank) == before[rank]]
         return [rank for rank in still if not self._has_left(rank)]
 
