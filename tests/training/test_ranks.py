@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,7 +42,10 @@ def test_several_ranks_have_the_loss_and_gradients_of_one(world: int, toys: Toys
             require_close(found, expected, tolerance=1e-9)
 
 
-@pytest.mark.parametrize(("world", "settings"), [(2, []), (2, ["training.mini_batch_size=2"]), (4, [])])
+@pytest.mark.parametrize(
+    ("world", "settings"),
+    [(2, []), (4, []), pytest.param(2, ["training.mini_batch_size=2"], marks=pytest.mark.slow)],
+)
 def test_several_ranks_train_to_the_losses_and_weights_of_one(
     world: int, settings: list[str], toys: Toys, tmp_path: Path
 ) -> None:
@@ -107,7 +111,7 @@ class TestCommand:
         os.kill(first, signal.SIGKILL)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 1
-        [line] = [line for line in err.splitlines() if not line.startswith(("train ", "student"))]
+        [line] = [line for line in err.splitlines() if "error" in line or line.startswith("rank ")]
         assert line.startswith("error: rank 0 of 2 was killed by SIGKILL")
         assert line.endswith("run the same command on every machine with --resume")
         assert record(run)["status"] == "training"
@@ -187,6 +191,28 @@ class TestRefusals:
         monkeypatch.setenv(variable, "true")
         with pytest.raises(ConfigError, match="every rank holds whole weights"), joined(8):
             pass
+
+    def test_a_launcher_that_restarts_what_does_not_resume(
+        self, monkeypatch: pytest.MonkeyPatch, toys: Toys, tmp_path: Path
+    ) -> None:
+        import dalr
+
+        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+        with pytest.raises(ConfigError, match=r"--max-restarts: .*3 times at most.*add --resume and --out"):
+            dalr.train(toys.recipe(tmp_path), out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_ranks_that_cannot_meet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            monkeypatch.setenv("WORLD_SIZE", "2")
+            monkeypatch.setenv("RANK", "0")
+            monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+            monkeypatch.setenv("MASTER_PORT", str(port))
+            with pytest.raises(ConfigError, match=rf"2 ranks could not meet at 127.0.0.1:{port}"), joined(8):
+                pass
 
     def test_a_launcher_within_a_launcher(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from dalr.training.launch import launch
