@@ -55,7 +55,7 @@ class GradientAverage:
         self._under_way: _Sending | None = None
         if overlap:
             for parameter in self._trained:
-                parameter.register_post_accumulate_grad_hook(self._accumulated)
+                parameter.register_post_accumulate_grad_hook(self._accumulated)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def over_ranks(self, kind: str, *, one_backward: bool) -> Iterator[None]:

@@ -153,7 +153,7 @@ def _meet(backend: str, world: int) -> Liveness:
     """
     try:
         meeting = meet(process_rank(), world, patience=_PATIENCE)
-        group = dist.PrefixStore("group", meeting.store)
+        group = dist.PrefixStore("group", meeting.store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=group, rank=meeting.rank, world_size=world, timeout=_PATIENCE)
         return Liveness(meeting, patience=rank_patience())
     except (RuntimeError, ValueError) as error:

@@ -49,11 +49,13 @@ def meet(rank: int, world: int, *, patience: timedelta) -> Meeting:
 
 def _connected(*, hosting: bool) -> dist.Store:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.TCPStore(address, port, is_master=hosting, wait_for_workers=False, timeout=_CONNECTING)
+    return dist.TCPStore(  # type: ignore[attr-defined,no-any-return]
+        address, port, is_master=hosting, wait_for_workers=False, timeout=_CONNECTING
+    )
 
 
 def _of_attempt(attempt: int, store: dist.Store) -> dist.Store:
-    return dist.PrefixStore(f"dalr/{attempt}", store)
+    return dist.PrefixStore(f"dalr/{attempt}", store)  # type: ignore[attr-defined,no-any-return]
 
 
 def _welcome_all(store: dist.Store, world: int) -> int:
