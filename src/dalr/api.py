@@ -23,6 +23,7 @@ from dalr.evaluation.run import evaluate_model
 from dalr.features.importing import read_ids
 from dalr.features.source import features_in_memory
 from dalr.io.console import Console
+from dalr.io.environment import restarts
 from dalr.io.paths import exists, expanded, is_dir, is_file
 from dalr.models.absent import no_such
 from dalr.models.choices import ComputePrecision, PoolingMode
@@ -134,6 +135,12 @@ def train(
         return try_batches(loaded, console=console or Console(), program=objects.program)
     if (resume or allow_changed) and out is None:
         raise ConfigError(Problem(where="--resume", what="needs the folder of the run: add --out"))
+    if restarts()[1] and not (resume and out is not None):
+        what = (
+            f"the launcher may start all ranks again ({restarts()[1]} times at most), which then resume: add "
+            "--resume and --out; --resume also starts a run where there is none"
+        )
+        raise ConfigError(Problem(where="--max-restarts", what=what))
     if allow_changed and not resume:
         raise ConfigError(Problem(where="--allow-changed", what="goes with --resume"))
     return run(

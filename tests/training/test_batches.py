@@ -214,3 +214,30 @@ def test_candidates_are_at_least_those_of_the_batch_and_at_most_all(
 def test_without_candidates_none_are_read(dataset: BatchDataset) -> None:
     batch = dataset[planned("pair", [0, 3, 6])]
     assert batch.targets.candidates is batch.targets.own_candidate is None
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_a_rank_reads_the_tokens_of_its_own_rows(dataset: BatchDataset, gather: bool) -> None:
+    """Frozen vectors it reads of all rows whose vectors meet in the objective."""
+    rows = [3, 0, 17, 4, 9, 30, 41, 2]
+    read: list[list[int]] = []
+    for rank in range(4):
+        counted = CountedRows(**vars(dataset.streams["pair"].tokens.stream))
+        stream = dataclasses.replace(dataset.streams["pair"], tokens=TokenRows(stream=counted, pad_id=0))
+        of_rank = dataclasses.replace(dataset, streams={"pair": stream}, rank=rank, world=4, gather=gather)
+        batch = of_rank[planned("pair", rows)]
+        read.append(counted.read)
+        assert batch.targets.image is not None
+        assert len(batch.targets.image) == (8 if gather else 2)
+    assert read == [rows[:2], rows[2:4], rows[4:6], rows[6:]]
+
+
+@dataclasses.dataclass(frozen=True)
+class CountedRows(TokenStream):
+    """Notes which rows are read."""
+
+    read: list[int] = dataclasses.field(default_factory=list)
+
+    def row(self, index: int) -> np.ndarray:
+        self.read.append(index)
+        return super().row(index)

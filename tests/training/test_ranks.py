@@ -9,12 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from gradients import gradients
+from forked import on_ranks
+from gradients import gradients, trained
 from runs import METHODS, metrics, record
 from safetensors.torch import load_file
 
@@ -22,39 +22,6 @@ from dalr.cli import main
 from dalr.errors import ConfigError
 from dalr.training.distributed import joined
 from tiny import Toys
-
-HERE = Path(__file__).parent
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def gradients_on_ranks(count: int, folder: Path, cases: Mapping[str, Sequence[object]]) -> Path:
-    """Write `folder/NAME-RANK.safetensors` of every NAME -> (recipe, overrides), on ranks as a launcher of several
-    nodes starts them."""
-    arguments = [
-        part
-        for name, (recipe, *overrides) in cases.items()
-        for part in ("--", str(folder / name), str(free_port()), str(recipe), *map(str, overrides))
-    ]
-    shared = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "gradients.py"), *arguments[1:]],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    for process in started:
-        _, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
-    return folder
 
 
 def require_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], *, tolerance: float) -> None:
@@ -66,24 +33,36 @@ def require_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tens
 
 
 @pytest.mark.slow
-def test_two_ranks_have_the_loss_and_gradients_of_one(toys: Toys, tmp_path: Path) -> None:
-    recipes = {method: toys.method(tmp_path, method) for method in METHODS if method != "dalr-release"}
-    found = gradients_on_ranks(2, tmp_path, {method: [recipe] for method, recipe in recipes.items()})
-    for method, recipe in recipes.items():
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_ranks_have_the_loss_and_gradients_of_one(world: int, toys: Toys, tmp_path: Path) -> None:
+    for method in (method for method in METHODS if method != "dalr-release"):
+        recipe = toys.method(tmp_path, method)
         expected = gradients(recipe)
-        for rank in range(2):
-            require_close(load_file(found / f"{method}-{rank}.safetensors"), expected, tolerance=1e-9)
+        for found in on_ranks(world, tmp_path, lambda _, recipe=recipe: gradients(recipe)):
+            require_close(found, expected, tolerance=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("world", "settings"),
+    [(2, []), (4, []), pytest.param(2, ["training.mini_batch_size=2"], marks=pytest.mark.slow)],
+)
+def test_several_ranks_train_to_the_losses_and_weights_of_one(
+    world: int, settings: list[str], toys: Toys, tmp_path: Path
+) -> None:
+    """Text and pair batches, with gradient norms, clipping and overlap; also with gradient caching."""
+    recipe = toys.method(tmp_path, "dalr")
+    expected = trained(recipe, settings, steps=6)
+    for found in on_ranks(world, tmp_path, lambda _: trained(recipe, settings, steps=6)):
+        require_close(found, expected, tolerance=1e-9)
 
 
 def test_two_ranks_with_and_without_gathering(toys: Toys, tmp_path: Path) -> None:
     """With it they are one rank with the whole batch, also in mini-batches; without, each compares its own rows."""
     recipe = toys.recipe(tmp_path, objective={"infonce": {}, "grounding": {"weight": 0.1}, "consistency": {}})
-    cases = {"gather": [recipe, "training.mini_batch_size=3"], "alone": [recipe, "training.gather=false"]}
-    found = gradients_on_ranks(2, tmp_path, cases)
     expected = gradients(recipe)
-    for rank in range(2):
-        require_close(load_file(found / f"gather-{rank}.safetensors"), expected, tolerance=1e-9)
-    alone = [load_file(found / f"alone-{rank}.safetensors") for rank in range(2)]
+    for found in on_ranks(2, tmp_path, lambda _: gradients(recipe, ["training.mini_batch_size=3"])):
+        require_close(found, expected, tolerance=1e-9)
+    alone = on_ranks(2, tmp_path, lambda _: gradients(recipe, ["training.gather=false"]))
     require_close(alone[0], alone[1], tolerance=0)
     assert alone[0].keys() == expected.keys()
     assert (alone[0]["0.loss"] - expected["0.loss"]).abs() > 1e-3, "four rows have fewer negatives than eight"
@@ -132,8 +111,9 @@ class TestCommand:
         os.kill(first, signal.SIGKILL)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 1
-        assert "Traceback" not in err
-        assert "error on rank 0: killed by SIGKILL" in err
+        [line] = [line for line in err.splitlines() if "error" in line or line.startswith("rank ")]
+        assert line.startswith("error: rank 0 of 2 was killed by SIGKILL")
+        assert line.endswith("run the same command on every machine with --resume")
         assert record(run)["status"] == "training"
         again = self.dalr("train", recipe, *settings, "--out", run, "--nproc", "2", "--resume")
         assert again.returncode == 0, again.stderr
@@ -211,6 +191,28 @@ class TestRefusals:
         monkeypatch.setenv(variable, "true")
         with pytest.raises(ConfigError, match="every rank holds whole weights"), joined(8):
             pass
+
+    def test_a_launcher_that_restarts_what_does_not_resume(
+        self, monkeypatch: pytest.MonkeyPatch, toys: Toys, tmp_path: Path
+    ) -> None:
+        import dalr
+
+        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+        with pytest.raises(ConfigError, match=r"--max-restarts: .*3 times at most.*add --resume and --out"):
+            dalr.train(toys.recipe(tmp_path), out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_ranks_that_cannot_meet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            monkeypatch.setenv("WORLD_SIZE", "2")
+            monkeypatch.setenv("RANK", "0")
+            monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+            monkeypatch.setenv("MASTER_PORT", str(port))
+            with pytest.raises(ConfigError, match=rf"2 ranks could not meet at 127.0.0.1:{port}"), joined(8):
+                pass
 
     def test_a_launcher_within_a_launcher(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from dalr.training.launch import launch

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int64
 
 from dalr.data.config import DataConfig
 from dalr.data.formats import read_pairs_file
+from dalr.data.formats.collecting import MOST_WRONG
 from dalr.data.holdout import SIDES, Side, sides_of
 from dalr.data.memory import IN_MEMORY
 from dalr.data.reading import Reading
@@ -32,12 +33,13 @@ from dalr.data.rows import (
     has_surrogate,
     is_blank,
 )
-from dalr.errors import DataError, Problem, Problems, few
+from dalr.errors import DataError, Problem, Problems
 from dalr.io.strings import Strings, keys_of, repeated_rows
 from dalr.io.text import iter_lines
 from dalr.seed import generator
 
 _AS_IT_IS = Reading()
+_TOO_MANY = f"{MOST_WRONG} empty lines so far; the rest was not read: the file may be of another kind"
 _EMPTY_LINE = "empty line; remove it or set data.on_empty: drop"
 
 
@@ -223,26 +225,32 @@ def checked_text(
     on_empty: Literal["error", "drop"] = "error",
 ) -> Text:
     """Lines as text; what is wrong is appended to `problems`."""
-    numbers, blank = array("q"), array("q")
+    numbers = array("q")
+    blank, empty = 0, Problems()
 
     def sentences() -> Iterator[str]:
+        nonlocal blank
         for number, line in enumerate(lines, start=1):
-            if is_blank(line):
-                blank.append(number)
-            else:
+            if line and not is_blank(line):
                 numbers.append(number)
                 yield line
+                continue
+            blank += 1
+            if on_empty == "error":
+                empty.append(Problem(where=f"{where}:{number}", what=_EMPTY_LINE))
+                if blank >= MOST_WRONG:
+                    empty.append(Problem(where=f"{where}:{number}", what=_TOO_MANY))
+                    return
 
     kept = Strings.of(sentences())
-    if on_empty == "error":
-        problems.extend(few(blank, lambda number: Problem(where=f"{where}:{number}", what=_EMPTY_LINE)))
+    problems.extend(empty)
     if not numbers:
         problems.append(Problem(where=where, what="no sentence in it"))
     text = Text(lines=kept, numbers=np.array(numbers, np.int64), keys=keys_of(map(comparable, kept)))
     report |= {
         "text_file": where,
         "text_lines": len(text.lines),
-        "text_dropped_empty": len(blank),
+        "text_dropped_empty": blank,
         "text_repeated": _repetitions(text.keys),
     }
     return text

@@ -12,6 +12,7 @@ import re
 from dalr.errors import ConfigError, Problem
 
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
+LAUNCHED = "DALR_LAUNCHED"
 _MEETING = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 """What several processes need to find each other."""
 
@@ -56,6 +57,21 @@ def world_size() -> int:
 def local_rank() -> int:
     """Which process of its machine this is, and so which GPU it takes."""
     return whole_number("LOCAL_RANK", 0)
+
+
+def restarts() -> tuple[int, int]:
+    """How often the launcher has started all processes again, and how often it may."""
+    return whole_number("TORCHELASTIC_RESTART_COUNT", 0), whole_number("TORCHELASTIC_MAX_RESTARTS", 0)
+
+
+def rank_patience() -> int:
+    """Seconds until a rank that shows no sign of life is given up, although no connection has failed."""
+    return whole_number("DALR_RANK_PATIENCE", 120, least=10)
+
+
+def launched_by_dalr() -> bool:
+    """Whether `dalr train --nproc` has started this process, and will say how it ended."""
+    return bool(os.environ.get(LAUNCHED))
 
 
 def require_meeting() -> None:

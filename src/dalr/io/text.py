@@ -49,6 +49,10 @@ def iter_lines(path: Path) -> Iterator[str]:
     """
     number = 0
     with open_data(path) as file:
+        if isinstance(file, GzipFile):  # read to its end first: of a damaged one, or a bomb, no line is given out
+            while file.read(_CHUNK):
+                pass
+    with open_data(path) as file:
         blocks = _whole_lines(file.read)
         for block in blocks:
             try:

@@ -5,14 +5,13 @@ A recipe means the same on any number of ranks: `batch_size` counts the rows of 
 heads and objective on the whole batch; frozen vectors need no gathering: every rank reads those of all rows from
 its store. All ranks then compute the same loss. A rank's gradient is that of its own rows times the number of
 ranks, and the mean over ranks, which is taken for all parameters alike, is the gradient of one rank with the whole
-batch. Gradients are averaged after the last backward, in place of DistributedDataParallel: its bookkeeping per
-forward does not go with gradient caching, and would have to search for unused heads in every step.
+batch (`averaging.py`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,11 +23,11 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from dalr.errors import ConfigError, DalrError, Problem
-from dalr.io.console import tell
-from dalr.io.environment import local_rank, world_size
+from dalr.io.environment import local_rank, process_rank, rank_patience, world_size
 from dalr.models.device import pick_device
+from dalr.training.liveness import Liveness
+from dalr.training.meeting import meet
 
-_BUCKET_BYTES = 32 * 2**20
 _PATIENCE = timedelta(hours=24)
 """How long ranks wait for each other: while one asks the teachers or computes a score, the others do."""
 _SHARDING = {
@@ -58,33 +57,6 @@ class Ranks:
         """The rows of all ranks in their order; the gradient flows back to this rank's own."""
         gathered: Tensor = rows if self.world == 1 else _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
         return gathered
-
-    def average_gradients(self, parameters: Iterable[nn.Parameter], *, same_graph: bool) -> None:
-        """Replace every gradient by its mean over the ranks; of heads that a step has not used there is none.
-
-        With `same_graph` all ranks used the same parameters. Otherwise a term may have had nothing to compare on
-        one of them: the ranks then first tell each other what they used.
-        """
-        if self.world == 1:
-            return
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        if not same_graph:
-            self._agree_on_used(trained)
-        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-        buckets = [(torch.cat([each.flatten() for each in bucket]), bucket) for bucket in _buckets(gradients)]
-        pending = [dist.all_reduce(flat, async_op=True) for flat, _ in buckets]
-        for work, (flat, bucket) in zip(pending, buckets, strict=True):
-            work.wait()
-            flat /= self.world
-            for gradient, mean in zip(bucket, torch.split(flat, [each.numel() for each in bucket]), strict=True):
-                gradient.copy_(mean.view_as(gradient))
-
-    def _agree_on_used(self, parameters: list[nn.Parameter]) -> None:
-        used = torch.tensor([each.grad is not None for each in parameters], dtype=torch.uint8, device=self.device)
-        dist.all_reduce(used, op=dist.ReduceOp.MAX)
-        for parameter, anywhere in zip(parameters, used.tolist(), strict=True):
-            if anywhere and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
 
     def start_equal(self, module: nn.Module) -> None:
         """Give all ranks the weights and buffers of the first."""
@@ -154,22 +126,53 @@ def joined(batch_size: int) -> Iterator[Ranks]:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
-    rank = dist.get_rank()
-    try:
-        yield Ranks(rank=rank, world=world, device=device)
-        dist.barrier()  # nobody closes a connection that another still reads
-    except DalrError as error:
-        error.add_note(f"on rank {rank}")
-        raise
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+    liveness = _meet("nccl" if cuda else "gloo", world)
+    with liveness.watched():
+        try:
+            yield Ranks(rank=liveness.rank, world=world, device=device)
+            liveness.rest()
+            dist.barrier()  # nobody closes a connection that another still reads
+        except DalrError as error:
+            liveness.has_spoken()
+            error.add_note(f"on rank {liveness.rank}")
             raise
-        reason = str(error).split("] ")[-1].split("\n")[0]
-        tell(f"rank {rank}: stopped, because another rank has ended ({reason:.120})")
-        raise SystemExit(1) from None
-    finally:
-        dist.destroy_process_group()
+        except BaseException as error:
+            if is_lost_connection(error):
+                liveness.end(first_line(error))
+            liveness.has_spoken()
+            raise
+        finally:
+            dist.destroy_process_group()
+
+
+def _meet(backend: str, world: int) -> Liveness:
+    """Find the other ranks.
+
+    Raises:
+        ConfigError: they cannot be reached.
+    """
+    try:
+        meeting = meet(process_rank(), world, patience=_PATIENCE)
+        group = dist.PrefixStore("group", meeting.store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=group, rank=meeting.rank, world_size=world, timeout=_PATIENCE)
+        return Liveness(meeting, patience=rank_patience())
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        what = (
+            f"{world} ranks could not meet at {place} ({first_line(error):.200}); every machine must reach that "
+            "address, and GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names the network interface between them"
+        )
+        raise ConfigError(Problem(where="environment variable MASTER_ADDR", what=what)) from None
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an all-reduce has failed because another rank, or the way to it, is gone."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says, without the place in its source."""
+    return str(error).split("] ")[-1].split("\n")[0]
 
 
 class _Gather(torch.autograd.Function):
@@ -187,17 +190,3 @@ class _Gather(torch.autograd.Function):
         [gradient] = gradients
         start = ctx.ranks.rank * ctx.size
         return gradient[start : start + ctx.size] * ctx.ranks.world, None
-
-
-def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one dtype in groups of some tens of megabytes."""
-    bucket: list[Tensor] = []
-    size = 0
-    for gradient in gradients:
-        if bucket and (size >= _BUCKET_BYTES or gradient.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(gradient)
-        size += gradient.numel() * gradient.element_size()
-    if bucket:
-        yield bucket

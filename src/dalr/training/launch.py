@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from dalr.errors import ConfigError, Problem
 from dalr.io.console import tell
+from dalr.io.environment import LAUNCHED
 from dalr.models.device import usable_cores
 
 _MEANINGFUL = (2, 3, 4, 5, 6, 130, 143)
@@ -40,6 +41,8 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from dalr.training.liveness import advice
+
     if "WORLD_SIZE" in os.environ:
         raise ConfigError(
             Problem(
@@ -50,6 +53,7 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and processes > gpus:
         raise ConfigError(Problem(where="--nproc", what=f"{processes} ranks, but this machine has {gpus} GPUs"))
+    os.environ[LAUNCHED] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     logging.disable(logging.ERROR)  # the agent's; what the ranks have to say, they say themselves
     config = LaunchConfig(
@@ -67,8 +71,13 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
         failures = [failure for _, failure in sorted(error.failures.items())]
         for failure in failures:
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # with which the agent ends the others
-                tell(f"error on rank {failure.local_rank}: killed by {failure.signal_name()}")
+                who = f"rank {failure.local_rank} of {processes}"
+                tell(f"error: {who} was killed by {failure.signal_name()}{_cause(failure.exitcode)}; {advice()}")
         return next((failure.exitcode for failure in failures if failure.exitcode in _MEANINGFUL), 1)
     except SignalException as error:  # passed on to all ranks, which have sealed a checkpoint by now
         return 128 + int(error.sigval)
     return 0
+
+
+def _cause(code: int) -> str:
+    return " (by the system, if memory was short)" if code == -signal.SIGKILL else ""

@@ -31,14 +31,18 @@ class Stop:
 
 
 @contextmanager
-def asked_to_stop(console: Console) -> Iterator[Stop]:
-    """Listen for signals; outside the main thread, where Python delivers none, nobody ever asks."""
+def asked_to_stop(console: Console, *, announce: bool = True) -> Iterator[Stop]:
+    """Listen for signals; outside the main thread, where Python delivers none, nobody ever asks.
+
+    Without `announce` nothing is said of SIGTERM: a launcher also ends with it the ranks that are left when one has
+    died, and nothing is saved then.
+    """
     stop = Stop()
 
     def ask(number: int, _: FrameType | None) -> None:
         stop.signal = signal.Signals(number)
         signal.signal(number, signal.SIG_DFL)
-        if not console.quiet:
+        if not console.quiet and (announce or stop.signal == signal.SIGINT):
             name = _NAMES[stop.signal]
             text = f"\n{name}: finishing this step and saving a checkpoint; send {name} again to stop at once\n"
             with suppress(OSError):

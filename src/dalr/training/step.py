@@ -11,12 +11,14 @@ the second pass gets the views of the first.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from dalr.losses import Losses
 from dalr.seed import derive_seed
+from dalr.training.averaging import GradientAverage
 from dalr.training.batch import Batch, TokenBatch
 from dalr.training.distributed import Ranks
 from dalr.training.module import TrainingTask
@@ -33,6 +35,14 @@ class Step:
     mini_batch_size: int | None
     """Rows of this rank that go through the student at a time; None takes all."""
     seed: int
+    overlap: bool = True
+    """Average gradients during the backward, where there is one; otherwise after it."""
+
+    @cached_property
+    def average(self) -> GradientAverage:
+        """What makes means over the ranks of the gradients."""
+        parameters = self.task.parameters()
+        return GradientAverage(parameters, world=self.ranks.world, same_graph=self.gather, overlap=self.overlap)
 
     def gradients(self, batch: Batch, *, norms: bool = False) -> Losses:
         """Give every parameter its gradient of the loss of `batch`, averaged over the ranks; returns the losses.
@@ -41,9 +51,8 @@ class Step:
         """
         tokens = batch.tokens
         whole = self.mini_batch_size is None or len(tokens.ids) <= self.mini_batch_size
-        losses = self._at_once(batch, norms) if whole else self._cached(batch, norms)
-        self.ranks.average_gradients(self.task.parameters(), same_graph=self.gather)
-        return losses
+        with self.average.over_ranks(batch.kind, one_backward=whole):
+            return self._at_once(batch, norms) if whole else self._cached(batch, norms)
 
     def _at_once(self, batch: Batch, norms: bool) -> Losses:
         losses = self._losses(batch, *self._encode(batch, batch.tokens, 0), norms)

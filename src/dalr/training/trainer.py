@@ -192,6 +192,7 @@ def _train(
     console: Console,
 ) -> TrainResult:
     from dalr.models.heads import load_heads
+    from dalr.training.distributed import is_lost_connection
     from dalr.training.loop import fit
     from dalr.training.optim import Optimization
     from dalr.training.progress import Progress
@@ -234,7 +235,7 @@ def _train(
     with (
         reports(reporters, run=out, project=recipe.name, recipe=start["recipe"]) as reported,
         console.bar(f"train {recipe.name}", steps, "step") as bar,
-        asked_to_stop(console) as stop,
+        asked_to_stop(console, announce=ranks.world == 1) as stop,
     ):
         progress: Progress | None = None
         try:
@@ -276,10 +277,13 @@ def _train(
             )
             return _finished(out, record, progress, ranks)
         except BaseException as error:
+            lost = is_lost_connection(error)  # of which one rank speaks for all
             reason = str(error) if isinstance(error, Exception) else "interrupted"
+            reason = "another rank has ended" if lost else reason
             with suppress(StorageError):  # the disk may be what is wrong
                 _write_record(ranks, out, record | {"status": "stopped", "reason": reason})
-            console.say(f"stopped; {out} has no finished model")
+            if not lost:
+                console.say(f"stopped; {out} has no finished model")
             if isinstance(error, StorageError):
                 raise _with_advice(error, out, progress, setup.task) from error
             raise

@@ -27,7 +27,8 @@ from dalr.io.strings import StringsWriter, key_of, repeated_rows
 from dalr.io.text import first_line, iter_lines, read_text
 from dalr.recipe.section import LEFT_OUT_IF_NONE, Section
 
-_MOST_WRONG = 20_000
+MOST_WRONG = 20_000
+"""Problems of one file after which the rest of it is not read."""
 
 
 class Columns(Section):
@@ -208,8 +209,8 @@ class Collector:
         """
         self.problems.append(Problem(where=where, what=what))
         self._wrong += 1
-        if self._wrong >= _MOST_WRONG:
-            told = f"{_MOST_WRONG} problems so far; the rest was not read: the file may be of another kind"
+        if self._wrong >= MOST_WRONG:
+            told = f"{MOST_WRONG} problems so far; the rest was not read: the file may be of another kind"
             raise DataError(Problem(where=where, what=told))
 
     def _without_column(self, record: Mapping[str, object], where: str, what: str) -> None:
