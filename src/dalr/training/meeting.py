@@ -55,7 +55,7 @@ def _connected(*, hosting: bool) -> dist.Store:
 
 
 def _of_attempt(attempt: int, store: dist.Store) -> dist.Store:
-    return dist.PrefixStore(f"dalr/{attempt}", store)
+    return dist.PrefixStore(f"dalr/{attempt}", store)  # type: ignore[attr-defined]
 
 
 def _welcome_all(store: dist.Store, world: int) -> int:
