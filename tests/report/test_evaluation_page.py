@@ -406,10 +406,10 @@ def test_everything_that_cannot_be_read_is_reported_at_once_and_nothing_written(
         write_report(paths, out=tmp_path / "report.html", console=QUIET)
     message = str(caught.value)
     for part in (
-        "broken.json: not JSON",
+        "broken.json: expected a run folder, or a file that `dalr evaluate --json` wrote; not JSON",
         "other.json: expected a file",
         "folder: expected a run folder",
-        "missing.json: cannot be read",
+        "missing.json: no such run or result file",
         "metrics.jsonl:2: step",
         "metrics.jsonl:3: not JSON",
     ):

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, overload
+from typing import Literal, SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -55,10 +55,10 @@ class CaptionedImages(Rows[CaptionedImage]):
         return len(self.split_of)
 
     @overload
-    def __getitem__(self, index: int) -> CaptionedImage: ...
+    def __getitem__(self, index: SupportsIndex) -> CaptionedImage: ...
     @overload
     def __getitem__(self, index: slice) -> CaptionedImages: ...
-    def __getitem__(self, index: int | slice) -> CaptionedImage | CaptionedImages:
+    def __getitem__(self, index: SupportsIndex | slice) -> CaptionedImage | CaptionedImages:
         if isinstance(index, slice):
             return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
         place = self._place(index)
@@ -151,10 +151,10 @@ class CaptionIds(Rows[str]):
         return len(self.image_of)
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: SupportsIndex) -> str: ...
     @overload
     def __getitem__(self, index: slice) -> CaptionIds: ...
-    def __getitem__(self, index: int | slice) -> str | CaptionIds:
+    def __getitem__(self, index: SupportsIndex | slice) -> str | CaptionIds:
         if isinstance(index, slice):
             return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
         place = self._place(index)
@@ -201,13 +201,13 @@ class LineIds(Rows[str]):
         return len(self._numbers)
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: SupportsIndex) -> str: ...
     @overload
     def __getitem__(self, index: slice) -> LineIds: ...
-    def __getitem__(self, index: int | slice) -> str | LineIds:
+    def __getitem__(self, index: SupportsIndex | slice) -> str | LineIds:
         if isinstance(index, slice):
             return LineIds(self._numbers[index])
-        return text_id(int(self._numbers[index]))
+        return text_id(int(self._numbers[self._place(index)]))
 
 
 def comparable(sentence: str) -> str:

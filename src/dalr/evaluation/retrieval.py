@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 
 from dalr.evaluation.metrics import unit_rows
 from dalr.evaluation.results import Recall
@@ -38,7 +38,7 @@ class RetrievalScore:
 def retrieval_score(
     sentences: Float[np.ndarray, "captions g"],
     images: Float[np.ndarray, "images g"],
-    owner: Int64[np.ndarray, " captions"],
+    owner: Int[np.ndarray, " captions"],
     *,
     block: int = _BLOCK,
 ) -> RetrievalScore:

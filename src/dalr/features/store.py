@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Float32, Int64, Shaped
+from jaxtyping import Float16, Float32, Int, Int64, Shaped
 
 from dalr.errors import CorruptFileError, DataError, Problem, Problems, few
 from dalr.features.shard import REMEDY, Shard, write_shard
@@ -83,7 +83,7 @@ class FeatureStore:
             return f"{self.source.get('matrix')} named by {self.source.get('ids')} ({self.folder})"
         return str(self.folder)
 
-    def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
+    def read(self, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
         """The vectors of these rows in fp32.
 
         Raises:
@@ -112,13 +112,13 @@ class StoredVectors:
     """Rows of a store for the rows of something else: its row i has store row `rows[i]`."""
 
     store: FeatureStore
-    rows: Int64[np.ndarray, " rows"]
+    rows: Int[np.ndarray, " rows"]
 
-    def read(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
+    def read(self, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
         """The vectors of these rows in fp32."""
         return self.store.read(self.rows[rows])
 
-    def at(self, rows: Int64[np.ndarray, " n"]) -> StoredVectors:
+    def at(self, rows: Int[np.ndarray, " n"]) -> StoredVectors:
         """The same for a list of rows in place of all."""
         return StoredVectors(store=self.store, rows=self.rows[rows])
 

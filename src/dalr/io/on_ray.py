@@ -27,7 +27,7 @@ import dalr.errors as errors
 from dalr.errors import ConfigError, DalrError, DataError, Problem, install
 from dalr.io.atomic import discard, hidden_beside, storage_errors, write_text
 from dalr.io.console import Bar, Console
-from dalr.io.paths import exists
+from dalr.io.paths import exists, regular
 from dalr.io.share import Share
 from dalr.models.device import usable_cores
 from dalr.version import VERSION
@@ -295,10 +295,11 @@ def _require_seen(ray: Any, cluster: Cluster, address: str, out: Path, needs: Se
 def _look(folder: str, marker: str, word: str, needs: Sequence[str]) -> tuple[str, list[str]]:
     """On a node: its version of dalr, and which of the paths it does not see."""
     _enter(folder)
+    unseen = [path for path in needs if not exists(Path(path))]
     with suppress(OSError):
-        if Path(marker).read_text() == word:
-            return VERSION, [path for path in needs if not os.path.exists(path)]
-    return VERSION, [marker, *(path for path in needs if not os.path.exists(path))]
+        if regular(Path(marker)).read_text() == word:
+            return VERSION, unseen
+    return VERSION, [marker, *unseen]
 
 
 def _enter(folder: str) -> None:

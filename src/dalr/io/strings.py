@@ -15,7 +15,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar, overload
+from typing import SupportsIndex, TypeVar, overload
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -51,11 +51,11 @@ class Rows(Sequence[_T]):
         shown = ", ".join(map(repr, islice(self, 3)))
         return f"<{type(self).__name__} of {len(self)}: {shown}{', …' if len(self) > 3 else ''}>"
 
-    def _place(self, index: int) -> int:
+    def _place(self, index: SupportsIndex) -> int:
         """A row number from 0 for an index, which may count from the end."""
-        place = index + len(self) if index < 0 else index
+        place = int(index) + len(self) if int(index) < 0 else int(index)
         if not 0 <= place < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
+            raise IndexError(f"row {int(index)} of {len(self)}")
         return place
 
 
@@ -76,13 +76,13 @@ class Strings(Rows[str]):
         return len(self._rows) if self._rows is not None else len(self._borders) // _BORDER - 1
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: SupportsIndex) -> str: ...
     @overload
     def __getitem__(self, index: slice) -> Strings: ...
-    def __getitem__(self, index: int | slice) -> str | Strings:
+    def __getitem__(self, index: SupportsIndex | slice) -> str | Strings:
         if isinstance(index, slice):
             return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
-        place = self._place(int(index))
+        place = self._place(index)
         [text] = self._read(int(self._rows[place]) if self._rows is not None else place, 1)
         return text
 
