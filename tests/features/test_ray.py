@@ -273,7 +273,7 @@ def alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_command_stops_its_tasks_and_is_resumed(
     cluster: str, tmp_path: Path, tiny_teacher: Path, sent: signal.Signals
 ) -> None:
@@ -293,10 +293,10 @@ def test_a_stopped_command_stops_its_tasks_and_is_resumed(
     command = [sys.executable, "-c", script, str(tiny_teacher), source.path, str(out), cluster]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     until(lambda: any(work.glob("*.part")) or running.poll() is not None)
-    os.killpg(running.pid, sent) if sent == signal.SIGINT else running.kill()
+    os.killpg(running.pid, sent) if sent == signal.SIGINT else running.send_signal(sent)
     _, said = running.communicate(timeout=120)
-    assert running.returncode not in (0, None)
-    if sent == signal.SIGINT:
+    assert running.returncode == (128 + sent if sent == signal.SIGTERM else -sent), said
+    if sent != signal.SIGKILL:
         assert "stopped; what is sealed is kept: rerun with --resume" in said
     until(lambda: not any(alive(lock) for lock in work.glob(".part-*-of-*.lock")))
     sealed = len(list(work.glob("*.part")))
