@@ -141,6 +141,7 @@ class TestCommand:
         [point] = (run / "resume").iterdir()
         assert int(point.name.removeprefix("step-")) % 3 == 0
 
+    @pytest.mark.slow
     def test_an_error_is_said_once_with_its_exit_code(self, toys: Toys, tmp_path: Path) -> None:
         recipe = toys.recipe(tmp_path)
         done = self.dalr("train", recipe, "-s", "data.text=nowhere.txt", "--out", tmp_path / "run", "--nproc", "2")
@@ -164,6 +165,7 @@ class TestCommand:
         assert ended.value.code == 2
         assert capsys.readouterr().err.startswith("error on rank 1: "), "nobody has stopped it: its own error"
 
+    @pytest.mark.slow
     def test_batch_norm_is_refused(self, toys: Toys, tmp_path: Path) -> None:
         done = self.dalr("train", toys.method(tmp_path, "dalr-release"), "--out", tmp_path / "run", "--nproc", "2")
         assert done.returncode == 2

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -21,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dalr.errors as errors
 from dalr.errors import ConfigError, DalrError, DataError, Problem, install
@@ -130,13 +131,46 @@ def _cluster(address: str) -> Iterator[Any]:
             what = f"needs Ray, which is not installed; {install('ray')}"
             raise ConfigError(Problem(where="--ray", what=what)) from None
         logger = logging.getLogger("ray")
-        before = logger.level
+        before, terminated = logger.level, _Terminated()
         logger.setLevel(logging.ERROR)
         try:
-            with _started(ray) if address == LOCAL else _connected(ray, address):
+            with terminated.with_own_code(), _started(ray) if address == LOCAL else _connected(ray, address):
+                terminated.listen()  # from here: Ray has just begun to listen itself
                 yield ray
         finally:
             logger.setLevel(before)
+
+
+class _Terminated:
+    """SIGTERM stops the work as Ctrl-C does and then has its own exit code.
+
+    Ray itself would print addresses of its code and abort; of an exception in its calls it lets Ctrl-C alone pass.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def stop(self, *_: object) -> NoReturn:
+        self.came = True
+        raise KeyboardInterrupt
+
+    def listen(self) -> None:
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, self.stop)
+
+    @contextmanager
+    def with_own_code(self) -> Iterator[None]:
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.came:
+                raise SystemExit(128 + signal.SIGTERM) from None
+            raise
+        finally:
+            if before is not None:
+                with suppress(ValueError):
+                    signal.signal(signal.SIGTERM, before)
 
 
 _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
