@@ -258,7 +258,7 @@ def import_features(
       dalr features import clip.npy --ids captions.jsonl --out stores/clip
     """
     from dalr.features.importing import import_matrix, read_ids
-    from dalr.features.making import ids_of, refuse_lost_rows
+    from dalr.features.making import OTHER_OR_UPDATE, ids_of, refuse_lost_rows
     from dalr.features.predecessors import FOLDER_ENDINGS, import_folder
     from dalr.features.store import open_store
     from dalr.io.lock import locked_output
@@ -280,7 +280,7 @@ def import_features(
     if ids is None:
         raise ConfigError(Problem(where="--ids", what="an .npy matrix needs the file that names its rows"))
     if is_dir(out) and not update:
-        refuse_lost_rows(out, read_ids(ids), _OTHER_OR_UPDATE)
+        refuse_lost_rows(out, read_ids(ids), OTHER_OR_UPDATE)
     with locked_output(out):
         before = set(ids_of(out))
         import_matrix(file, ids, out)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 from pydantic import Field
 
 from dalr.recipe.section import Section
@@ -36,7 +36,7 @@ class GroupsConfig(Section):
 class Groups:
     """How the rows of a stream are grouped."""
 
-    thing_of: Int64[np.ndarray, " rows"]
+    thing_of: Int[np.ndarray, " rows"]
     """What is near or far: the image of a caption, a line of text itself."""
     things: int
     """Things a group."""

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Literal, overload
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 from dalr.io.strings import Rows, Strings
 
@@ -107,7 +107,7 @@ class Pairs:
     images: Strings
     captions: Strings
     caption_ids: CaptionIds
-    image_of: Int64[np.ndarray, " captions"]
+    image_of: Int[np.ndarray, " captions"]
     """Index into `images`; with the pairing control not the image of the caption's id."""
     keys: Int64[np.ndarray, " captions"]
     """Captions that are the same up to case and white space have the same key (of `comparable`)."""
@@ -117,7 +117,7 @@ class Pairs:
         return Sentences(kind="pair", ids=self.caption_ids, sentences=self.captions, keys=self.keys)
 
     @cached_property
-    def image_numbers(self) -> Int64[np.ndarray, " images"]:
+    def image_numbers(self) -> Int[np.ndarray, " images"]:
         """Numbers of the distinct images that these captions have, in rising order."""
         return np.unique(self.image_of)
 
@@ -143,8 +143,8 @@ class CaptionIds(Rows[str]):
     """The ids of captions, made when they are asked for."""
 
     images: Strings
-    image_of: Int64[np.ndarray, " captions"]
-    numbers: Int64[np.ndarray, " captions"]
+    image_of: Int[np.ndarray, " captions"]
+    numbers: Int[np.ndarray, " captions"]
     """The number of each caption among those that the file has of its image, from 0."""
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from itertools import chain, count
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 from pydantic import Field
 
 from dalr.data.grouping import Groups, GroupsConfig
@@ -61,7 +61,7 @@ class Stream:
     kind: Kind
     text_keys: Int64[np.ndarray, " rows"]
     """Rows with the same sentence have the same number."""
-    image_keys: Int64[np.ndarray, " rows"] | None = None
+    image_keys: Int[np.ndarray, " rows"] | None = None
     """Rows of the same image have the same number; None where it does not matter."""
     groups: Groups | None = None
 
@@ -197,7 +197,7 @@ _Row: TypeAlias = tuple[int, tuple[int, ...]]
 
 
 def _conflict_free(
-    order: Int64[np.ndarray, " rows"], keys: list[Int64[np.ndarray, " rows"]], size: int
+    order: Int64[np.ndarray, " rows"], keys: list[Int[np.ndarray, " rows"]], size: int
 ) -> Int64[np.ndarray, "batches size"]:
     """Full batches in `order` in which no key occurs twice; a row in conflict goes first into a later batch.
 
@@ -232,7 +232,7 @@ def _conflict_free(
         count, start = count + 1, fresh.place
 
 
-def _without_conflict(batches: Int64[np.ndarray, "n size"], keys: list[Int64[np.ndarray, " rows"]]) -> int:
+def _without_conflict(batches: Int64[np.ndarray, "n size"], keys: list[Int[np.ndarray, " rows"]]) -> int:
     """How many of these batches, from the first on, hold no key twice."""
     conflict = np.zeros(len(batches), bool)
     for column in keys:
@@ -244,9 +244,7 @@ def _without_conflict(batches: Int64[np.ndarray, "n size"], keys: list[Int64[np.
 class _Fresh:
     """Rows in order, each with its keys, and how far they were read."""
 
-    def __init__(
-        self, order: Int64[np.ndarray, " rows"], keys: list[Int64[np.ndarray, " rows"]], start: int
-    ) -> None:
+    def __init__(self, order: Int64[np.ndarray, " rows"], keys: list[Int[np.ndarray, " rows"]], start: int) -> None:
         self._order, self._keys, self.place = order, keys, start
 
     def __iter__(self) -> Iterator[_Row]:

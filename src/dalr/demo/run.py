@@ -198,7 +198,7 @@ def _held_out(pairs: Pairs, image_store: Path, count: int) -> HeldOut:
         images=names,
         features=store.read(store.rows_of(names, what="held-out image")),
         captions=tuple(pairs.captions.take(chosen)),
-        owner=pairs.image_of[chosen] - first,
+        owner=pairs.image_of[chosen].astype(np.int64) - first,
     )
 
 

@@ -15,7 +15,7 @@ from dalr.evaluation.sts import ScoredPairs
 from dalr.explore.mistakes import HeldOut, Misjudged, Mistakes
 from dalr.explore.models import Model
 from dalr.explore.queries import Answer, ImageAnswers
-from dalr.features.decoding import read_image
+from dalr.features.decoding import ImageRefusedError, read_image
 from dalr.features.thumbnails import data_uri, not_below, require_folder, thumbnail
 from dalr.inference.collection import Collection
 from dalr.io.paths import resolve

@@ -30,6 +30,9 @@ MEMBERS = ("images", "ids_sha256")
 LIMIT = "max_megapixels"
 """The largest image; unfinished work may continue with another, by which parts are then computed again."""
 
+OTHER_OR_UPDATE = "choose another --out, or rerun with --update, which drops them"
+"""The remedy where `--update` is offered."""
+
 
 def stated_limit(megapixels: int) -> dict[str, int]:
     """The limit as a making states it: only where it is another than the usual one."""

@@ -19,7 +19,7 @@ from dalr.data.formats.shards import shard_images
 from dalr.data.reading import Reading
 from dalr.errors import ConfigError, DataError, Problem
 from dalr.features.images import PART_IMAGES, ImageReport, write_image_store
-from dalr.features.making import refuse_lost_rows, refuse_other_making, refuse_unfinished
+from dalr.features.making import OTHER_OR_UPDATE, refuse_lost_rows, refuse_other_making, refuse_unfinished
 from dalr.features.part import MAKING, UPDATE_IN_PARTS, WORK, require_no_parts
 from dalr.features.parts import BLOCK, PartReport, holds_own_parts, merge, write_text_part
 from dalr.features.plan import forget_other_plans
@@ -46,8 +46,6 @@ from dalr.models.embedding import Embed
 from dalr.models.verification import unverified
 from dalr.models.vision import VisionModel, has_text_tower, load_vision_model
 from dalr.recipe.plugins import load_plugins
-
-_OTHER_OR_UPDATE = "choose another --out, or rerun with --update, which drops them"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +166,7 @@ class TextRequest:
         source = tower_source(tower) if tower is not None else text_source(self.encoder, self.precision)
         require_no_parts(self.out, source)
         if not update:
-            refuse_lost_rows(self.out, ids, _OTHER_OR_UPDATE)
+            refuse_lost_rows(self.out, ids, OTHER_OR_UPDATE)
         with locked_output(self.out), console.bar("encode", len(set(sentences)), "sentence") as bar:
             if tower is not None:
                 return write_tower_store(

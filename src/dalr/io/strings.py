@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TypeVar, overload
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 from dalr.errors import StorageError
 from dalr.io.atomic import remedy, storage_errors
@@ -62,7 +62,7 @@ class Rows(Sequence[_T]):
 class Strings(Rows[str]):
     """Strings that are read from a file, or from memory where there are few."""
 
-    def __init__(self, text: _Bytes, borders: _Bytes, rows: Int64[np.ndarray, " n"] | None = None) -> None:
+    def __init__(self, text: _Bytes, borders: _Bytes, rows: Int[np.ndarray, " n"] | None = None) -> None:
         """`borders` are n + 1 places in `text`; `rows` are those of them that this sequence has, None for all."""
         self._text, self._borders, self._rows = text, borders, rows
 
@@ -94,14 +94,14 @@ class Strings(Rows[str]):
         for start in range(0, len(self._rows), _AT_ONCE):
             yield from self._scattered(self._rows[start : start + _AT_ONCE])
 
-    def take(self, rows: Int64[np.ndarray, " n"]) -> Strings:
+    def take(self, rows: Int[np.ndarray, " n"]) -> Strings:
         """Some of these rows, in this order."""
         return Strings(self._text, self._borders, rows if self._rows is None else self._rows[rows])
 
     def __reduce__(self) -> tuple[object, ...]:
         return Strings.of, (list(self),)
 
-    def _scattered(self, rows: Int64[np.ndarray, " n"]) -> Iterator[str]:
+    def _scattered(self, rows: Int[np.ndarray, " n"]) -> Iterator[str]:
         """Few rows: at once where they stand close together, one by one otherwise."""
         first, last = int(rows.min()), int(rows.max())
         if last - first < _CLOSE * len(rows):

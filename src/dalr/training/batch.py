@@ -95,7 +95,7 @@ class StreamData:
 
     row_ids: Sequence[str]
     tokens: TokenRows
-    images: Int64[np.ndarray, " rows"] | None = None
+    images: Int[np.ndarray, " rows"] | None = None
     """Number of the image of each row."""
     image: StoredVectors | None = None
     clip_text: StoredVectors | None = None
@@ -105,7 +105,7 @@ class StreamData:
     """Distinct images that the captions of a batch choose among; None: those of the batch."""
 
     @cached_property
-    def distinct_images(self) -> tuple[Int64[np.ndarray, " images"], Int64[np.ndarray, " images"]]:
+    def distinct_images(self) -> tuple[Int[np.ndarray, " images"], Int64[np.ndarray, " images"]]:
         """Numbers of the images in rising order, and a row that each is in."""
         assert self.images is not None
         return np.unique(self.images, return_index=True)
@@ -157,7 +157,7 @@ class BatchDataset(Dataset[Batch]):
         )
 
     def _candidates(
-        self, stream: StreamData, images: Int64[np.ndarray, " n"] | None, step: int
+        self, stream: StreamData, images: Int[np.ndarray, " n"] | None, step: int
     ) -> tuple[Float[Tensor, "k w"] | None, Int[Tensor, " n"] | None]:
         """The images of the batch and others drawn for the step, and which of them each row has."""
         if images is None or stream.candidates is None or stream.image is None:
@@ -170,14 +170,14 @@ class BatchDataset(Dataset[Batch]):
         chosen = rows[np.searchsorted(numbers, np.concatenate([own, others]))]
         return _tensor(stream.image, chosen), torch.from_numpy(own_candidate)
 
-    def _unmatched(self, images: Int64[np.ndarray, " n"] | None, step: int) -> Int[Tensor, " n"] | None:
+    def _unmatched(self, images: Int[np.ndarray, " n"] | None, step: int) -> Int[Tensor, " n"] | None:
         if images is None:
             return None
         other = derangement(images, generator(self.seed, "derangement", step))
         return None if other is None else torch.from_numpy(other)
 
 
-def derangement(groups: Int64[np.ndarray, " n"], random: np.random.Generator) -> Int64[np.ndarray, " n"] | None:
+def derangement(groups: Int[np.ndarray, " n"], random: np.random.Generator) -> Int64[np.ndarray, " n"] | None:
     """A random permutation that sends every row to a row of another group; None where none exists.
 
     Rows are put in random order, group by group in random order, and sent to the place one largest group

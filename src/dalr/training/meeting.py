@@ -49,7 +49,7 @@ def meet(rank: int, world: int, *, patience: timedelta) -> Meeting:
 
 def _connected(*, hosting: bool) -> dist.Store:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.TCPStore(
+    return dist.TCPStore(  # type: ignore[attr-defined]
         address, port, is_master=hosting, wait_for_workers=False, timeout=_CONNECTING
     )
 
