@@ -4,7 +4,8 @@ Captions are generated, five an image, and everything else from them. Each stage
 in a process of its own, after its imports: processor seconds, and how far its memory rose above what they take.
 The exponent b of time = a · rows^b is fitted to those of a stage's measurements that took a fifth of a second or
 more, two at least, and for `grouping` from 100,000 rows on: it compares within parts of 16,384 rows, so that fewer
-rows cost their square. `--story` trains on the largest number of rows: check, tokenise, 200 steps, killed at step 100 and resumed.
+rows cost their square. `--story` trains on the largest number of rows: check, tokenise, 200 steps, killed at step
+100 and resumed.
 """
 
 from __future__ import annotations
