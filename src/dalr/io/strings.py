@@ -142,8 +142,8 @@ class StringsWriter:
 
     def __init__(self) -> None:
         self._text, self._borders = _Growing(), _Growing()
+        self._held, self._ends = bytearray(), array("q", [0])
         self._end = 0
-        self._borders.add(np.zeros(1, np.int64).tobytes())
 
     def append(self, text: str) -> None:
         """Add one string; raises as `extend`."""
@@ -155,27 +155,22 @@ class StringsWriter:
         Raises:
             StorageError: the cache folder, where a large file is made, cannot be written or is full.
         """
-        ends = array("q")
-        pieces: list[bytes] = []
-        held = 0
         for text in strings:
             data = text.encode("utf-8", "surrogatepass")
-            pieces.append(data)
-            held += len(data)
-            ends.append(self._end + held)
-            if held >= _IN_MEMORY:
-                self._put(pieces, ends)
-                self._end, held = self._end + held, 0
-                pieces, ends = [], array("q")
-        self._put(pieces, ends)
-        self._end += held
+            self._held += data
+            self._end += len(data)
+            self._ends.append(self._end)
+            if len(self._held) >= _IN_MEMORY or len(self._ends) * _BORDER >= _IN_MEMORY:
+                self._put()
 
     def finish(self) -> Strings:
+        self._put()
         return Strings(self._text.finish(), self._borders.finish())
 
-    def _put(self, pieces: list[bytes], ends: array[int]) -> None:
-        self._text.add(b"".join(pieces))
-        self._borders.add(ends.tobytes())
+    def _put(self) -> None:
+        self._text.add(self._held)
+        self._borders.add(self._ends.tobytes())
+        self._held, self._ends = bytearray(), array("q")
 
 
 class _Growing:
@@ -185,7 +180,7 @@ class _Growing:
         self._kept = bytearray()
         self._file: _File | None = None
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | bytearray) -> None:
         self._kept += data
         if len(self._kept) >= _IN_MEMORY:
             self._put()
@@ -250,15 +245,19 @@ class _Bytes:
 
 def key_of(text: str) -> int:
     """64 bits that tell a string from others: of a hundred million, two share a key with a chance of 1 in 3,700."""
-    return int(keys_of((text,))[0])
+    return int.from_bytes(_digest(text), "little", signed=True)
 
 
 def keys_of(strings: Iterable[str]) -> Int64[np.ndarray, " n"]:
     """The key of each string, 8 bytes a row."""
     found = bytearray()
     for text in strings:
-        found += hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY).digest()
+        found += _digest(text)
     return np.frombuffer(found, "<i8").astype(np.int64, copy=False)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY).digest()
 
 
 def repeated_rows(strings: Sequence[str], keys: Int64[np.ndarray, " n"]) -> list[tuple[int, int]]:
