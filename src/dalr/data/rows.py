@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, SupportsIndex, overload
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -54,14 +54,7 @@ class CaptionedImages(Rows[CaptionedImage]):
     def __len__(self) -> int:
         return len(self.split_of)
 
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> CaptionedImage: ...
-    @overload
-    def __getitem__(self, index: slice) -> CaptionedImages: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> CaptionedImage | CaptionedImages:
-        if isinstance(index, slice):
-            return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
-        place = self._place(index)
+    def _row(self, place: int) -> CaptionedImage:
         return next(iter(self.take(np.array([place]))))
 
     def __iter__(self) -> Iterator[CaptionedImage]:
@@ -75,18 +68,17 @@ class CaptionedImages(Rows[CaptionedImage]):
                 split=self.splits[split],
             )
 
-    def take(self, images: Int64[np.ndarray, " n"]) -> CaptionedImages:
-        """Some of these images, in this order."""
-        counts = np.diff(self.starts)[images]
+    def take(self, rows: Int[np.ndarray, " n"]) -> CaptionedImages:
+        counts = np.diff(self.starts)[rows]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        rows = np.arange(starts[-1]) + np.repeat(self.starts[:-1][images] - starts[:-1], counts)
+        captions = np.arange(starts[-1]) + np.repeat(self.starts[:-1][rows] - starts[:-1], counts)
         return CaptionedImages(
-            names=self.names.take(images),
-            where=self.where.take(images),
-            captions=self.captions.take(rows),
+            names=self.names.take(rows),
+            where=self.where.take(rows),
+            captions=self.captions.take(captions),
             starts=starts,
             splits=self.splits,
-            split_of=self.split_of[images],
+            split_of=self.split_of[rows],
         )
 
 
@@ -150,21 +142,13 @@ class CaptionIds(Rows[str]):
     def __len__(self) -> int:
         return len(self.image_of)
 
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> CaptionIds: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> str | CaptionIds:
-        if isinstance(index, slice):
-            return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
-        place = self._place(index)
+    def _row(self, place: int) -> str:
         return caption_id(self.images[int(self.image_of[place])], int(self.numbers[place]))
 
     def __iter__(self) -> Iterator[str]:
         return map(caption_id, self.images.take(self.image_of), self.numbers.tolist())
 
-    def take(self, rows: Int64[np.ndarray, " n"]) -> CaptionIds:
-        """Some of these ids, in this order."""
+    def take(self, rows: Int[np.ndarray, " n"]) -> CaptionIds:
         return CaptionIds(images=self.images, image_of=self.image_of[rows], numbers=self.numbers[rows])
 
 
@@ -200,14 +184,11 @@ class LineIds(Rows[str]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> LineIds: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> str | LineIds:
-        if isinstance(index, slice):
-            return LineIds(self._numbers[index])
-        return text_id(int(self._numbers[self._place(index)]))
+    def _row(self, place: int) -> str:
+        return text_id(int(self._numbers[place]))
+
+    def take(self, rows: Int[np.ndarray, " n"]) -> LineIds:
+        return LineIds(self._numbers[rows])
 
 
 def comparable(sentence: str) -> str:

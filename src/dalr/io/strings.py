@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,10 +38,31 @@ _BORDER = _KEY = 8
 """Bytes of a border, the place in the file where a row ends, and of a key."""
 
 
-class Rows(Sequence[_T]):
+class Rows(Sequence[_T], ABC):
     """A sequence that equals any other with the same items in the same order, as two lists do."""
 
     __hash__ = None  # type: ignore[assignment]
+
+    @abstractmethod
+    def take(self, rows: Int[np.ndarray, " n"]) -> Rows[_T]:
+        """Some of these rows, in this order."""
+
+    @abstractmethod
+    def _row(self, place: int) -> _T:
+        """The row at `place`, which is there."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> _T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows[_T]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> _T | Rows[_T]:
+        if isinstance(index, slice):
+            return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
+        number = int(index)
+        place = number + len(self) if number < 0 else number
+        if not 0 <= place < len(self):
+            raise IndexError(f"row {number} of {len(self)}")
+        return self._row(place)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
@@ -50,13 +72,6 @@ class Rows(Sequence[_T]):
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, islice(self, 3)))
         return f"<{type(self).__name__} of {len(self)}: {shown}{', …' if len(self) > 3 else ''}>"
-
-    def _place(self, index: SupportsIndex) -> int:
-        """A row number from 0 for an index, which may count from the end."""
-        place = int(index) + len(self) if int(index) < 0 else int(index)
-        if not 0 <= place < len(self):
-            raise IndexError(f"row {int(index)} of {len(self)}")
-        return place
 
 
 class Strings(Rows[str]):
@@ -75,17 +90,6 @@ class Strings(Rows[str]):
     def __len__(self) -> int:
         return len(self._rows) if self._rows is not None else len(self._borders) // _BORDER - 1
 
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Strings: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> str | Strings:
-        if isinstance(index, slice):
-            return self.take(np.arange(*index.indices(len(self)), dtype=np.int64))
-        place = self._place(index)
-        [text] = self._read(int(self._rows[place]) if self._rows is not None else place, 1)
-        return text
-
     def __iter__(self) -> Iterator[str]:
         if self._rows is None:
             for start in range(0, len(self), _AT_ONCE):
@@ -95,8 +99,11 @@ class Strings(Rows[str]):
             yield from self._scattered(self._rows[start : start + _AT_ONCE])
 
     def take(self, rows: Int[np.ndarray, " n"]) -> Strings:
-        """Some of these rows, in this order."""
         return Strings(self._text, self._borders, rows if self._rows is None else self._rows[rows])
+
+    def _row(self, place: int) -> str:
+        [text] = self._read(int(self._rows[place]) if self._rows is not None else place, 1)
+        return text
 
     def __reduce__(self) -> tuple[object, ...]:
         return Strings.of, (list(self),)
