@@ -285,7 +285,8 @@ def test_a_stopped_command_stops_its_tasks_and_is_resumed(
     )
     out, work = tmp_path / "v.npy", tmp_path / "v.npy.parts"
     script = (
-        "import sys; from pathlib import Path\n"
+        "import signal, sys; from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
         "from dalr.inference.encode import EncodeOptions, encode_on_ray; from dalr.inference.rows import Source\n"
         "model, rows, out, address = sys.argv[1:]\n"
         "options = EncodeOptions(device='cpu', part_rows=8)\n"

@@ -181,7 +181,7 @@ class TestImages:
         self, tmp_path: Path, root: Path, clip: VisionModel, november: Path
     ) -> None:
         ids = names(root)[2 : FIRST + 2]
-        expected, old = self.at_once(tmp_path, root, clip, ids), open_store(november).ids
+        expected, old = self.at_once(tmp_path, root, clip, ids), tuple(open_store(november).ids)
         kept = shutil.copytree(november, tmp_path / "kept")
         seen = set()
         for at in range(1, 10**6):
@@ -192,7 +192,7 @@ class TestImages:
                 break
             except Killed:
                 verify_store(out)
-                seen.add(open_store(out).ids)
+                seen.add(tuple(open_store(out).ids))
             with locked_output(out):  # as the command does
                 report = write(out, root, clip, ids, update=True)
             assert content(out) == expected, f"killed at change {at}"
