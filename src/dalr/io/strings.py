@@ -274,8 +274,8 @@ def repeated_rows(strings: Sequence[str], keys: Int64[np.ndarray, " n"]) -> list
     if not same.any():
         return []
     found: list[tuple[int, int]] = []
-    starts = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)) == 1)
-    ends = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)) == -1)
+    steps = np.diff(np.concatenate([[False], same, [False]]).astype(np.int8))
+    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         first: dict[str, int] = {}  # strings with one key are nearly always one string
         for row in order[start : end + 1].tolist():
